@@ -1,1 +1,1 @@
-"""From a file to frames: what it is, how it is cut into chunks, and the one place that decodes."""
+"""From a file to frames: probing it, cutting it into chunks, and decoding them."""

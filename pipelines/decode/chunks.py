@@ -1,7 +1,7 @@
-"""Cuts a probed video into chunks at key frames, and says what to decode of each. Pure arithmetic on the index.
+"""Cutting a probed video into chunks at key frames, and the decode request of each. Pure arithmetic on the index.
 
-A chunk decodes a little into the next one and answers for a little less at its start, so that every owned frame has
-the neighbours that `shots` looks at, without ever decoding backwards.
+A chunk decodes a little into the next one and owns a little less at its start, so that every owned frame has the
+neighbours that `shots.measure` looks at, without decoding backwards.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 from pipelines.media import Chunk, Video
 from pipelines.moments import shots
 
-SHIFT = shots.BEFORE + shots.SETTLE  # frames at a chunk's start that belong to the chunk before
+SHIFT = shots.BEFORE + shots.SETTLE  # frames at a chunk's start that the chunk before owns
 TAIL_FRAMES_MIN = 4 * SHIFT
 COUNTED_MS_MIN = 1_200_000
-KEY_FRAMES_MAX = 1200  # of one chunk
+KEY_FRAMES_MAX = 1200  # of one chunk in the mode "key-frames"
 
 
 def plan(video: Video, chunk_ms: int, mode: str = "frames") -> list[Chunk]:
-    """Chunks of at least `chunk_ms`, each from a key frame on; every frame is owned once."""
+    """Return chunks of at least `chunk_ms` milliseconds that begin at key frames and together own every frame once."""
     if mode == "key-frames":
         return _runs(len(video.key_frames))
     total = len(video.frame_ms)
@@ -37,25 +37,29 @@ def plan(video: Video, chunk_ms: int, mode: str = "frames") -> list[Chunk]:
 
 
 def _runs(total: int) -> list[Chunk]:
-    """Key frames need no neighbours: nobody looks for cuts among them."""
+    """Divide key frames into chunks; they need no neighbours, since no cuts are looked for among them."""
     edges = [*range(0, total, KEY_FRAMES_MAX), total]
     count = len(edges) - 1
     return [Chunk(number, count, *edge, *edge) for number, edge in enumerate(itertools.pairwise(edges))]
 
 
 def _counted_starts(video: Video, chunk_ms: int, total: int) -> list[int]:
-    """Frames that are told by their order are decoded from the start of the file each time: few, long chunks."""
+    """Return the first frames of chunks of a video whose frames are identified by their order alone (`Video.counted`).
+
+    Such a chunk is decoded from the start of the file, so chunks are few and long.
+    """
     length_ms = max(chunk_ms, COUNTED_MS_MIN)
-    wanted = np.arange(video.frame_ms[0], video.frame_ms[-1], length_ms)
-    starts = np.unique(np.searchsorted(video.frame_ms, wanted)).tolist()
-    far_enough = [0]
+    times_ms = np.arange(video.frame_ms[0], video.frame_ms[-1], length_ms)
+    starts = np.unique(np.searchsorted(video.frame_ms, times_ms)).tolist()
+    chosen = [0]
     for start in starts:
-        if start - far_enough[-1] >= TAIL_FRAMES_MIN and total - start >= TAIL_FRAMES_MIN:
-            far_enough.append(start)
-    return far_enough
+        if start - chosen[-1] >= TAIL_FRAMES_MIN and total - start >= TAIL_FRAMES_MIN:
+            chosen.append(start)
+    return chosen
 
 
 def _starts(video: Video, chunk_ms: int, total: int) -> list[int]:
+    """Return the key frames that chunks begin at, far enough apart and from the end."""
     starts = [0]
     for key in video.key_frames.tolist():
         long_enough = video.frame_ms[key] - video.frame_ms[starts[-1]] >= chunk_ms
@@ -65,7 +69,7 @@ def _starts(video: Video, chunk_ms: int, total: int) -> list[int]:
 
 
 def order(video: Video, chunk: Chunk, mode: str = "frames") -> dict[str, Any]:
-    """The part of a `decoders.Order` that the chunk and the mode decide."""
+    """Return the fields of a `decoders.DecodeRequest` that follow from the chunk and the mode."""
     key_frames_only = mode == "key-frames"
     frame_ms, frame_pts = video.frame_ms, video.frame_pts
     if key_frames_only:
@@ -89,13 +93,21 @@ def order(video: Video, chunk: Chunk, mode: str = "frames") -> dict[str, Any]:
 
 
 def decode_size(video: Video, side: int) -> tuple[int, int]:
-    """Width and height of a decoded frame before it is turned: the shorter side `side`, even, never enlarged."""
+    """Return width and height of a decoded frame before rotation: the shorter side `side`, even, never enlarged."""
     width, height = (video.height, video.width) if video.rotation in (90, 270) else (video.width, video.height)
     scale = min(1.0, side / min(width, height))
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
 def thumbnails(sizes: np.ndarray[Any, Any], data: np.ndarray[Any, Any]) -> list[bytes]:
-    """The pictures that a decode task has put behind each other."""
+    """Divide the thumbnails that a decode task has joined.
+
+    Args:
+        sizes: int32 (candidates,), bytes of each thumbnail.
+        data: uint8 (bytes,), the thumbnails one after another.
+
+    Returns:
+        The thumbnails, WebP each.
+    """
     ends = np.cumsum(sizes)
     return [data[end - size : end].tobytes() for size, end in zip(sizes.tolist(), ends.tolist(), strict=True)]

@@ -1,7 +1,7 @@
-"""Opens a file with the demuxers that are allowed, finds the track that players show, or says why there is none.
+"""Opening a file with the demuxers that are allowed, and finding the video track that players show.
 
-Only the demuxers listed here are tried and only local files are opened, so a playlist or a concat script that points
-elsewhere is refused whatever it is named. Knows containers and tracks, not frames. Runs inside the sandbox.
+Only the demuxers listed here are tried and only local files are opened, so a playlist or concat script that refers to
+other files is refused whatever its name. Knows containers and tracks, not frames. Runs inside the sandbox.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ OPEN_OPTIONS = {"protocol_whitelist": "file,pipe", "format_whitelist": ",".join(
 SNIFF_BYTES = 4096
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<MPD", b"<?xml", b"#EXTINF")
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
-TRANSPORT_PACKETS = ((0, 188), (4, 192), (0, 204))  # offset of the first sync byte, and how far it is to the next
-ASIDE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent  # beside a film, never one
-PREVIEW_PACKETS_MAX = 4000  # read to see which of several tracks has more than one picture
+TRANSPORT_PACKETS = ((0, 188), (4, 192), (0, 204))  # offset of the first sync byte, and the distance between two
+ASIDE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent  # covers and previews
+PREVIEW_PACKETS_MAX = 4000  # packets read to see which of several tracks has more than one picture
 CODEC_NAME = re.compile(r"Video: ([^\s,]+)(?: \([^()]*\))*? \((\S+) / 0x")
 CODEC_ID = re.compile(r"Video: ([^\s,]+)")
 
 
 class Undecodable(Exception):
-    """The file, not the machine, is at fault."""
+    """The file cannot be decoded, and the fault is the file's. Fields as in `media.Failure`."""
 
     def __init__(self, code: str, reason: str, final: bool = False) -> None:
         super().__init__(code, reason, final)
@@ -37,7 +37,11 @@ class Undecodable(Exception):
 
 
 def open_container(path: str) -> InputContainer:
-    """Open a file with the demuxers and the protocol that are allowed, or say why not."""
+    """Open a file with the allowed demuxers and protocols.
+
+    Raises:
+        Undecodable: why it cannot be opened.
+    """
     try:
         return av.open(path, mode="r", options=OPEN_OPTIONS, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError, OSError) as error:
@@ -45,10 +49,10 @@ def open_container(path: str) -> InputContainer:
 
 
 def best_picture(container: InputContainer) -> VideoStream:
-    """The track that players show: the default one, else the largest; never a preview beside a film.
+    """Return the video track that players show: the default one, else the largest; never a cover or a preview.
 
     Raises:
-        Undecodable: there is no such track, or its codec is unknown.
+        Undecodable: the file has no such track, or its codec is unknown.
     """
     shown = [stream for stream in container.streams.video if not stream.disposition & ASIDE]
     if not shown:
@@ -63,10 +67,10 @@ def best_picture(container: InputContainer) -> VideoStream:
 
 
 def picture(container: InputContainer, track: int) -> VideoStream:
-    """The track that `best_picture` has found, in a file that is opened again.
+    """Return the track that `best_picture` found, after the file was opened again.
 
     Raises:
-        Undecodable: it is no longer there.
+        Undecodable: the track is gone.
     """
     if track < len(container.streams) and isinstance(stream := container.streams[track], VideoStream):
         return stream
@@ -74,12 +78,13 @@ def picture(container: InputContainer, track: int) -> VideoStream:
 
 
 def _rank(stream: VideoStream) -> tuple[bool, int, int]:
+    """Return the sort key of tracks: default first, then the larger, then the earlier."""
     area = stream.codec_context.width * stream.codec_context.height
     return bool(stream.disposition & Disposition.default), area, -stream.index
 
 
 def _moving(path: str, streams: list[VideoStream]) -> list[VideoStream]:
-    """Those with more than one picture; all of them, where none has."""
+    """Return the tracks with more than one picture, or all of them if none has."""
     counts = Counter({stream.index: stream.frames for stream in streams})
     if not all(counts.values()):
         counts = _counted(path, set(counts))
@@ -87,35 +92,35 @@ def _moving(path: str, streams: list[VideoStream]) -> list[VideoStream]:
 
 
 def _counted(path: str, wanted: set[int]) -> Counter[int]:
-    """How many packets each stream has among the first ones, read until all have two."""
+    """Count the first packets of each stream, until all wanted ones have two."""
     counts: Counter[int] = Counter()
     with open_container(path) as container:
         try:
-            for read, packet in enumerate(container.demux()):
+            for number, packet in enumerate(container.demux()):
                 counts[packet.stream_index] += bool(packet.size)
-                if read >= PREVIEW_PACKETS_MAX or all(counts[index] > 1 for index in wanted):
+                if number >= PREVIEW_PACKETS_MAX or all(counts[index] > 1 for index in wanted):
                     break
         except (av.error.FFmpegError, OSError):
-            pass  # what was read until then decides; the damage is found, and told, when all packets are read
+            pass  # the packets read so far decide; `packets.index_of` reads all and reports the damage
     return counts
 
 
 def _codec_name(container: InputContainer) -> str:
-    """What the container calls the codec of its first picture track: a four-letter code, or FFmpeg's name for it."""
-    av.logging.set_level(av.logging.INFO)  # at which FFmpeg describes a file
+    """Return what the container calls the codec of its first video track: a four-letter code, or FFmpeg's name."""
+    av.logging.set_level(av.logging.INFO)  # the level at which FFmpeg describes a file
     try:
         dump = str(container.dumps_format())  # type: ignore[attr-defined]  # PyAV's stubs lack it
     finally:
         av.logging.set_level(None)
-    found = CODEC_NAME.search(dump)
-    if found:
-        return found[2] if found[1] in ("none", "unknown") else found[1]
-    found = CODEC_ID.search(dump)
-    return found[1] if found else "unknown"
+    match = CODEC_NAME.search(dump)
+    if match:
+        return match[2] if match[1] in ("none", "unknown") else match[1]
+    match = CODEC_ID.search(dump)
+    return match[1] if match else "unknown"
 
 
 def container_name(container: InputContainer) -> str:
-    """One name where a demuxer has several: MOV and MP4, Matroska and WebM share theirs."""
+    """Return one name of the container, where a demuxer reads several (MOV and MP4, Matroska and WebM)."""
     names = container.format.name.split(",")
     with open(container.name, "rb") as file:
         head = file.read(SNIFF_BYTES)
@@ -127,7 +132,7 @@ def container_name(container: InputContainer) -> str:
 
 
 def _unopenable(path: str, error: Exception) -> Undecodable:
-    """The clearest reason that the first bytes allow."""
+    """Return the most helpful reason that the first bytes of the file allow."""
     with Path(path).open("rb") as file:
         head = file.read(SNIFF_BYTES)
     if any(head.lstrip().startswith(mark) for mark in PLAYLISTS):
@@ -146,7 +151,7 @@ def _unopenable(path: str, error: Exception) -> Undecodable:
 
 
 def _is_transport(head: bytes) -> bool:
-    """Whether sync bytes stand where those of an MPEG transport stream do; one alone is also the G of GIF."""
+    """Whether sync bytes stand at the distances of an MPEG transport stream; one alone is also the G of GIF."""
     return any(
         len(head) > first + step
         and all(head[at] == 0x47 for at in range(first, min(len(head), first + 3 * step), step))

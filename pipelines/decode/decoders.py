@@ -1,9 +1,10 @@
-"""The two decoders: the pictures of a chunk in the order of presentation, each with the time that its packet states.
+"""The two decoders, PyAV and decord: the frames of a chunk in presentation order, each with the time from its packet.
 
-PyAV reads every file right and gives the planes that the codec made, so that what is only measured need not become
-RGB: where cuts are looked for, it decodes every frame. decord skips what comes behind the last sample of a group of
-pictures: where samples alone are wanted, it takes two thirds of the time, in the files that it reads right (not
-transport streams, edit lists, open groups of pictures, rotated or damaged files; see `probe`). Runs inside the sandbox.
+PyAV decodes every file correctly and gives the planes as the codec made them, so frames that are only measured need not
+become RGB; it is used where cuts are looked for, since that takes every frame. decord skips frames behind the last
+sample of a group of pictures and takes two thirds of the time; it is used where only samples are wanted, in files that
+it reads correctly (not transport streams, edit lists, open groups of pictures, rotated or damaged files; see `probe`).
+Runs inside the sandbox.
 """
 
 from __future__ import annotations
@@ -29,63 +30,63 @@ from pipelines.decode.plain_decord import decord
 from pipelines.media import Bytes8, Floats
 from pipelines.moments import shots
 
-SEEK_EARLIER_S = (0, 2, 10, 60)
+SEEK_EARLIER_S = (0, 2, 10, 60)  # tried in turn, until a key frame at or before the wanted one is found
 COMPLAINT_BYTES_MAX = 300
-STANDARD_ERROR = 2
+STANDARD_ERROR = 2  # file descriptor
 DAMAGED_FRAMES_MAX = 1000  # errors in a row before the rest of a chunk is given up
-SETTLED_S = 2.0  # after damage
-PICKED_AT_ONCE = 8
+SETTLED_S = 2.0  # after damage, until the whole picture has been redrawn
+PICKED_AT_ONCE = 8  # frames
 
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """Which frames of a file to decode, and what to make of them. All frames are named by index; see `media.Chunk`."""
+    """Which frames of a file to decode, and what to make of them. Frames are named by index, as in `media.Chunk`."""
 
     path: str
-    scratch: str  # an empty file for a copy of the chunk, should one be needed; the sandbox removes it
-    decoder: str
-    whole: bool  # the chunk is all there is
-    width: int  # of a decoded frame, before it is turned
+    scratch: str  # where a copy of the chunk's packets may be written; the sandbox removes it
+    decoder: str  # "av" or "decord"
+    whole: bool  # the chunk is the whole video
+    width: int  # pixels of a decoded frame, before it is turned
     height: int
-    rotation: int
+    rotation: int  # degrees clockwise
     mirrored: bool
-    track: int  # of the file's streams
-    frame_ms: tuple[int, ...]  # of the frames to decode
-    frame_pts: tuple[int, ...]  # likewise, in the stream's time base
+    track: int  # index of the file's stream
+    frame_ms: tuple[int, ...]  # presentation times of the frames to decode
+    frame_pts: tuple[int, ...]  # the same, in the stream's time base
     own_first: int  # index into frame_ms
     own_stop: int
     previous_ms: int  # time of the frame before the first owned one, -1 at the start of the file
-    interval_ms: int
-    model_side: int
-    fit: str
-    thumbnail_side: int
+    interval_ms: int  # of the grid of candidates
+    model_side: int  # pixels along each side of the model's input
+    fit: str  # how a frame is brought to that square: "squash", "shortest" or "longest"
+    thumbnail_side: int  # pixels along the shorter side
     key_frames_only: bool = False
-    cuts: bool = True
-    counted: bool = False  # frames are told by their order from the start of the file
-    before: int = 0  # of them, those that come before the chunk
+    cuts: bool = True  # measure every frame
+    counted: bool = False  # frames are identified by their order from the start of the file, not by their times
+    before: int = 0  # frames before the chunk, if `counted`
 
     def on_grid(self, time_ms: int, previous_ms: int) -> bool:
-        """Whether a frame is the first of its interval."""
+        """Whether a frame is the first one in its interval of the candidate grid."""
         return previous_ms < 0 or time_ms // self.interval_ms != previous_ms // self.interval_ms
 
 
 class DecodedFrame(Protocol):
-    """A decoded frame."""
+    """A decoded frame, converted only as far as it is used."""
 
     def small(self) -> Floats:
-        """A plane for `shots.measure`."""
+        """Return the plane for `shots.measure`, float32 (3, cells)."""
 
     def pixels(self) -> Bytes8:
-        """RGB at the order's size, before it is turned."""
+        """Return RGB at the requested size before rotation, uint8 (height, width, 3)."""
 
 
 def pictures(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame | None]]:
-    """Times and pictures: every frame of the order by PyAV, those on its grid alone by decord.
+    """Yield times in milliseconds and frames: every frame of the request from PyAV, only those on its grid from decord.
 
-    None stands for a frame that is shown, but that a decoder has made up: it is made of what was lost.
+    None in place of a frame means that players show it, but that lost parts of it were filled in by the decoder.
 
     Raises:
-        Undecodable: decord refuses the file, complains of it or sees other frames in it than the index.
+        Undecodable: decord refuses the file, reports damage, or sees another number of frames than the index.
     """
     return _with_decord(order) if order.decoder == "decord" else _with_av(order)
 
@@ -94,12 +95,13 @@ def pictures(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame | None]]:
 
 
 class _Native:
-    """A frame as the codec left it."""
+    """A frame as the codec made it."""
 
     def __init__(self, frame: av.VideoFrame, order: DecodeRequest, scaler: VideoReformatter) -> None:
         self._frame, self._order, self._scaler = frame, order, scaler
 
     def small(self) -> Floats:
+        """Return the plane for `shots.measure`; frames that are not planar Y'CbCr are converted first."""
         cells = shots.grid(upright=self._order.height > self._order.width)
         frame, form = self._frame, self._frame.format
         if form.is_rgb or not form.is_planar or form.is_big_endian or len(frame.planes) < 3:
@@ -110,6 +112,7 @@ class _Native:
         return shots.plane(luma, blue, red, cells, depth=depth, full=frame.color_range == ColorRange.JPEG)
 
     def pixels(self) -> Bytes8:
+        """Return RGB at the requested size, tone mapped if the frame is HDR or BT.2020."""
         if tonemap.is_wide(self._frame):
             return tonemap.pixels(self._frame, self._order.width, self._order.height, self._scaler)
         scaled = self._scaler.reformat(self._frame, self._order.width, self._order.height, "rgb24")
@@ -117,12 +120,12 @@ class _Native:
 
 
 def _samples(plane: Any, depth: int) -> shots.Plane:
-    """A plane's samples, where they are."""
+    """Return a plane's samples without copying them."""
     return shots.Plane(np.frombuffer(plane, np.uint8 if depth <= 8 else "<u2").reshape(plane.height, -1), plane.width)
 
 
 def _with_av(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame | None]]:
-    """From the key frame before the chunk on; ends where the picture data ends."""
+    """Decode from the key frame before the chunk on."""
     wanted, at, scaler = order.frame_pts, 0, VideoReformatter()
     with open_container(order.path) as container:
         stream = picture(container, order.track)
@@ -131,22 +134,22 @@ def _with_av(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame | None]]:
             stream.codec_context.skip_frame = "NONKEY"
         from_start = order.whole or order.counted
         packets = container.demux(stream) if from_start else _from_key_frame(container, stream, wanted[0])
-        for frame, sound in itertools.islice(_decoded(packets), order.before if order.counted else 0, None):
+        for frame, is_sound in itertools.islice(_decoded(packets), order.before if order.counted else 0, None):
             if not order.counted and frame.pts is not None:
                 at = _position(wanted, at, frame.pts)
             if at == len(wanted):
                 return
-            if order.counted or wanted[at] == frame.pts:  # never a time twice, none that the index does not name
+            if order.counted or wanted[at] == frame.pts:  # each time once, and only times in the index
                 at += 1
-                yield order.frame_ms[at - 1], _Native(frame, order, scaler) if sound else None
+                yield order.frame_ms[at - 1], _Native(frame, order, scaler) if is_sound else None
 
 
 def _decoded(packets: Iterator[Any]) -> Iterator[tuple[av.VideoFrame, bool]]:
-    """What the decoder gives, in the order of presentation, and whether it is sound.
+    """Yield decoded frames in presentation order, and whether each is sound.
 
-    After damage no picture is, until a key frame or until SETTLED_S without further damage: others are made of what was
-    lost. Pictures shown before the last key frame and stored behind it are another matter: a chunk that begins there
-    never had what they are made of.
+    After damage a frame counts as sound again from the next key frame on, or after SETTLED_S without further damage;
+    until then it may be made of lost data. Corrupt frames shown before the last key frame and stored behind it (open
+    GOP) do not count as damage, because a chunk that begins there never had the frames they refer to.
     """
     errors, damage, key_pts = 0, _Damage(), 0
     while errors < DAMAGED_FRAMES_MAX:
@@ -171,20 +174,22 @@ def _decoded(packets: Iterator[Any]) -> Iterator[tuple[av.VideoFrame, bool]]:
 
 
 class _Damage:
-    """Whether pictures may still be made of what was lost."""
+    """Whether frames may still be made of lost data."""
 
     def __init__(self) -> None:
         self._lost = False
         self._since_s: float | None = None  # time of the first picture after the last damage
 
     def now(self) -> None:
+        """Note that data were lost."""
         self._lost, self._since_s = True, None
 
     def over(self) -> None:
+        """Note that a key frame has redrawn the picture."""
         self._lost = False
 
     def settled(self, frame: av.VideoFrame) -> bool:
-        """The next picture may be used. Each that moves is drawn anew, little by little, also without a key frame."""
+        """Whether a frame is sound; without a key frame a moving picture is redrawn bit by bit within SETTLED_S."""
         if not self._lost or frame.time is None:
             return not self._lost
         if self._since_s is None:
@@ -193,7 +198,7 @@ class _Damage:
 
 
 def _from_key_frame(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[Any]:
-    """Packets from a key frame at or before `pts` on; streams without an index are entered earlier, if need be."""
+    """Return packets from a key frame at or before `pts` on; streams without an index are entered earlier if need be."""
     base = stream.time_base or Fraction(1, 1000)
     for earlier_s in SEEK_EARLIER_S:
         container.seek(int(pts - earlier_s / base), stream=stream, backward=True, any_frame=False)
@@ -210,7 +215,7 @@ def _from_key_frame(container: InputContainer, stream: VideoStream, pts: int) ->
 
 
 def _position(times: Sequence[int], at: int, time: int) -> int:
-    """The first place from `at` on whose time is not before `time`."""
+    """Return the first index from `at` on whose time is not before `time`."""
     while at < len(times) and times[at] < time:
         at += 1
     return at
@@ -221,41 +226,43 @@ def _position(times: Sequence[int], at: int, time: int) -> int:
 
 @dataclass(frozen=True)
 class _Ready:
-    """A picture that was converted while it was decoded."""
+    """A frame that decord has converted to RGB already."""
 
     rgb: Bytes8
 
     def small(self) -> Floats:
+        """Refuse: decord gives samples, and cuts are looked for with PyAV."""
         raise NotImplementedError("decord gives samples; who looks for cuts decodes with PyAV")
 
     def pixels(self) -> Bytes8:
+        """Return the frame as it is."""
         return self.rgb
 
 
 def _with_decord(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame]]:
-    """On the whole file, or on a copy of the chunk's packets, so that a chunk costs what it contains."""
+    """Decode the frames on the grid, from the file or from a copy of the chunk's packets, which costs what the chunk holds."""
     path, skip, total = order.path, 0, len(order.frame_ms)
     if not order.whole:
         pts = _copy_packets(order)
         path, skip, total = order.scratch, int(np.searchsorted(pts, order.frame_pts[0])), len(pts)
     try:
-        with _complaints() as complaint:
+        with _complaints() as complaints:
             reader = decord.VideoReader(path, ctx=decord.cpu(0), width=order.width, height=order.height, num_threads=1)
             if len(reader) != total:
                 raise Undecodable("decoder-disagrees", f"decord sees {len(reader)} frames, the index {total}")
-            picked = _on_grid(order)
-            for first in range(0, len(picked), PICKED_AT_ONCE):
-                some = picked[first : first + PICKED_AT_ONCE]
-                found = reader.get_batch([skip + at for at in some]).asnumpy()
-                yield from zip((order.frame_ms[at] for at in some), map(_Ready, found), strict=True)
-        if complaint:  # it goes on after damage, with pictures that are wrong or out of step
-            raise Undecodable("decoder-failed", f"decord: {complaint[0]}")
+            chosen = _on_grid(order)
+            for first in range(0, len(chosen), PICKED_AT_ONCE):
+                batch = chosen[first : first + PICKED_AT_ONCE]
+                images = reader.get_batch([skip + at for at in batch]).asnumpy()
+                yield from zip((order.frame_ms[at] for at in batch), map(_Ready, images), strict=True)
+        if complaints:  # after damage decord continues with frames that are wrong or out of order
+            raise Undecodable("decoder-failed", f"decord: {complaints[0]}")
     except decord.DECORDError as error:
         raise Undecodable("decoder-failed", f"decord: {error}") from error
 
 
 def _on_grid(order: DecodeRequest) -> Sequence[int]:
-    """Owned frames that are the first of their interval; indices into `frame_ms`."""
+    """Return the owned frames that are the first of their interval, as indices into `frame_ms`."""
     owned = range(order.own_first, order.own_stop)
     before = [order.previous_ms, *order.frame_ms[order.own_first : order.own_stop - 1]]
     return [at for at, previous in zip(owned, before, strict=True) if order.on_grid(order.frame_ms[at], previous)]
@@ -263,23 +270,23 @@ def _on_grid(order: DecodeRequest) -> Sequence[int]:
 
 @contextlib.contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """The first line that decord's decoder writes to standard error in the meantime: its only word on damage.
+    """Collect the first line that decord writes to standard error during the block: its only report of damage.
 
-    It can be read back in the sandbox, where standard error is a piece of memory of the child's own.
+    In the sandbox standard error is a memory file of the child, so it can be read back.
     """
-    found: list[str] = []
+    lines: list[str] = []
     decord.logging.set_level(decord.logging.ERROR)
     begin = os.lseek(STANDARD_ERROR, 0, os.SEEK_CUR)
     try:
-        yield found
+        yield lines
     finally:
-        said = os.pread(STANDARD_ERROR, COMPLAINT_BYTES_MAX, begin).partition(b"\0")[0]  # zeros: nothing was written
-        if line := said.decode(errors="replace").partition("\n")[0]:
-            found.append(line)
+        written = os.pread(STANDARD_ERROR, COMPLAINT_BYTES_MAX, begin).partition(b"\0")[0]  # unwritten bytes are zeros
+        if line := written.decode(errors="replace").partition("\n")[0]:
+            lines.append(line)
 
 
 def _copy_packets(order: DecodeRequest) -> NDArray[np.int64]:
-    """Copy the packets that the ordered frames need into a file of their own; their times, ascending."""
+    """Copy the packets that the requested frames need into a file; return their times, int64 (packets,), ascending."""
     copied: list[int] = []
     with open_container(order.path) as source, av.open(order.scratch, "w", format="matroska") as target:
         stream = picture(source, order.track)

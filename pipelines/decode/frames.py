@@ -1,8 +1,8 @@
-"""The one place that decodes. A chunk is decoded once, in the order of presentation, and becomes two things: a
-measurement of every frame, and pictures of the candidates at the size that is needed.
+"""Decoding a chunk once, in presentation order, into measurements of every frame and pictures of the candidates.
 
-Which of the two decoders gives the pictures, `decoders` says. A frame is let go as soon as the next one comes: what is
-kept of it is a small plane, and its pixels only where it is a sample or may become one. Runs inside the sandbox.
+The only module in which frames are decoded; `decoders` chooses and runs the decoder. A frame is released as soon as the
+next one comes: only its small plane is kept, and its pixels where it is a candidate or may become one. Runs inside the
+sandbox.
 """
 
 from __future__ import annotations
@@ -22,29 +22,33 @@ from pipelines.media import Bytes8, Floats
 from pipelines.moments import shots
 
 MEASURED_AT_ONCE = 64  # frames
-DOUBT = 0.01  # of a change; by so much one frame alone may be measured otherwise than in a batch
+DOUBT = 0.01  # by which the change of a single frame may differ from the same one measured in a batch
 WEBP_QUALITY = 78
 WEBP_METHOD = 2  # 0 fast .. 6 small
 
 
 def warm() -> None:
-    """Load what a first picture loads, once for all children that will be forked: a tenth of a second each."""
+    """Load what the first picture needs, once for all children that will be forked: a tenth of a second each."""
     picture = np.zeros((8, 8, 3), np.uint8)
     _webp(fitted(picture, 8, "squash"), 8)
 
 
 def decode(**order: Any) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
-    """Measurements of the owned frames where cuts are looked for, and their candidates at the model's size.
+    """Decode a chunk.
 
-    `decoded` counts owned frames that the decoder gave, `concealed` those of them that it made up.
+    `order` are the fields of a `DecodeRequest`. The values count the owned frames that the decoder returned
+    (`decoded`), and those of them with lost parts filled in (`concealed`). The arrays are those of `stages.Decoded`:
+    `frame_ms` (frames,), `features` (frames, FEATURES), `candidate_ms` and `sharpness` (candidates,), `candidates`
+    (candidates, side, side, 3), and the thumbnails with their sizes.
 
     Raises:
-        Undecodable: nothing could be decoded, or the decoder gives another number of frames than the index.
+        Undecodable: nothing could be decoded, or the decoder sees another number of frames than the index.
     """
     return _decode(DecodeRequest(**order))
 
 
 def _decode(order: DecodeRequest) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
+    """Decode a request: pass each frame to the sampler, and to the search for cuts."""
     samples = _FrameSampler(order)
     cuts = _Cuts(samples) if order.cuts else None
     own_first, own_last = order.frame_ms[order.own_first], order.frame_ms[order.own_stop - 1]
@@ -59,9 +63,10 @@ def _decode(order: DecodeRequest) -> tuple[Mapping[str, Any], Mapping[str, NDArr
         if cuts:
             cuts.see(time_ms, picture, owned)
     features = cuts.features() if cuts else np.zeros((0, shots.FEATURES), np.float32)
-    found = len(samples.frame_ms) + concealed
-    skipped = order.decoder == "decord"  # it has looked at samples, and the file is as the index says
-    return {"decoded": order.own_stop - order.own_first if skipped else found, "concealed": concealed}, {
+    decoded = len(samples.frame_ms) + concealed
+    if order.decoder == "decord":  # it returns samples alone, and has found the frames of the index in the file
+        decoded = order.own_stop - order.own_first
+    return {"decoded": decoded, "concealed": concealed}, {
         "frame_ms": np.array(samples.frame_ms, np.int32),
         "features": features,
         **samples.arrays(),
@@ -70,7 +75,7 @@ def _decode(order: DecodeRequest) -> tuple[Mapping[str, Any], Mapping[str, NDArr
 
 @dataclass(frozen=True)
 class _KeptFrame:
-    """What is kept of a candidate."""
+    """A candidate: its sharpness, its picture (side, side, 3), and its thumbnail as WebP."""
 
     sharpness: float
     picture: Bytes8
@@ -78,23 +83,23 @@ class _KeptFrame:
 
 
 class _FrameSampler:
-    """Keeps the first frame of each interval, and those that a cut asks for."""
+    """Keeps the first frame of each interval, and the frames after possible cuts."""
 
     def __init__(self, order: DecodeRequest) -> None:
         self._order = order
         self._previous_ms = order.previous_ms
         self._kept: dict[int, _KeptFrame] = {}
-        self.frame_ms: list[int] = []  # of owned frames
+        self.frame_ms: list[int] = []  # times of the owned frames
 
     def see(self, time_ms: int, picture: DecodedFrame) -> None:
-        """The next owned frame."""
+        """Take the next owned frame."""
         if self._order.on_grid(time_ms, self._previous_ms):
             self.keep(time_ms, picture.pixels())
         self._previous_ms = time_ms
         self.frame_ms.append(time_ms)
 
     def keep(self, time_ms: int, pixels: Bytes8) -> None:
-        """Make a candidate of a frame; the same one again changes nothing."""
+        """Make a frame, uint8 (height, width, 3), a candidate; the same one again changes nothing."""
         if time_ms in self._kept:
             return
         order, pixels = self._order, orientation.shown(pixels, self._order.rotation, self._order.mirrored)
@@ -103,6 +108,7 @@ class _FrameSampler:
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the candidates in order of time, as arrays."""
         side, times = self._order.model_side, sorted(self._kept)
         kept = [self._kept[time_ms] for time_ms in times]
         return {
@@ -115,24 +121,24 @@ class _FrameSampler:
 
 
 class _Cuts:
-    """Measures all frames, and asks for a sample a little after each that a cut may lie before.
+    """Measures all frames, and makes a candidate of the frame SETTLE after each possible cut.
 
-    Whether a frame stands out is known REACH frames later. Until then the pixels of those are held that stand out of
-    what was seen so far.
+    Whether a change is a peak is known REACH frames later. Until then the pixels of frames are held whose change is the
+    largest so far.
     """
 
     def __init__(self, samples: _FrameSampler) -> None:
         self._samples = samples
-        self._planes: list[Floats] = []  # of frames that a coming measurement looks at
-        self._owned: list[bool] = []  # of the same frames
-        self._dropped = 0  # frames before these
-        self._measured = 0  # frames so far, those of other chunks too
-        self._features: list[Floats] = []
+        self._planes: list[Floats] = []  # (3, cells) each, of frames that a later measurement looks at
+        self._owned: list[bool] = []  # for each of the same frames
+        self._dropped = 0  # number of frames before these
+        self._measured = 0  # number of frames measured so far, owned or not
+        self._features: list[Floats] = []  # (frames, FEATURES) each
         self._changes: list[float] = []  # of the last frames
-        self._held: dict[int, tuple[int, Bytes8]] = {}  # by number: time and pixels
+        self._held: dict[int, tuple[int, Bytes8]] = {}  # by frame number: time in milliseconds, and pixels
 
     def see(self, time_ms: int, picture: DecodedFrame, owned: bool) -> None:
-        """The next frame."""
+        """Take the next frame."""
         plane = picture.small()
         self._changes.append(shots.change(self._planes[-1], plane) if self._planes else 0.0)
         del self._changes[: -shots.REACH - shots.SETTLE - 1]
@@ -144,7 +150,7 @@ class _Cuts:
             self._measure(shots.AFTER)
 
     def features(self) -> Floats:
-        """A row for each owned frame, after the last of all."""
+        """Measure the remaining frames and return all measurements, (owned frames, FEATURES)."""
         self._measure(0)
         return np.concatenate([np.zeros((0, shots.FEATURES), np.float32), *self._features])
 
@@ -156,11 +162,11 @@ class _Cuts:
         return change > shots.PEAK_CHANGE_MIN and change >= max(self._changes)
 
     def _measure(self, after: int) -> None:
-        """All frames but the last `after`, that have too few neighbours yet."""
+        """Measure all frames except the last `after`, which have too few neighbours yet."""
         begin, stop = self._measured - self._dropped, len(self._planes) - after
         if stop <= begin:
             return
-        measured = shots.measure(np.stack(self._planes))
+        measured = shots.measure(np.stack(self._planes))  # (frames, 3, cells) → (frames, FEATURES)
         for at in np.flatnonzero(shots.peaks(measured[:, shots.CHANGE])[begin:stop]) + begin + self._dropped:
             if held := self._held.get(int(at) + shots.SETTLE):
                 self._samples.keep(*held)
@@ -173,7 +179,16 @@ class _Cuts:
 
 
 def fitted(pixels: Bytes8, side: int, fit: str) -> Bytes8:
-    """A picture as the model's own preprocessing would see it: [side, side, 3]."""
+    """Bring a picture to the model's input size as the model's own preprocessing would.
+
+    Args:
+        pixels: uint8 (height, width, 3).
+        side: Pixels along each side of the result.
+        fit: "squash" changes the aspect ratio, "shortest" crops the longer side, "longest" pads the shorter with black.
+
+    Returns:
+        uint8 (side, side, 3).
+    """
     image = Image.fromarray(np.ascontiguousarray(pixels))
     width, height = image.size
     if fit == "squash":
@@ -186,13 +201,21 @@ def fitted(pixels: Bytes8, side: int, fit: str) -> Bytes8:
 
 
 def sharpness(pixels: Bytes8) -> float:
-    """Variance of the Laplacian of the luma; blurred and flat pictures have little."""
-    luma = pixels[..., 1].astype(np.int16)
+    """Return the variance of the Laplacian of the green channel; blurred and flat pictures have little.
+
+    Args:
+        pixels: uint8 (height, width, 3).
+
+    Returns:
+        The variance; 0 for a picture below 3 by 3 pixels.
+    """
+    luma = pixels[..., 1].astype(np.int16)  # (height, width): green is most of the luma
     inner = 4 * luma[1:-1, 1:-1] - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:]
     return float(inner.var(dtype=np.float64)) if inner.size else 0.0
 
 
 def _webp(pixels: Bytes8, side: int) -> bytes:
+    """Return a picture as WebP, scaled down to `side` pixels along the shorter side."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
     scale = side / min(image.size)
     if scale < 1:

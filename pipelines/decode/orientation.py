@@ -1,6 +1,6 @@
-"""How a frame is turned and mirrored before it is shown: one of the eight ways in which a picture can lie.
+"""How a frame is turned and mirrored before it is shown: one of eight orientations.
 
-Phones write this as a matrix beside the picture. Knows matrices and pixels, not files. Runs inside the sandbox.
+Phones write it as a display matrix beside the picture. Knows matrices and pixels, not files. Runs inside the sandbox.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MATRIX = struct.Struct("=9i")  # rows a b u, c d v, x y w: a point (p, q) is sho
 
 @dataclass(frozen=True)
 class Orientation:
-    """Turned by so many degrees clockwise (0, 90, 180, 270), and then mirrored left to right."""
+    """A rotation clockwise by 0, 90, 180 or 270 degrees, then possibly mirroring from left to right."""
 
     rotation: int = 0
     mirrored: bool = False
@@ -29,7 +29,7 @@ class Orientation:
 
 
 def of_matrix(data: bytes) -> Orientation:
-    """The nearest of the eight ways to a display matrix of 36 bytes; what is no such matrix changes nothing."""
+    """Return the orientation nearest to a display matrix of 36 bytes; data of another size count as upright."""
     if len(data) != MATRIX.size:
         return Orientation()
     a, b, _, c, d, *_ = MATRIX.unpack(data)
@@ -40,6 +40,15 @@ def of_matrix(data: bytes) -> Orientation:
 
 
 def shown(pixels: Bytes8, rotation: int, mirrored: bool) -> Bytes8:
-    """A decoded picture [height, width, 3] as it is shown."""
+    """Turn and mirror a decoded picture to how it is shown.
+
+    Args:
+        pixels: uint8 (height, width, 3), as decoded.
+        rotation: Degrees clockwise: 0, 90, 180 or 270.
+        mirrored: Whether to mirror it from left to right afterwards.
+
+    Returns:
+        uint8 (height, width, 3), with height and width swapped for 90 and 270 degrees; a view of `pixels`.
+    """
     turned = np.rot90(pixels, -(rotation // 90)) if rotation else pixels
     return np.fliplr(turned) if mirrored else turned

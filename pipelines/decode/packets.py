@@ -1,7 +1,7 @@
-"""The packets of a file, read once: when each picture is shown, how long it stays, and where picture and sound end.
+"""The packets of a file, read once: when each picture is shown and for how long, and where picture and sound end.
 
-Times are those of presentation, on a player's clock. Nothing is decoded. Knows packets and clocks, not what a file is
-to be refused for; see `probe`. Runs inside the sandbox.
+Times are presentation times on a player's clock. Nothing is decoded. Knows packets and clocks, not what a file is
+refused for (see `probe`). Runs inside the sandbox.
 """
 
 from __future__ import annotations
@@ -20,41 +20,49 @@ from pipelines.decode import shown
 from pipelines.decode.containers import Undecodable
 from pipelines.decode.shown import FirstPictures, Row
 
-PROGRAM_STREAMS = {"mpegts", "mpeg"}  # joined, cut and broadcast: their clocks are not to be trusted
-JUMP_MIN_S = 1  # backwards; less is a muxer's carelessness
-HELD_SHARE_MIN = 0.5  # of the pace; a last picture that claims less is one whose length nobody wrote
-SOUND_TAIL_MS = 50  # of sound after the picture: what rounding up to whole packets leaves there
-RATE_TOLERANCE = 0.005  # between the declared rate and the measured one; more, and the declared one is not true
-RATE_UNKNOWN = 25.0  # of one picture
-UNSTAMPED_SHARE_MAX = 0.1  # of pictures whose packet states no time; more, and the times are those of a steady pace
-ENCRYPTED: Final = "encryption_info"  # PyAV's name of what stands beside an encrypted packet
+PROGRAM_STREAMS = {"mpegts", "mpeg"}  # often joined or cut, so their clocks may jump
+JUMP_MIN_S = 1  # backwards; smaller steps are muxers' inaccuracies
+HELD_SHARE_MIN = 0.5  # of the pace; a last picture with less has a length that was not written
+SOUND_TAIL_MS = 50  # sound after the picture that comes from rounding up to whole packets
+RATE_TOLERANCE = 0.005  # share by which the declared frame rate may differ from the measured one
+RATE_UNKNOWN = 25.0  # frames a second of a video of one picture
+UNSTAMPED_SHARE_MAX = 0.1  # of packets without a time; with more, times are counted at a steady pace
+ENCRYPTED: Final = "encryption_info"  # PyAV's name of the side data of encrypted packets
 
 
 @dataclass(frozen=True)
 class Clock:
-    """From a stream's own time stamps to milliseconds on a player's clock."""
+    """Conversion of a stream's time stamps to milliseconds on a player's clock."""
 
     base: Fraction
     start: int  # the time stamp at which a player's clock shows 0
 
     def ms(self, pts: int) -> int:
+        """Return the milliseconds of one time stamp."""
         return int((pts - self.start) * 1000 * self.base.numerator // self.base.denominator)
 
     def all_ms(self, pts: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Of stamps whose first and last are within bounds (`PacketIndex`): nothing runs over then."""
+        """Return the milliseconds of time stamps that `PacketIndex` has checked, so that nothing overflows.
+
+        Args:
+            pts: int64 (frames,), in the stream's time base.
+
+        Returns:
+            int32 (frames,), milliseconds.
+        """
         return ((pts - self.start) * 1000 * self.base.numerator // self.base.denominator).astype(np.int32)
 
 
 def is_program_stream(container: InputContainer) -> bool:
-    """Whether a file is of the kind that is broadcast and recorded."""
+    """Whether the file is an MPEG transport or program stream, as broadcast and recorded."""
     return not PROGRAM_STREAMS.isdisjoint(container.format.name.split(","))
 
 
 def clock_of(container: InputContainer, stream: VideoStream) -> Clock:
-    """The clock starts with the container.
+    """Return the clock, which starts where the container does.
 
-    Sound that is primed before 0 does not count; but where the 33 bits of a program stream's clock run over, FFmpeg
-    gives what comes before that a time before 0.
+    Sound before 0 (priming) does not count; but when the 33-bit clock of a program stream overflows, FFmpeg gives times
+    before 0 to what comes earlier.
     """
     base = stream.time_base or Fraction(1, 1000)
     start = container.start_time or 0
@@ -64,15 +72,31 @@ def clock_of(container: InputContainer, stream: VideoStream) -> Clock:
 
 
 class PacketIndex:
-    """The packets of the picture, in the order of presentation. `frame_ms` rises strictly unless `repeats`.
+    """The packets of the video track in presentation order; `frame_ms` rises strictly unless `repeats`.
+
+    Attributes:
+        pts: int64 (frames,), times in the stream's time base.
+        frame_ms: int32 (frames,), times in milliseconds.
+        keys: int32 (key frames,), indices of the key frames.
+        repeats: whether two packets state the same time.
+        counted: whether packets state no usable times, so that frames are identified by their order.
+        reach_s: where the last packet of any stream ends, in seconds, as the container's length is counted.
 
     Raises:
-        Undecodable: a time is further from the clock's start than a film may be long.
+        Undecodable: a time is further from the clock's start than a video may last.
     """
 
     def __init__(self, rows: list[Row], clock: Clock, facts: Facts, duration_max_s: int) -> None:
+        """Order the packets by time, and correct times that cannot be right.
+
+        Args:
+            rows: Time stamp and key frame flag of each packet; sorted in place.
+            clock: The container's clock.
+            facts: What the packets tell besides their times.
+            duration_max_s: Longest video that is accepted, in seconds.
+        """
         rows.sort(key=lambda row: row[0])
-        if not facts.program_stream and 0 <= rows[0][0] < clock.start:  # FFmpeg takes the one that is stored first
+        if not facts.program_stream and 0 <= rows[0][0] < clock.start:  # FFmpeg starts at the packet stored first
             clock = Clock(clock.base, rows[0][0])
         _within(clock, rows[0][0], rows[-1][0], duration_max_s)
         pts = np.array([pts for pts, _ in rows], np.int64)
@@ -89,42 +113,43 @@ class PacketIndex:
         self.keys = np.flatnonzero([key for _, key in rows]).astype(np.int32)
         self.facts = facts
         self.clock = clock
-        # Matroska's length counts from 0, and so does FFmpeg's for MP4 in fragments; others' from the start.
+        # The length in Matroska, and FFmpeg's for fragmented MP4, counts from 0; that of others from the start.
         from_zero = facts.matroska or facts.mov
         self.reach_s = float(facts.reach_s() if from_zero else facts.reach_s() - clock.start * clock.base)
 
     @property
     def last_ms(self) -> int:
-        """When the last picture begins."""
+        """When the last picture begins, in milliseconds."""
         return int(self.frame_ms[-1])
 
 
 def too_long(duration_max_s: int) -> Undecodable:
+    """Return the error for a video longer than `duration_max_s`."""
     return Undecodable("too-long", f"the file is longer than {duration_max_s} s", final=True)
 
 
 def _within(clock: Clock, first: int, last: int, duration_max_s: int) -> None:
-    """Time stamps are looked at as exact numbers: as those of an array they run over, and look harmless."""
+    """Refuse times out of bounds, on exact integers: in an array they would overflow and look harmless."""
     longest_ms = duration_max_s * 1000
     if clock.ms(first) < -longest_ms or clock.ms(last) > longest_ms:
         raise too_long(duration_max_s)
 
 
 def _step(pts: NDArray[np.int64]) -> int:
-    """The usual step from one time to the next."""
+    """Return the median step between time stamps (frames,)."""
     steps = np.diff(pts)
     return int(np.median(steps[steps > 0])) if np.any(steps > 0) else 1
 
 
 def _rising(pts: NDArray[np.int64], step: int) -> NDArray[np.int64]:
-    """Times that repeat are pushed back until none does: a step further each."""
+    """Return time stamps (frames,) with repeated ones moved on by a step each."""
     grid = np.arange(len(pts)) * step
     rising: NDArray[np.int64] = np.maximum.accumulate(pts - grid) + grid
     return rising
 
 
 class Facts:
-    """What the packets tell beside their times, and the time stamp that each one gets."""
+    """What packets tell besides their times, and the presentation time stamp of each."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         names = container.format.name.split(",")
@@ -132,42 +157,42 @@ class Facts:
         self.matroska, self.avi, self.mov = "matroska" in names, "avi" in names, "mov" in names
         self.broken = False  # demuxing ended with an error
         self.discarded = False  # an edit list hides frames
-        self.hidden = 0  # packets that hold only what other frames are made of
-        self.open_gop = False  # frames shown before a key frame, but stored behind it
-        self.changes = False  # of codec parameters on the way
-        self.jumps = False  # the clock starts again: files were joined
-        self.guessed = False  # the container states the order of storage alone
+        self.hidden = 0  # packets of frames that are never shown, only referred to
+        self.open_gop = False  # frames are shown before a key frame but stored behind it
+        self.changes = False  # codec parameters change within the file
+        self.jumps = False  # the clock restarts: files were joined
+        self.guessed = False  # the container states decoding times alone
         self.pts_known = True
-        self.timeless = 0  # pictures at the beginning, before any that has a time
+        self.timeless = 0  # packets at the beginning, before the first with a time
         self.unstamped = 0  # packets that state no time at all
-        self.pace = 0  # the length that the packets of the picture state most lately, in its time base
-        self.headless = 0  # packets before the first picture that can be made: the file begins between two key frames
-        self.encrypted = 0  # packets of the picture
-        self.has_sound = False  # packets of it: a header may name a track that is empty
+        self.pace = 0  # the last stated duration of a video packet, in the stream's time base
+        self.headless = 0  # packets before the first frame that can be decoded: the file begins between key frames
+        self.encrypted = 0  # video packets
+        self.has_sound = False  # audio packets were seen; a header may name an empty track
         self.ends: dict[int, int] = {}  # where the last packet of each stream ends, in its own time base
-        self.picture_end: int | None = None  # likewise, of the pictures that are shown
+        self.picture_end: int | None = None  # where the last shown picture ends, in the video's time base
         self._bases: dict[int, Fraction] = {
             each.index: each.time_base or Fraction(1, 1000) for each in container.streams
         }
         self._audio = {each.index for each in container.streams.audio}
-        self._sounds: dict[int, int] = {}  # where each of them ends so far
+        self._sounds: dict[int, int] = {}  # where each audio stream ends so far
         self._jump_min = JUMP_MIN_S / (stream.time_base or Fraction(1, 1000))
         self._last_key: int | None = None
-        self._ended: int | None = None  # by the order of demuxing
-        self._begun = False  # a picture has had a time
+        self._ended: int | None = None  # where the last demuxed video packet ended
+        self._begun = False  # a video packet had a time
         self._shift = self._latest = 0
 
     def reach_s(self) -> Fraction:
-        """Where the last packet of any stream ends, in seconds of the file's clock."""
+        """Return where the last packet of any stream ends, in seconds of the file's clock."""
         return max((end * self._bases[index] for index, end in self.ends.items()), default=Fraction(0))
 
     def sound_end_s(self) -> Fraction | None:
-        """Where the last packet of the sound ends; None where there is none, or where the clock cannot say."""
+        """Return where the sound ends in seconds, or None without sound or where the clock jumps."""
         ends = (end * self._bases[index] for index, end in self._sounds.items())
         return None if self.jumps else max(ends, default=None)
 
     def see(self, packet: Any) -> None:
-        """Any packet of any stream: how far it reaches."""
+        """Take a packet of any stream, and note where it ends."""
         stamp = packet.pts if packet.pts is not None else packet.dts
         index = packet.stream_index
         self.has_sound |= index in self._audio
@@ -176,11 +201,11 @@ class Facts:
         end = stamp + (packet.duration or 0)
         if end > self.ends.get(index, end - 1):
             self.ends[index] = end
-        if index in self._audio:  # sound comes in order: one wrong time on the way is not where it ends
+        if index in self._audio:  # sound comes in order, so a single wrong time is not its end
             self._sounds[index] = end
 
     def stamp(self, packet: Any) -> int:
-        """When a packet's frame is shown, in the order of demuxing."""
+        """Return when the picture of a video packet is shown; packets must come in demuxing order."""
         pts = self._unshifted(packet)
         self.unstamped += packet.pts is None and packet.dts is None
         self.pace = packet.duration or self.pace
@@ -201,6 +226,7 @@ class Facts:
         return pts
 
     def _unshifted(self, packet: Any) -> int:
+        """Return the stated or assumed time of a packet, before jumps of the clock are undone."""
         self._begun |= packet.pts is not None or packet.dts is not None
         self.timeless += not self._begun
         if self.avi and packet.dts is not None:
@@ -215,10 +241,19 @@ class Facts:
 def index_of(
     container: InputContainer, stream: VideoStream, duration_max_s: int, first: FirstPictures | None = None
 ) -> PacketIndex:
-    """Read all packets; `first` is what a decoder has made of them.
+    """Read all packets of a file.
+
+    Args:
+        container: The opened file.
+        stream: Its video track.
+        duration_max_s: Longest video that is accepted, in seconds.
+        first: What decoding the first frames has shown, if they were decoded.
+
+    Returns:
+        The index of the video track.
 
     Raises:
-        Undecodable: none of them holds a picture, or they are spread over more time than is allowed.
+        Undecodable: the track has no packets, or they spread over more than `duration_max_s`.
     """
     rows: list[Row] = []
     facts = Facts(container, stream)
@@ -250,7 +285,7 @@ def index_of(
 
 
 def _placed(rows: list[Row], timeless: int) -> list[Row]:
-    """Pictures without a time at the beginning stand just before the others, whose clock may show any hour there."""
+    """Put pictures without a time at the beginning just before the others, whose clock may start anywhere."""
     if timeless == len(rows):
         return rows
     first = min(pts for pts, _ in rows[timeless:])
@@ -258,12 +293,12 @@ def _placed(rows: list[Row], timeless: int) -> list[Row]:
 
 
 def no_data() -> Undecodable:
-    """What is wrong with a file of which nobody can tell more than its header."""
+    """Return the error for a file that has a header and no picture data."""
     return Undecodable("damaged", "the file has a header but no picture data", final=True)
 
 
 def frame_rate(stream: VideoStream, index: PacketIndex) -> float:
-    """Frames a second: as declared where that is true, else as the times of the frames have it."""
+    """Return frames a second: the declared rate if it agrees with the times of the frames, else the measured one."""
     declared = float(stream.average_rate or stream.guessed_rate or 0)
     steps, span_ms = len(index.frame_ms) - 1, index.last_ms - int(index.frame_ms[0])
     if steps < 1 or span_ms < 1:
@@ -274,12 +309,12 @@ def frame_rate(stream: VideoStream, index: PacketIndex) -> float:
 
 
 def _rounding(steps: int, span_ms: int) -> float:
-    """By how much a rate may be off that was measured in whole milliseconds."""
+    """Return by how much a rate measured in whole milliseconds may be off."""
     return steps * 1000 / max(1, span_ms - 1) - steps * 1000 / (span_ms + 1)
 
 
 def duration_ms(container: InputContainer, stream: VideoStream, index: PacketIndex) -> int:
-    """What plays: until the last picture has been shown for as long as it says, or the sound has ended."""
+    """Return how long the video plays: until its last picture has been shown, or its sound has ended."""
     end = index.last_ms + _held_ms(container, stream, index)
     sound_s = index.facts.sound_end_s()
     if sound_s is None:
@@ -294,30 +329,28 @@ def duration_ms(container: InputContainer, stream: VideoStream, index: PacketInd
 
 
 def _held_ms(container: InputContainer, stream: VideoStream, index: PacketIndex) -> int:
-    """How long the last picture is shown: at least 1. What its packet says is true in MOV, a guess elsewhere."""
+    """Return how long the last picture is shown, at least 1; its packet's duration is reliable in MOV alone."""
     pace, facts = _pace_ms(stream, index), index.facts
     if index.counted or not facts.pts_known or facts.picture_end is None:
         return pace
     held = index.clock.ms(facts.picture_end) - index.last_ms
-    left = _declared_end_ms(container, index) - index.last_ms
-    if (
-        facts.mov and held > 0
-    ):  # lengths are in the order of storage there: within a frame, what the header says is right
-        return max(1, left) if 0 <= left <= held + pace else held
+    remaining = _declared_end_ms(container, index) - index.last_ms
+    if facts.mov and held > 0:  # durations are stored in decoding order; within a frame the header's length is right
+        return max(1, remaining) if 0 <= remaining <= held + pace else held
     if held >= max(1, HELD_SHARE_MIN * pace):
         return held
-    return left if 0 < left < pace else pace
+    return remaining if 0 < remaining < pace else pace
 
 
 def _declared_ms(container: InputContainer, index: PacketIndex) -> int:
-    """How long the file is by its own header; -1 where FFmpeg has estimated it."""
+    """Return the length in the file's own header; -1 where FFmpeg estimated it."""
     if not container.duration or not (index.facts.mov or index.facts.matroska):
         return -1
     return int(container.duration * 1000 // av.time_base)
 
 
 def _declared_end_ms(container: InputContainer, index: PacketIndex) -> int:
-    """Where the picture ends by the header at the least, on a player's clock; below 0 where that does not say.
+    """Return the earliest end of the picture by the header, on a player's clock; negative if the header does not say.
 
     Muxers of Matroska disagree on whether its length counts from 0 or from the first picture.
     """
@@ -326,7 +359,7 @@ def _declared_end_ms(container: InputContainer, index: PacketIndex) -> int:
 
 
 def _pace_ms(stream: VideoStream, index: PacketIndex) -> int:
-    """The usual time from one picture to the next."""
+    """Return the usual time from one picture to the next."""
     steps = np.diff(index.frame_ms)
     rate = float(stream.average_rate or stream.guessed_rate or RATE_UNKNOWN)
     return max(1, round(float(np.median(steps)) if len(steps) else 1000 / rate))

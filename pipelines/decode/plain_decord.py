@@ -1,8 +1,9 @@
-"""decord, without the CUDA libraries that its package loads into the whole process when torch has brought them.
+"""decord, imported without the CUDA libraries that its package would load into the whole process.
 
-It opens all of them for everybody (`RTLD_GLOBAL`), NVBLAS among them, which stands in for the BLAS of a torch that is
-loaded later and ends the process at the first multiplication; they take 0.8 GB and most of a second in every decoder.
-Samples are decoded on the CPU here; the driver's own libraries, which decord needs for NVDEC, are loaded before that.
+It loads all of them with `RTLD_GLOBAL` if torch has installed them, among them NVBLAS, which replaces the BLAS of a
+torch that is imported later and ends the process at the first multiplication; they take 0.8 GB and most of a second in
+every decoder. Samples are decoded on the CPU; the driver's libraries, which decord needs for NVDEC, are loaded before
+that.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import sys
 from types import ModuleType
 from typing import Any, cast
 
-PACKAGE = "nvidia"  # where decord looks for them; a module that is None counts as not installed
+PACKAGE = "nvidia"  # where decord looks for the libraries; None in `sys.modules` makes it count as not installed
 
 
 def _load() -> ModuleType:
+    """Import decord while the package `nvidia` is hidden."""
     modules = cast("dict[str, Any]", sys.modules)
     before = modules.get(PACKAGE)
     modules[PACKAGE] = None

@@ -1,7 +1,6 @@
-"""What a file is: container, codec, size, orientation, and the presentation time of every frame; and what refuses it.
+"""Probing a file: container, codec, size, orientation, the presentation time of every frame; and what it is refused for.
 
-Nothing is decoded but the first frame; how files are opened `containers` says, what their packets tell `packets`. Runs
-inside the sandbox.
+Only the first frame is decoded. `containers` opens files, `packets` reads their packets. Runs inside the sandbox.
 """
 
 from __future__ import annotations
@@ -25,21 +24,31 @@ from pipelines.decode.orientation import Orientation
 from pipelines.decode.packets import PacketIndex
 from pipelines.decode.shown import FirstPictures
 
-FIRST_PACKETS_MAX = 600  # tried until a first frame comes out
-REMUX_BITS_MAX = 60_000_000  # a second; above, chunks are not worth a copy
-HOLE_FRAMES_MIN, HOLE_MIN_MS = 10, 500  # without a picture, longer than which a hole is spoken of
-ENCRYPTION_KEY = "enc_key_id"  # among the words about an encrypted track of Matroska
-INTERLACED_PACKETS_MAX = 40  # decoded to see how far apart the pictures come
-STEADY_FRAMES_MIN, STEADY_SHARE_MIN = 20, 0.95  # of steps between frames that keep the pace
+FIRST_PACKETS_MAX = 600  # tried until a first frame is decoded
+REMUX_BITS_MAX = 60_000_000  # a second; above it, copying a chunk's packets costs more than decord saves
+HOLE_FRAMES_MIN, HOLE_MIN_MS = 10, 500  # a longer time without a picture is reported as a hole
+ENCRYPTION_KEY = "enc_key_id"  # metadata of an encrypted track in Matroska
+INTERLACED_PACKETS_MAX = 40  # decoded to measure the distance of the pictures
+STEADY_FRAMES_MIN, STEADY_SHARE_MIN = 20, 0.95  # steps between frames, and the share of them at the usual pace
 
 
 def probe(
     path: str, pixels_max: int, duration_max_s: int, share_min: float
 ) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
-    """Values and arrays of a `media.Video`.
+    """Probe a file.
+
+    Args:
+        path: Path of the file.
+        pixels_max: Most pixels a frame may have.
+        duration_max_s: Longest video that is accepted, in seconds.
+        share_min: Least share of the declared frames or length that must be there.
+
+    Returns:
+        The fields of a `media.Video`, as values and arrays: `frame_ms` int32 (frames,), `frame_pts` int64 (frames,),
+        `key_frames` int32 (key frames,).
 
     Raises:
-        Undecodable: it is empty, damaged, no video, or larger than allowed.
+        Undecodable: the file is empty, damaged, not a video, encrypted, or larger than allowed.
     """
     if Path(path).stat().st_size == 0:
         raise Undecodable("empty", "the file is empty (0 bytes)", final=True)
@@ -59,38 +68,42 @@ def probe(
 
 @dataclass(frozen=True)
 class FirstFrame:
-    """What only a decoded frame tells."""
+    """What can only be learned by decoding a frame."""
 
     orientation: Orientation
-    wide: bool  # HDR or BT.2020: to be brought into the range of a screen
+    wide: bool  # HDR or BT.2020: must be tone mapped
     shown: FirstPictures
 
 
 def first_frame(container: InputContainer, stream: VideoStream) -> FirstFrame:
-    """How the first frame lies and in which colours; proof that there is a first frame."""
+    """Decode the first frame.
+
+    Raises:
+        Undecodable: the track is encrypted or empty, or no frame of its beginning can be decoded.
+    """
     stream.thread_type = "SLICE"
     stream.thread_count = 1
-    found, is_encrypted = 0, ENCRYPTION_KEY in stream.metadata
+    packets_read, is_encrypted = 0, ENCRYPTION_KEY in stream.metadata
     try:
         for packet in container.demux(stream):
-            found += bool(packet.size)
+            packets_read += bool(packet.size)
             is_encrypted |= packet.has_sidedata(packets.ENCRYPTED)
             for frame in [] if is_encrypted else _decoded(packet):
                 shown = FirstPictures(frame.pts, _interlaced_pace(container, stream, frame))
                 return FirstFrame(_orientation(frame), tonemap.is_wide(frame), shown)
-            if is_encrypted or found >= FIRST_PACKETS_MAX:
+            if is_encrypted or packets_read >= FIRST_PACKETS_MAX:
                 break
     except av.error.FFmpegError:
         pass
     if is_encrypted:
         raise encrypted()
-    if not found:
+    if not packets_read:
         raise packets.no_data()
     raise Undecodable("damaged", "no frame of the file can be decoded", final=True)
 
 
 def _interlaced_pace(container: InputContainer, stream: VideoStream, first: av.VideoFrame) -> int:
-    """The least time from one picture to the next, of a few behind the first; 0 where a packet is a picture."""
+    """Return the least time from one picture to the next behind the first; 0 where a packet is a picture."""
     if not first.interlaced_frame or not packets.is_program_stream(container):
         return 0
     times = [] if first.pts is None else [first.pts]
@@ -98,19 +111,20 @@ def _interlaced_pace(container: InputContainer, stream: VideoStream, first: av.V
         for packet in itertools.islice(container.demux(stream), INTERLACED_PACKETS_MAX):
             times += [frame.pts for frame in _decoded(packet) if frame.pts is not None]
     except av.error.FFmpegError:
-        pass  # what was read until then decides; the damage is found, and told, when all packets are read
-    ordered = sorted(set(times))  # the least: some are shown for a field longer (telecine)
+        pass  # the packets read so far decide; `packets.index_of` reads all and reports the damage
+    ordered = sorted(set(times))  # the least, because some pictures are shown for a field longer (telecine)
     return min((later - sooner for sooner, later in itertools.pairwise(ordered)), default=0)
 
 
 def encrypted() -> Undecodable:
+    """Return the error for an encrypted track."""
     return Undecodable("encrypted", "the picture is encrypted (DRM): only who has its key can decode it", final=True)
 
 
 def _orientation(frame: av.VideoFrame) -> Orientation:
-    """How a frame lies; without the mirroring where PyAV cannot read what stands beside a frame.
+    """Return the orientation of a frame; without mirroring where PyAV cannot read the side data.
 
-    It knows no kinds that came after it (EXIF, the views of spatial video), and then gives none at all.
+    PyAV fails on kinds of side data newer than itself (EXIF, the views of spatial video).
     """
     try:
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
@@ -120,6 +134,7 @@ def _orientation(frame: av.VideoFrame) -> Orientation:
 
 
 def _decoded(packet: Any) -> list[av.VideoFrame]:
+    """Return the frames of a packet; none if it is damaged."""
     try:
         return [frame for frame in packet.decode() if isinstance(frame, av.VideoFrame)]
     except av.error.FFmpegError:
@@ -127,16 +142,17 @@ def _decoded(packet: Any) -> list[av.VideoFrame]:
 
 
 def _describe(container: InputContainer, stream: VideoStream, index: PacketIndex, first: FirstFrame) -> dict[str, Any]:
-    codec, facts, lies = stream.codec_context, index.facts, first.orientation
+    """Return the values of a `media.Video`; decord is chosen only if nothing in the file is known to confuse it."""
+    codec, facts, lie = stream.codec_context, index.facts, first.orientation
     shape = stream.sample_aspect_ratio or codec.sample_aspect_ratio or Fraction(1)
     width, height = max(1, round(codec.width * (shape if shape > 0 else 1))), codec.height
-    if lies.rotation in (90, 270):
+    if lie.rotation in (90, 270):
         width, height = height, width
     duration_ms = packets.duration_ms(container, stream, index)
     bits = Path(container.name).stat().st_size * 8000 / max(1, duration_ms)
     unsure = (
         facts.program_stream, facts.broken, facts.discarded, facts.open_gop, facts.changes, not facts.pts_known,
-        index.counted, index.repeats, not lies.upright, shape != 1, len(index.pts) < stream.frames, facts.hidden,
+        index.counted, index.repeats, not lie.upright, shape != 1, len(index.pts) < stream.frames, facts.hidden,
         facts.headless, first.wide, len(container.streams.video) > 1, _holes(index.frame_ms) != "", bits > REMUX_BITS_MAX,
     )  # fmt: skip
     return {
@@ -147,8 +163,8 @@ def _describe(container: InputContainer, stream: VideoStream, index: PacketIndex
         "fps": packets.frame_rate(stream, index),
         "duration_ms": duration_ms,
         "has_audio": facts.has_sound,
-        "rotation": lies.rotation,
-        "mirrored": lies.mirrored,
+        "rotation": lie.rotation,
+        "mirrored": lie.mirrored,
         "track": stream.index,
         "decoder": "av" if any(unsure) else "decord",
         "counted": index.counted,
@@ -158,9 +174,12 @@ def _describe(container: InputContainer, stream: VideoStream, index: PacketIndex
 
 
 def _whole_enough(index: PacketIndex, values: dict[str, Any], share_min: float) -> str:
-    """A file that lost little is kept, with a warning; one that lost more is damaged.
+    """Return a warning for a file that lost little, or "".
 
-    What a file declares is its number of frames (MP4, AVI) or its length; what is there is what the packets say.
+    A file declares its number of frames (MP4, AVI) or its length; what it really holds is known from its packets.
+
+    Raises:
+        Undecodable: it lost more than `share_min` allows, or is encrypted.
     """
     frames, length_s = values.pop("declared")
     found = len(index.pts) + index.facts.hidden + index.facts.headless
@@ -178,7 +197,7 @@ def _whole_enough(index: PacketIndex, values: dict[str, Any], share_min: float) 
 
 
 def _holes(frame_ms: NDArray[np.int32]) -> str:
-    """Where frames come at a steady pace, and then none for a while: a demuxer skips damage without a word."""
+    """Return a warning if frames come at a steady pace and then stop for a while: demuxers skip damage silently."""
     steps = np.diff(frame_ms)
     pace = float(np.median(steps)) if len(steps) else 0.0
     holes = steps[steps > max(HOLE_FRAMES_MIN * pace, HOLE_MIN_MS)]
@@ -187,6 +206,7 @@ def _holes(frame_ms: NDArray[np.int32]) -> str:
 
 
 def _within_limits(container: InputContainer, stream: VideoStream, pixels_max: int, duration_max_s: int) -> None:
+    """Refuse a picture of unknown or excessive size, and a declared length far beyond the limit."""
     width, height = stream.codec_context.width, stream.codec_context.height
     if width <= 0 or height <= 0:
         reason = "nothing tells the size of the picture: its data are missing, encrypted or damaged"
@@ -198,6 +218,7 @@ def _within_limits(container: InputContainer, stream: VideoStream, pixels_max: i
 
 
 def _lasts(duration_ms: int, duration_max_s: int) -> None:
+    """Refuse a video of no length, or longer than allowed."""
     if duration_ms < 1:
         raise Undecodable("damaged", "the file ends before it begins: by its clock, nothing of it is shown", final=True)
     if duration_ms > duration_max_s * 1000:

@@ -1,1 +1,1 @@
-"""Moments: shots found, segments made of them, and the transaction that stores them."""
+"""Moments: finding shots, making segments of them, and the transaction that stores them."""

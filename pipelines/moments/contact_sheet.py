@@ -1,4 +1,4 @@
-"""A contact sheet: the moments of a video as one picture, each thumbnail with its time codes.
+"""A contact sheet: the moments of a video as one picture, each thumbnail above its start and end time.
 
 Reads what ingest has stored; decodes no video.
 """
@@ -24,7 +24,7 @@ PAPER, INK = (24, 24, 27), (228, 228, 231)
 
 
 def of(connection: Connection, storage: Storage, video_id: int) -> bytes:
-    """The sheet as WebP.
+    """Return the contact sheet of a video as WebP.
 
     Raises:
         Rejected: the video has no moments.
@@ -43,7 +43,7 @@ def of(connection: Connection, storage: Storage, video_id: int) -> bytes:
 
 
 def sheet(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
-    """Pictures in rows, each above its caption."""
+    """Arrange pictures in rows, each above its caption."""
     cells = [_within(picture) for picture in pictures]
     width, height = max(cell.width for cell in cells), max(cell.height for cell in cells)
     columns = min(COLUMNS_MAX, math.ceil(math.sqrt(len(cells))))
@@ -59,14 +59,15 @@ def sheet(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Ima
 
 
 def clock(ms: int) -> str:
-    """`1:02:03.4`, without hours where there are none."""
-    seconds, rest = divmod(ms, 1000)
+    """Return a time as `1:02:03.4`, or `2:03.4` below an hour."""
+    seconds, remainder = divmod(ms, 1000)
     hours, minutes = seconds // 3600, seconds // 60 % 60
     head = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
-    return f"{head}:{seconds % 60:02d}.{rest // 100}"
+    return f"{head}:{seconds % 60:02d}.{remainder // 100}"
 
 
 def _within(picture: Image.Image) -> Image.Image:
+    """Return a copy, scaled down to fit `CELL_SIDE` pixels."""
     copy = picture.copy()
     copy.thumbnail((CELL_SIDE, CELL_SIDE))
     return copy

@@ -1,8 +1,8 @@
-"""Frame vectors: what a video's moments were made of, kept in S3 as Parquet, so that they can be made anew without
-decoding: under other rules for shots, or after the index was lost.
+"""Frame vectors: what a video's moments are made of, kept in S3 as Parquet, so that moments can be made without decoding.
 
-A folder a video, `frames/<video>/`: `measurements.parquet` has a row a frame, `model-<id>.parquet` one a candidate.
-Written before the moments are, read by `pixr index repool`. Knows objects and columns, not how moments are made.
+That serves new rules for shots, and an index that was lost. Each video has a folder, `frames/<video>/`:
+`measurements.parquet` has a row a frame, `model-<id>.parquet` a row a candidate. They are written before the moments
+and read by `pixr index repool`. Knows objects and columns, not how moments are made.
 """
 
 from __future__ import annotations
@@ -27,14 +27,22 @@ CONTENT_TYPE = "application/vnd.apache.parquet"
 
 @dataclass(frozen=True)
 class StoredFrameVectors:
-    """The frame vectors of a video, by one model; `mode` is how its frames were looked at."""
+    """The frame vectors of a video by one model, and the mode in which its frames were sampled."""
 
     staged: Staged
     mode: str
 
 
 def write(storage: Storage, bucket: str, video_id: int, model_id: int, kept: StoredFrameVectors) -> None:
-    """Keep them; again, they replace themselves."""
+    """Store a video's frame vectors; writing again replaces them.
+
+    Args:
+        storage: Object store to write to.
+        bucket: Bucket of the frame vectors.
+        video_id: Number of the video.
+        model_id: Number of the model that made the vectors.
+        kept: The frame vectors and the mode.
+    """
     staged, folder = kept.staged, _folder(bucket, video_id)
     about = {"pipeline_version": str(PIPELINE_VERSION), "mode": kept.mode}
     measurements = {"frame_ms": pa.array(staged.frame_ms), "features": _rows(staged.features)}
@@ -49,10 +57,19 @@ def write(storage: Storage, bucket: str, video_id: int, model_id: int, kept: Sto
 
 
 def read(storage: Storage, bucket: str, video_id: int, model_id: int) -> StoredFrameVectors:
-    """What was kept.
+    """Read a video's frame vectors.
+
+    Args:
+        storage: Object store to read from.
+        bucket: Bucket of the frame vectors.
+        video_id: Number of the video.
+        model_id: Number of the model.
+
+    Returns:
+        The frame vectors and the mode.
 
     Raises:
-        Rejected: it was made by another version of the pipeline, whose measurements mean something else.
+        Rejected: another version of the pipeline wrote them, whose measurements mean something else.
     """
     folder = _folder(bucket, video_id)
     frames = _table(storage.read(f"{folder}{MEASUREMENTS}.parquet"))
@@ -73,17 +90,17 @@ def read(storage: Storage, bucket: str, video_id: int, model_id: int) -> StoredF
 
 
 def listed(storage: Storage, bucket: str) -> Iterator[tuple[int, int]]:
-    """Videos and models whose frame vectors are there."""
-    for found in storage.list(f"s3://{bucket}/{FOLDER}/"):
-        video, _, name = found.uri.rpartition(f"/{FOLDER}/")[2].partition("/")
+    """Yield the video and model ids for which frame vectors are stored."""
+    for stored in storage.list(f"s3://{bucket}/{FOLDER}/"):
+        video, _, name = stored.uri.rpartition(f"/{FOLDER}/")[2].partition("/")
         if name.startswith("model-"):
             yield int(video), int(name.removeprefix("model-").removesuffix(".parquet"))
 
 
 def delete(storage: Storage, bucket: str, video_id: int) -> None:
-    """Remove all of a video's."""
-    for found in list(storage.list(_folder(bucket, video_id))):
-        storage.delete(found.uri)
+    """Delete all frame vectors of a video."""
+    for stored in list(storage.list(_folder(bucket, video_id))):
+        storage.delete(stored.uri)
 
 
 def _folder(bucket: str, video_id: int) -> str:
@@ -91,10 +108,12 @@ def _folder(bucket: str, video_id: int) -> str:
 
 
 def _rows(matrix: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> pa.Array:
+    """Return a matrix (rows, columns) as an Arrow array of fixed-size lists."""
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
 
 
 def _matrix(column: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Return an Arrow column of fixed-size lists as a matrix (rows, columns)."""
     flat: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = column.combine_chunks().flatten().to_numpy()
     return flat.reshape(-1, column.type.list_size)
 

@@ -1,4 +1,4 @@
-"""What decoding has lost of a video, and what that means: judged over the whole of it, not over a chunk.
+"""What decoding lost of a video, and whether the video can still be kept; judged over the whole video, not a chunk.
 
 Pure arithmetic; knows no decoder and no table.
 """
@@ -12,15 +12,15 @@ from pipelines.media import Failure
 
 @dataclass(frozen=True)
 class Losses:
-    """Of a chunk or of a whole video."""
+    """What decoding lost of a chunk or of a whole video."""
 
-    frames: int  # that the index names; 0: not known
-    lost: int = 0  # of them, those that the decoder did not give
-    concealed: int = 0  # those that it made up of what was left: players show them, moments are not made of them
+    frames: int  # in the file's index; 0: not known
+    lost: int = 0  # frames that the decoder did not return
+    concealed: int = 0  # frames whose lost parts the decoder filled in: players show them, moments do not use them
     pictures: int = 1  # candidates for the picture of a moment
 
     def refusal(self, share_min: float) -> Failure | None:
-        """Why the video cannot be kept; what is concealed counts as there."""
+        """Return why the video cannot be kept, or None; concealed frames count as decoded."""
         if self.frames and self.frames - self.lost < share_min * self.frames:
             return Failure("damaged", f"{self.lost} of {self.frames} frames cannot be decoded", final=True)
         if self.frames and not self.pictures:
@@ -28,7 +28,7 @@ class Losses:
         return None
 
     def warning(self) -> str:
-        """What people should know of a video that was kept; empty where nothing was lost."""
-        said = [f"{self.lost} frames could not be decoded"] if self.lost else []
-        said += [f"{self.concealed} frames are damaged"] if self.concealed else []
-        return "; ".join(said)
+        """Return what people should know of a video that is kept; empty if nothing was lost."""
+        parts = [f"{self.lost} frames could not be decoded"] if self.lost else []
+        parts += [f"{self.concealed} frames are damaged"] if self.concealed else []
+        return "; ".join(parts)

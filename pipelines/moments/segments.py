@@ -1,7 +1,7 @@
-"""The tables of moments: segments, their vectors, and where old ones went; and how a moment is made of what was staged.
+"""The tables of segments, embeddings and lineage, and how segments are made of staged chunks.
 
-A segment keeps its id as long as its video, start and pipeline version stay the same; ids are given once and never
-again, because money is kept under them.
+A segment keeps its id as long as its video, start and pipeline version stay the same. Ids are never reused, because the
+ledger keeps money under them.
 """
 
 from __future__ import annotations
@@ -22,44 +22,56 @@ REDIRECTS_MAX = 20
 
 @dataclass(frozen=True)
 class Staged:
-    """All chunks of a video, in order, as one: a time and measurements a frame; time, sharpness, vector a candidate."""
+    """All chunks of a video in order, as one: frames with measurements, and candidates with vectors."""
 
-    frame_ms: Times
-    features: Floats
-    candidate_ms: Times
-    sharpness: Floats
-    vectors: Floats
-    thumbnails: Sequence[bytes]
+    frame_ms: Times  # (frames,)
+    features: Floats  # (frames, shots.FEATURES); (0, shots.FEATURES) in modes that look for no cuts
+    candidate_ms: Times  # (candidates,)
+    sharpness: Floats  # (candidates,)
+    vectors: Floats  # (candidates, dimensions), unit length
+    thumbnails: Sequence[bytes]  # WebP, one a candidate
 
 
 @dataclass(frozen=True)
 class SegmentsWritten:
-    """What became of a video's moments."""
+    """How many segments a video has after they were replaced."""
 
     segments: int
-    replaced: int
-    before: int = 0  # how many it had
+    replaced: int  # segments that were removed
+    before: int = 0  # segments that it had
 
 
-def assemble(staged: Staged, found: Sequence[Shot]) -> list[Segment]:
-    """Pool the candidates of each shot: their mean direction, and the sharpest of them to show."""
-    starts = np.array([shot.start_ms for shot in found], np.int64)
+def assemble(staged: Staged, shots_found: Sequence[Shot]) -> list[Segment]:
+    """Make a segment of each shot: the mean direction of its candidates' vectors, shown by its sharpest candidate."""
+    starts = np.array([shot.start_ms for shot in shots_found], np.int64)
+    # (candidates,): the number of the shot that each candidate falls into
     shot_of = np.clip(np.searchsorted(starts, staged.candidate_ms, side="right") - 1, 0, None)
     segments = []
-    for number, shot in enumerate(found):
-        inside = np.flatnonzero(shot_of == number)
-        if not len(inside):  # shorter than the grid, or its frames were lost: the nearest stands for it
+    for number, shot in enumerate(shots_found):
+        members = np.flatnonzero(shot_of == number)
+        if not len(members):  # shorter than the grid, or its frames were lost: take the nearest candidate
             middle = (shot.start_ms + shot.end_ms) // 2
-            inside = np.array([int(np.argmin(np.abs(staged.candidate_ms.astype(np.int64) - middle)))])
-        best = int(inside[np.argmax(staged.sharpness[inside])])
-        best_ms = min(max(int(staged.candidate_ms[best]), shot.start_ms), shot.end_ms)
-        vector = _mean_direction(staged.vectors[inside])
-        segments.append(Segment(shot.start_ms, shot.end_ms, best_ms, staged.thumbnails[best], vector))
+            members = np.array([int(np.argmin(np.abs(staged.candidate_ms.astype(np.int64) - middle)))])
+        sharpest = int(members[np.argmax(staged.sharpness[members])])
+        best_ms = min(max(int(staged.candidate_ms[sharpest]), shot.start_ms), shot.end_ms)
+        vector = _mean_direction(staged.vectors[members])
+        segments.append(Segment(shot.start_ms, shot.end_ms, best_ms, staged.thumbnails[sharpest], vector))
     return segments
 
 
 def find_shots(staged: Staged, mode: str, end_ms: int, rules: shots.Rules, fixed_ms: int) -> list[Shot]:
-    """Cuts where every frame was seen, moments of one length where not."""
+    """Divide a video into shots: at cuts where every frame was measured, else into shots of one length.
+
+    Args:
+        staged: The video's frames.
+        mode: The sampling mode of the ingest settings; only "frames" measures every frame.
+        end_ms: Duration of the video in milliseconds.
+        rules: Limits of a shot's length.
+        fixed_ms: Length of a shot in the other modes, in milliseconds.
+
+    Returns:
+        The shots in order, without gaps, from the first frame to the end.
+    """
     last = max(end_ms, int(staged.frame_ms[-1]) + 1)
     if mode == "frames":
         return shots.find(staged.frame_ms, staged.features, last, rules)
@@ -67,6 +79,7 @@ def find_shots(staged: Staged, mode: str, end_ms: int, rules: shots.Rules, fixed
 
 
 def _mean_direction(vectors: Floats) -> Floats:
+    """Return the normalised mean of unit vectors (n, dimensions) as (dimensions,); the first one if they cancel out."""
     mean = vectors.astype(np.float64).mean(axis=0)
     length = float(np.linalg.norm(mean))
     unit: Floats = (mean / length if length > 1e-9 else vectors[0]).astype(np.float32)
@@ -74,7 +87,7 @@ def _mean_direction(vectors: Floats) -> Floats:
 
 
 def thumbnails(connection: Connection, video_id: int) -> list[str]:
-    """Addresses of the thumbnails that a video's moments show now."""
+    """Return the URIs of the thumbnails that a video's segments show now."""
     rows = connection.execute(
         "SELECT thumbnail_uri FROM media.segments WHERE video_id = %s AND thumbnail_uri IS NOT NULL", (video_id,)
     ).fetchall()
@@ -84,7 +97,18 @@ def thumbnails(connection: Connection, video_id: int) -> list[str]:
 def replace(
     connection: Connection, video_id: int, model_id: int, moments: Sequence[Segment], uris: Sequence[str]
 ) -> SegmentsWritten:
-    """Make these the moments of a video, within the caller's transaction; the same ones again change nothing."""
+    """Replace a video's segments, within the caller's transaction; the same segments again change nothing.
+
+    Args:
+        connection: Connection to the primary, in a transaction that holds the video's row.
+        video_id: Number of the video.
+        model_id: Number of the model that made the vectors.
+        moments: The new segments.
+        uris: The thumbnail's URI of each.
+
+    Returns:
+        How many segments there are, were removed, and were there before.
+    """
     before = connection.execute(
         "SELECT id, start_ms, end_ms FROM media.segments WHERE video_id = %s FOR UPDATE", (video_id,)
     ).fetchall()
@@ -99,6 +123,7 @@ def replace(
 
 
 def _upsert(connection: Connection, video_id: int, moments: Sequence[Segment], uris: Sequence[str]) -> list[int]:
+    """Insert or update the segments; return their ids in order."""
     columns = {
         "starts": [moment.start_ms for moment in moments],
         "ends": [moment.end_ms for moment in moments],
@@ -131,6 +156,7 @@ def _upsert(connection: Connection, video_id: int, moments: Sequence[Segment], u
 def _redirect(
     connection: Connection, gone: Sequence[tuple[int, int, int]], moments: Sequence[Segment], ids: Sequence[int]
 ) -> None:
+    """Record which new segments overlap each removed one, and by which share of the removed one."""
     lineage = []
     for old_id, start, end in gone:
         for moment, new_id in zip(moments, ids, strict=True):
@@ -147,9 +173,9 @@ def _redirect(
 def _write_vectors(
     connection: Connection, video_id: int, model_id: int, moments: Sequence[Segment], ids: Sequence[int]
 ) -> None:
-    """Vectors are never changed in place: those of this model go, the new ones are copied in."""
+    """Replace the embeddings by this model: rows are deleted and copied in, never updated."""
     connection.execute("DELETE FROM media.embeddings WHERE video_id = %s AND model_id = %s", (video_id, model_id))
-    connection.execute(  # another model's rows carry the same times
+    connection.execute(  # the rows of other models hold the segments' times too
         "UPDATE media.embeddings e SET end_ms = s.end_ms FROM media.segments s"
         " WHERE e.video_id = %s AND e.segment_id = s.id AND e.end_ms <> s.end_ms",
         (video_id,),
@@ -165,8 +191,20 @@ def _write_vectors(
             copy.write_row((model_id, segment_id, video_id, row[0], moment.start_ms, moment.end_ms, vector))
 
 
+def forget_lineage(connection: Connection, video_id: int) -> None:
+    """Delete the redirects to and from a video's segments, which would outlive the segments themselves."""
+    connection.execute(
+        "DELETE FROM media.segment_lineage l USING media.segments s"
+        " WHERE s.video_id = %s AND s.id IN (l.old_id, l.new_id)",
+        (video_id,),
+    )
+
+
 def current(connection: Connection, segment_id: int) -> int | None:
-    """The id under which a moment lives today: its own, or that of the one with the largest overlap, step by step."""
+    """Return the id of the segment that stands for this one now, or None.
+
+    That is itself, or the one with the largest overlap, followed for at most `REDIRECTS_MAX` steps.
+    """
     row = connection.execute(
         """
         WITH RECURSIVE path (id, step) AS (

@@ -1,8 +1,8 @@
-"""Where chunks become a video: binary COPY into staging, then one finalising transaction for the whole.
+"""Storing chunks and completing videos: binary COPY into staging, then one finalising transaction for a whole video.
 
-Every write names the lease's fencing token; the transaction holds the video's row while it looks, so exactly one writer
-sees the last chunk arrive, and one whose lease has passed on sees nothing. A video becomes visible whole, and doing it
-all again changes nothing.
+Every write checks the lease's fencing token. The transaction locks the video's row while it counts the chunks, so
+exactly one writer sees the last chunk arrive, and a writer whose lease has expired writes nothing. A video becomes
+visible as a whole, and doing it all again changes nothing.
 """
 
 from __future__ import annotations
@@ -38,29 +38,35 @@ TYPES = ("int8", "int8", "int4", "int4", *["bytea"] * 5, "bytea[]", "int4", "int
 
 @dataclass(frozen=True)
 class ChunkRow:
-    """One chunk, decoded and embedded."""
+    """One chunk, decoded and embedded: the row of `media.staging`."""
 
     video_id: int
-    token: int
-    chunk: int
-    chunks: int
-    frame_ms: Times
-    features: Floats
-    candidate_ms: Times
-    sharpness: Floats
-    vectors: Floats
-    thumbnails: Sequence[bytes]
+    token: int  # of the lease
+    chunk: int  # number, from 0
+    chunks: int  # of the video
+    frame_ms: Times  # (frames,), owned frames
+    features: Floats  # (frames, shots.FEATURES)
+    candidate_ms: Times  # (candidates,)
+    sharpness: Floats  # (candidates,)
+    vectors: Floats  # (candidates, dimensions)
+    thumbnails: Sequence[bytes]  # WebP, one a candidate
     losses: Losses
-    costs: Mapping[str, float]
+    costs: Mapping[
+        str, float
+    ]  # columns of `media.job_videos` to add to: seconds, bytes, slots of the encoder's batches
 
 
 def stage(connection: Connection, job_id: str, row: ChunkRow) -> bool:
-    """Put a chunk into staging; True when it was the last one missing. The same chunk again replaces itself."""
+    """Store a chunk in staging; return True if it was the last one missing. Storing it again replaces it.
+
+    Row: `ChunkRow(video_id=7, token=41, chunk=2, chunks=3, …)`. Result: True once rows 0, 1 and 2 of token 41 are
+    there.
+    """
     key = (row.video_id, row.token, row.chunk)
     with connection.transaction():
         if not _leased(connection, row.video_id, row.token):
             return False
-        again = connection.execute(
+        replaced = connection.execute(
             "DELETE FROM media.staging WHERE video_id = %s AND lease_token = %s AND chunk = %s", key
         ).rowcount
         with connection.cursor().copy(f"COPY media.staging ({COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
@@ -68,16 +74,16 @@ def stage(connection: Connection, job_id: str, row: ChunkRow) -> bool:
             arrays = (row.frame_ms, row.features, row.candidate_ms, row.sharpness, row.vectors)
             counts = (row.losses.lost, row.losses.frames, row.losses.concealed)
             copy.write_row((*key, row.chunks, *(array.tobytes() for array in arrays), list(row.thumbnails), *counts))
-        if not again:
+        if not replaced:
             _count(connection, job_id, row)
-        found = connection.execute(
+        staged = connection.execute(
             "SELECT count(*) FROM media.staging WHERE video_id = %s AND lease_token = %s", key[:2]
         ).fetchone()
-        return found is not None and found[0] == row.chunks
+        return staged is not None and staged[0] == row.chunks
 
 
 def _leased(connection: Connection, video_id: int, token: int) -> bool:
-    """Hold the video's row, if the lease still stands: the fence, and the order among writers of one video."""
+    """Lock the video's row if the lease is still valid: this fences off old writers and puts writers in order."""
     row = connection.execute(
         "SELECT 1 FROM media.videos WHERE id = %s AND lease_token = %s AND status <> 'removed' FOR UPDATE",
         (video_id, token),
@@ -86,6 +92,7 @@ def _leased(connection: Connection, video_id: int, token: int) -> bool:
 
 
 def _count(connection: Connection, job_id: str, row: ChunkRow) -> None:
+    """Add a chunk's costs to the job's figures for the video."""
     connection.execute(
         "UPDATE media.job_videos SET frames = frames + %(frames)s, bytes = bytes + %(bytes)s,"
         " fetch_seconds = fetch_seconds + %(fetch_s)s, decode_seconds = decode_seconds + %(decode_s)s,"
@@ -113,7 +120,21 @@ def finalise(
     settings: IngestSettings,
     job_id: str,
 ) -> segments.SegmentsWritten | None:
-    """Decide the shots, store the thumbnails, write the moments. None: the lease has passed on."""
+    """Turn a video's staged chunks into segments and make it ready.
+
+    Args:
+        connection: Connection to the primary, in autocommit mode.
+        storage: Object store for thumbnails and frame vectors.
+        video_id: Number of the video.
+        token: Fencing token of the attempt.
+        model_id: Number of the model that made the vectors.
+        bucket: Bucket for thumbnails and frame vectors.
+        settings: Rules for shots.
+        job_id: Job whose figures count the segments.
+
+    Returns:
+        How many segments were written; None if the lease has expired or chunks are missing.
+    """
     staged, duration_ms = _staged(connection, video_id, token)
     if staged is None:
         return None
@@ -148,12 +169,22 @@ def repool(
     settings: IngestSettings,
     spared: Sequence[str] = (),
 ) -> segments.SegmentsWritten | None:
-    """Make a ready video's moments anew of its frame vectors; without decoding. None: it is at work, or not ready, or
-    another one has made them meanwhile, or ingested it again. Thumbnails that are `spared` stay, beside those that were
-    shown until now.
+    """Make the segments of a ready video again from its frame vectors, without decoding.
+
+    Args:
+        connection: Connection to the primary, in autocommit mode.
+        storage: Object store of frame vectors and thumbnails.
+        video_id: Number of the video.
+        model_id: Number of the model whose vectors to use.
+        bucket: Bucket of frame vectors and thumbnails.
+        settings: Rules for shots.
+        spared: URIs of older thumbnails to keep, besides those that were shown until now.
+
+    Returns:
+        How many segments were written; None if the video is not ready, is being ingested, or was changed meanwhile.
 
     Raises:
-        Rejected: the frame vectors are those of another version.
+        Rejected: the frame vectors are of another version of the pipeline.
     """
     before = _free(connection, video_id)
     if before is None:
@@ -165,7 +196,7 @@ def repool(
         with connection.transaction():
             is_free = _free(connection, video_id) == before
             shown = segments.thumbnails(connection, video_id)
-            # One that began later and was committed first has deleted the thumbnails of this one.
+            # A run that began later and was committed first has deleted the thumbnails of this one.
             is_ours = is_free and not pictures.are_late(shown)
             if is_ours:
                 kept = segments.replace(connection, video_id, model_id, moments, uris)
@@ -179,14 +210,14 @@ def repool(
 
 @dataclass(frozen=True)
 class _Free:
-    """A video that is ready and that nobody is at work on: since when, which tells one ingest from the next."""
+    """A ready video without a lease; `ready_at` tells one ingest from the next."""
 
     duration_ms: int
     ready_at: datetime
 
 
 def _free(connection: Connection, video_id: int) -> _Free | None:
-    """Hold the video's row, if its moments are those of the object as it is and nobody is at work on it."""
+    """Lock the video's row if it can be searched, is unchanged since it was ingested, and has no lease."""
     row = connection.execute(
         f"SELECT duration_ms, ready_at FROM media.videos WHERE id = %s AND {leases.SEARCHABLE} AND lease_token IS NULL"
         " FOR UPDATE",
@@ -199,9 +230,10 @@ def _free(connection: Connection, video_id: int) -> _Free | None:
 def _taken_away(
     connection: Connection, pictures: Thumbnails, video_id: int, token: int | None = None
 ) -> Iterator[None]:
-    """Where this block fails, delete the attempt's thumbnails but for what is shown: a video that was taken down has no
-    next attempt to do it. They stay while the lease stands, for a task of it that Ray has started twice may yet commit
-    them, and where the database does not say what is shown.
+    """If the block fails, delete the attempt's thumbnails that are not shown, since a removed video has no next attempt.
+
+    They stay while the lease is valid, because a second run of the same task may yet commit them, and if the database
+    cannot say what is shown.
     """
     try:
         yield
@@ -217,13 +249,20 @@ def _forget_removed(connection: Connection, pictures: Thumbnails, video_id: int)
     """Delete the frame vectors of a video that was taken down while they were written."""
     row = connection.execute("SELECT 1 FROM media.videos WHERE id = %s AND status = 'removed'", (video_id,)).fetchone()
     if row is not None:
-        with suppress(Temporary):  # taking it down again deletes what is left
+        with suppress(Temporary):  # a repeated takedown deletes what is left
             frame_vectors.delete(pictures.storage, pictures.bucket, video_id)
 
 
 def tidy(connection: Connection, storage: Storage, bucket: str, video_id: int) -> None:
-    """Delete what attempts at a quarantined video have left behind: all thumbnails but those shown."""
-    token = leases.next_token(connection)  # of an attempt that begins after this look, a later one
+    """Delete all thumbnails of a quarantined video that are not shown: what its attempts have left behind.
+
+    Args:
+        connection: Connection to the primary.
+        storage: Object store of the thumbnails.
+        bucket: Bucket of the thumbnails.
+        video_id: Number of the video; nothing is deleted unless it is quarantined.
+    """
+    token = leases.next_token(connection)  # attempts that begin after this get a larger one
     pictures = Thumbnails(storage, bucket, video_id, token)
     is_quarantined = connection.execute(
         "SELECT 1 FROM media.videos WHERE id = %s AND status = 'quarantined'", (video_id,)
@@ -233,12 +272,14 @@ def tidy(connection: Connection, storage: Storage, bucket: str, video_id: int) -
 
 
 def _moments(kept: StoredFrameVectors, duration_ms: int, settings: IngestSettings) -> list[Segment]:
+    """Find the shots and make segments of them."""
     rules = Rules(settings.shot_min_ms, settings.shot_max_ms)
-    found = segments.find_shots(kept.staged, kept.mode, duration_ms, rules, settings.fixed_segment_ms)
-    return segments.assemble(kept.staged, found)
+    shots_found = segments.find_shots(kept.staged, kept.mode, duration_ms, rules, settings.fixed_segment_ms)
+    return segments.assemble(kept.staged, shots_found)
 
 
 def _staged(connection: Connection, video_id: int, token: int) -> tuple[Staged | None, int]:
+    """Return all staged chunks of a video as one, with its duration; None if the lease has expired or chunks are missing."""
     with connection.transaction():
         rows = connection.execute(
             "SELECT s.frame_ms, s.features, s.candidate_ms, s.sharpness, s.vectors, s.thumbnails, s.chunks,"
@@ -266,7 +307,7 @@ def _staged(connection: Connection, video_id: int, token: int) -> tuple[Staged |
 
 
 def losses(connection: Connection, video_id: int, token: int) -> Losses:
-    """What was lost of a video in all, and how many pictures there are of it."""
+    """Return what was lost of the whole video, and how many candidates it has."""
     row = connection.execute(
         "SELECT coalesce(sum(CASE WHEN least_frames > 0 THEN frames ELSE 0 END), 0), coalesce(sum(lost), 0),"
         " coalesce(sum(concealed), 0), coalesce(sum(length(candidate_ms)), 0) / 4"
@@ -274,18 +315,19 @@ def losses(connection: Connection, video_id: int, token: int) -> Losses:
         "       WHERE video_id = %s AND lease_token = %s) s",
         (video_id, token),
     ).fetchone()
-    assert row is not None
+    assert row is not None  # an aggregate returns a row
     return Losses(*map(int, row))
 
 
 def _make_ready(connection: Connection, job_id: str, video_id: int, token: int, kept: segments.SegmentsWritten) -> None:
-    said = losses(connection, video_id, token).warning() or None
+    """Mark the video as ready, end its lease, count it for the job, and empty its staging."""
+    warning = losses(connection, video_id, token).warning() or None
     connection.execute(
         "UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = %s, error = NULL,"
         " error_code = NULL, retry_at = NULL, failures = 0, lease_owner = NULL, lease_token = NULL, lease_until = NULL,"
         " warning = nullif(concat_ws('; ', warning, %s::text), '')"
         " WHERE id = %s AND lease_token = %s",
-        (PIPELINE_VERSION, said, video_id, token),
+        (PIPELINE_VERSION, warning, video_id, token),
     )
     connection.execute(
         "UPDATE media.job_videos SET outcome = 'ready', segments = %s WHERE job_id = %s AND video_id = %s",

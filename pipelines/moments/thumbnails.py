@@ -1,9 +1,9 @@
 """Thumbnails of moments, as objects under `thumbnails/<video>/<token>/`: each attempt writes under its own fencing token.
 
-So one whose lease has passed on overwrites nothing that is shown, and takes its own away again. Where nobody knows how an
-attempt has ended (a connection that breaks at COMMIT), its thumbnails stay: they may be shown. The attempt whose moments
-are committed deletes what older ones had left, but for what was shown until then: links to it are in browsers' caches
-still, and the next attempt that is committed deletes it. Knows objects, no tables.
+So an attempt whose lease has expired overwrites nothing that is shown, and deletes its own thumbnails. If the outcome
+of an attempt is unknown (a connection that breaks at COMMIT), its thumbnails stay, since they may be shown. The attempt
+that commits deletes those of older attempts, except what was shown until then: browsers have cached links to it. The
+next committed attempt deletes that. Knows objects, no tables.
 """
 
 from __future__ import annotations
@@ -21,15 +21,23 @@ CONTENT_TYPE = "image/webp"
 
 
 class Thumbnails:
-    """Those of one attempt at a video."""
+    """The thumbnails of one attempt at a video."""
 
     def __init__(self, storage: Storage, bucket: str, video_id: int, token: int) -> None:
+        """Name the attempt; nothing is stored yet.
+
+        Args:
+            storage: Object store to write to.
+            bucket: Bucket of the thumbnails.
+            video_id: Number of the video.
+            token: Fencing token of the attempt.
+        """
         self.storage, self.bucket = storage, bucket
         self._video_id, self._token = video_id, token
         self._video = f"s3://{bucket}/{THUMBNAILS}/{video_id}/"
 
     def put(self, moments: Sequence[Segment]) -> list[str]:
-        """Store a picture for each moment; their addresses."""
+        """Store the thumbnail of each moment; return their URIs."""
         uris = []
         for moment in moments:
             uri = f"{self._video}{self._token}/{moment.start_ms}.webp"
@@ -38,16 +46,17 @@ class Thumbnails:
         return uris
 
     def are_late(self, shown: Iterable[str]) -> bool:
-        """Whether one of these addresses is a later attempt's: then this one may not be shown any more."""
+        """Whether any of these URIs belongs to a later attempt, so that this one may no longer be shown."""
         return any(self._token_of(uri) > self._token for uri in shown)
 
     def keep(self, shown: Collection[str]) -> None:
-        """The moments are committed: of older attempts only what was `shown` until then stays a while."""
+        """After the commit: delete the thumbnails of older attempts, except those `shown` until now."""
         _tidied(lambda: self._drop_older(frozenset(shown)), self._video_id)
 
     def drop(self, shown: Collection[str]) -> None:
-        """Take away what this attempt has stored: its moments were not written, and never will be. But for what is
-        `shown`: a task of the same attempt that Ray has started twice may have committed it.
+        """After a failure: delete this attempt's thumbnails, except those `shown`.
+
+        A second run of the same task may have committed some of them.
         """
         _tidied(lambda: self._drop_own(frozenset(shown)), self._video_id)
 
@@ -62,13 +71,13 @@ class Thumbnails:
                 self.storage.delete(picture.uri)
 
     def _token_of(self, uri: str) -> int:
-        """The token under which a thumbnail lies; 0 for one of a release before this one, which lies under none."""
+        """Return the token that a thumbnail's URI holds; 0 for one of an earlier release, which holds none."""
         token, slash, _ = uri.removeprefix(self._video).partition("/")
         return int(token) if uri.startswith(self._video) and slash else 0
 
 
 def _tidied(tidy: Callable[[], None], video_id: int) -> None:
-    """Tidy up where the store lets it; the next attempt that is kept does it else."""
+    """Delete what the object store lets us delete; the next committed attempt tries again."""
     try:
         tidy()
     except Temporary as error:
