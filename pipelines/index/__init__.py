@@ -1,1 +1,1 @@
-"""The search index: candidates by vector and by words, and the care of the vector indexes."""
+"""The search index: candidates by vector and by words, highlights, and maintenance of the vector indexes."""

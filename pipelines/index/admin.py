@@ -1,8 +1,8 @@
-"""Looks after the vector indexes: what they would cost, building them beside the traffic, and changing the model.
+"""Maintenance of the vector indexes: planning their cost, building them beside the traffic, and switching the model.
 
 Figures per row follow from pgvector's page layout and were measured on PostgreSQL 18 with pgvector 0.8.5 (512 and 1536
-dimensions, m = 16): heap 1,171 B, HNSW 1,366 B and 1,739 B of build memory a row at 512 dimensions. A graph that does
-not fit into memory while it is built takes days instead of hours, so such a build is refused with the figure.
+dimensions, m = 16): heap 1,171 B, HNSW 1,366 B and 1,739 B of build memory a row at 512 dimensions. Building a graph
+that does not fit into memory takes days in place of hours, so such a build is refused with the figure.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pipelines.index.vectors import PAGE_BYTES, PAGE_USABLE_BYTES, Profile, byte
 
 PROFILES: tuple[Profile, ...] = ("hnsw", "bit", "ivfflat")
 
-M = 16
-# How well a graph is built grows with its rows, so that a search finds as much with about as many steps: at a million rows
-# 200 finds with half the steps what 64 finds, and takes half as long again to build; 400 finds little more than 200 and
-# takes twice as long (benchmarks/LOG.md).
+M = 16  # neighbours of a row in a graph
+# ef_construction grows with the rows, so that a search keeps its recall in about the same number of steps: at a million
+# rows 200 reaches with half the steps what 64 reaches, and takes 1.5 times as long to build; 400 reaches little more
+# than 200 and takes twice as long (benchmarks/LOG.md).
 EF_CONSTRUCTION, EF_CONSTRUCTION_MAX = 64, 400
 EF_CONSTRUCTION_ROWS = 100_000
-BUILT_FOR_FEWER = 1.5  # by so much less a graph should have been built anew
+BUILT_FOR_FEWER = 1.5  # factor by which ef_construction may be too small before a rebuild is advised
 DIMENSIONS_MAX = {"hnsw": 4000, "bit": 64_000, "ivfflat": 4000}
 LISTS_MAX = 32_768
 HALVES = "(embedding::halfvec({})) halfvec_ip_ops"
@@ -39,7 +39,7 @@ MB = 1024 * 1024
 
 @dataclass(frozen=True)
 class IndexCost:
-    """What one profile would cost for so many rows. Bytes; `lists` only for IVFFlat."""
+    """What an index of one profile would cost, in bytes."""
 
     profile: Profile
     rows: int
@@ -47,12 +47,12 @@ class IndexCost:
     heap_bytes: int
     index_bytes: int
     build_bytes: int
-    lists: int | None
-    refused: str | None
+    lists: int | None  # of IVFFlat alone
+    refused: str | None  # why it cannot be built
 
     @property
     def build_mb(self) -> int:
-        """Memory to build with, a margin included."""
+        """Memory to build with in MB, a margin included."""
         return max(MEMORY_MIN_MB, math.ceil(self.build_bytes * MEMORY_MARGIN / MB))
 
 
@@ -64,35 +64,35 @@ class ModelCoverage:
     name: str
     dimensions: int
     active: bool
-    followed: bool
+    followed: bool  # gets a vector of every new moment, although searches do not use it
     fingerprint: str
-    rows: int
-    missing: int
+    rows: int  # vectors
+    missing: int  # segments without a vector
 
 
 @dataclass(frozen=True)
 class VectorIndex:
-    """An index of a model's partition."""
+    """An index on a model's partition of the embeddings."""
 
     name: str
     method: str
     valid: bool
     bytes: int
-    ef_construction: int | None  # of a graph
+    ef_construction: int | None  # of a graph (HNSW) alone
 
     def advice(self, rows: int) -> str:
-        """What to do about it, with so many rows; nothing for most."""
+        """Return what to do about the index if the model has this many rows; empty if it is fine."""
         if not self.valid:
             return "its build was interrupted: build it again"
-        wanted = ef_construction(rows)
-        if self.ef_construction is not None and self.ef_construction * BUILT_FOR_FEWER < wanted:
-            return f"built for fewer rows (ef_construction {self.ef_construction}, {wanted} is better): build it again"
+        better = ef_construction(rows)
+        if self.ef_construction is not None and self.ef_construction * BUILT_FOR_FEWER < better:
+            return f"built for fewer rows (ef_construction {self.ef_construction}, {better} is better): build it again"
         return ""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a build has come; `total` is 0 while it is unknown."""
+    """How far a build has come; `total` is 0 while it is not known."""
 
     phase: str
     done: int
@@ -100,9 +100,19 @@ class Progress:
 
 
 def plan(profile: Profile, rows: int, dimensions: int, memory_max_mb: int) -> IndexCost:
-    """The cost of a profile, from rows, dimensions and type."""
+    """Compute what an index would cost.
+
+    Args:
+        profile: Kind of the index.
+        rows: Vectors that it holds.
+        dimensions: Of a vector.
+        memory_max_mb: Memory that the build may use, in MB.
+
+    Returns:
+        The cost; `refused` says why the index cannot be built, if it cannot.
+    """
     lists = max(1, min(LISTS_MAX, math.isqrt(rows))) if profile == "ivfflat" else None
-    made = IndexCost(
+    cost = IndexCost(
         profile=profile,
         rows=rows,
         dimensions=dimensions,
@@ -112,26 +122,29 @@ def plan(profile: Profile, rows: int, dimensions: int, memory_max_mb: int) -> In
         lists=lists,
         refused=None,
     )
-    return IndexCost(**{**vars(made), "refused": _refusal(made, memory_max_mb)})
+    return IndexCost(**{**vars(cost), "refused": _refusal(cost, memory_max_mb)})
 
 
 def ef_construction(rows: int) -> int:
-    """How many candidates a row's neighbours are chosen from while a graph of so many rows is built."""
+    """Return pgvector's `ef_construction` for a graph of this many rows."""
     grown = round(EF_CONSTRUCTION * math.sqrt(rows / EF_CONSTRUCTION_ROWS))
     return max(EF_CONSTRUCTION, min(EF_CONSTRUCTION_MAX, grown))
 
 
 def _index_tuple_bytes(profile: Profile, dimensions: int) -> int:
-    # A graph element with its neighbours: 100 bytes and 12 a neighbour, beside the vector itself.
+    # A graph element and its neighbours take 100 bytes and 12 a neighbour, besides the vector itself.
+    """Return the bytes of one row's index tuple."""
     vector = dimensions // 8 if profile == "bit" else 2 * dimensions
     return vector + 24 if profile == "ivfflat" else vector + 100 + 12 * M
 
 
 def _per_row(tuple_bytes: int) -> int:
+    """Return the bytes of pages that a tuple takes, since tuples do not cross pages."""
     return math.ceil(PAGE_BYTES / max(1, PAGE_USABLE_BYTES // tuple_bytes))
 
 
 def _build_bytes(profile: Profile, rows: int, dimensions: int, lists: int) -> int:
+    """Return the memory that building takes."""
     if profile == "ivfflat":  # k-means keeps lower bounds of every sample to every list
         samples = min(rows, SAMPLES_PER_LIST * lists)
         return 4 * samples * lists + samples * 2 * dimensions + 4 * lists * dimensions
@@ -139,11 +152,12 @@ def _build_bytes(profile: Profile, rows: int, dimensions: int, lists: int) -> in
     return rows * (vector + 203 + 32 * M)
 
 
-def _refusal(made: IndexCost, memory_max_mb: int) -> str | None:
-    if made.dimensions > DIMENSIONS_MAX[made.profile]:
-        return f"{made.profile} takes at most {DIMENSIONS_MAX[made.profile]:,} dimensions"
-    if made.build_mb > memory_max_mb:
-        return f"needs {made.build_mb:,} MB to build, {memory_max_mb:,} MB are allowed"
+def _refusal(cost: IndexCost, memory_max_mb: int) -> str | None:
+    """Return why an index of this cost cannot be built, or None."""
+    if cost.dimensions > DIMENSIONS_MAX[cost.profile]:
+        return f"{cost.profile} takes at most {DIMENSIONS_MAX[cost.profile]:,} dimensions"
+    if cost.build_mb > memory_max_mb:
+        return f"needs {cost.build_mb:,} MB to build, {memory_max_mb:,} MB are allowed"
     return None
 
 
@@ -151,7 +165,7 @@ def _refusal(made: IndexCost, memory_max_mb: int) -> str | None:
 
 
 def models(connection: Connection[Any]) -> list[ModelCoverage]:
-    """Every model; `missing` counts segments that it has no vector for."""
+    """Return every model with its coverage."""
     with connection.cursor(row_factory=class_row(ModelCoverage)) as cursor:
         return cursor.execute(
             "SELECT m.id, m.name, m.dimensions, m.active, m.followed, m.fingerprint,"
@@ -162,21 +176,21 @@ def models(connection: Connection[Any]) -> list[ModelCoverage]:
 
 
 def model(connection: Connection[Any], name: str) -> ModelCoverage:
-    """A model by name; the active one for "".
+    """Return a model by name, or the active one for "".
 
     Raises:
-        Rejected: there is no such model.
+        Rejected: the model does not exist.
     """
     known = models(connection)
-    found = [each for each in known if (each.name == name if name else each.active)]
-    if not found:
+    matching = [each for each in known if (each.name == name if name else each.active)]
+    if not matching:
         hint = f"known: {', '.join(each.name for each in known)}" if known else "ingest something first"
         raise Rejected(f"there is no model {name!r}" if name else "no model is active", code="not-found", hint=hint)
-    return found[0]
+    return matching[0]
 
 
 def indexes(connection: Connection[Any], model_id: int) -> list[VectorIndex]:
-    """The vector indexes of a model's partition."""
+    """Return the vector indexes of a model's partition."""
     with connection.cursor(row_factory=class_row(VectorIndex)) as cursor:
         return cursor.execute(
             "SELECT c.relname AS name, a.amname AS method, i.indisvalid AS valid, pg_relation_size(c.oid) AS bytes,"
@@ -189,7 +203,7 @@ def indexes(connection: Connection[Any], model_id: int) -> list[VectorIndex]:
 
 
 def progress(connection: Connection[Any], model_id: int) -> Progress | None:
-    """Of a build that is under way."""
+    """Return the progress of a build on a model's partition, or None while none is running."""
     row = connection.execute(
         "SELECT phase, greatest(blocks_done, tuples_done), greatest(blocks_total, tuples_total)"
         " FROM pg_stat_progress_create_index WHERE relid = to_regclass(%s)",
@@ -202,12 +216,21 @@ def progress(connection: Connection[Any], model_id: int) -> Progress | None:
 
 
 def build(connection: Connection[Any], target: ModelCoverage, profile: Profile, memory_max_mb: int) -> str:
-    """Build an index beside the traffic, or build it anew; returns its name. The connection is in autocommit mode.
+    """Build or rebuild an index without blocking searches or ingest.
 
-    An index of another profile is dropped once the new one is valid: the planner would go on using it.
+    Any index of another profile is dropped once the new one is valid, because the planner would go on using it.
+
+    Args:
+        connection: Connection to the primary, in autocommit mode.
+        target: The model.
+        profile: Kind of the index.
+        memory_max_mb: Memory that the build may use, in MB.
+
+    Returns:
+        The name of the index.
 
     Raises:
-        Rejected: the build cannot succeed within the memory that is allowed.
+        Rejected: the build does not fit into the memory, or into pgvector's limits.
     """
     cost = plan(profile, target.rows, target.dimensions, memory_max_mb)
     if cost.refused:
@@ -222,23 +245,24 @@ def build(connection: Connection[Any], target: ModelCoverage, profile: Profile, 
 
 
 def _statements(
-    name: str, before: dict[str, VectorIndex], target: ModelCoverage, cost: IndexCost
+    name: str, existing: dict[str, VectorIndex], target: ModelCoverage, cost: IndexCost
 ) -> Iterator[sql.Composed]:
-    known = before.get(name)
-    # A build that was interrupted leaves an invalid index, under its own name or that of the rebuilding.
-    for index in before.values():
+    """Yield the statements that leave only the planned index: drop invalid ones, rebuild or create it, drop the others."""
+    current = existing.get(name)
+    # An interrupted build leaves an invalid index, under its own name or under REINDEX's temporary name.
+    for index in existing.values():
         if not index.valid:
             yield _drop(index.name)
-    if known is not None and known.valid and cost.profile != "ivfflat":
+    if current is not None and current.valid and cost.profile != "ivfflat":
         yield sql.SQL("ALTER INDEX media.{} SET (ef_construction = {})").format(
             sql.Identifier(name), sql.Literal(ef_construction(cost.rows))
         )
         yield sql.SQL("REINDEX INDEX CONCURRENTLY media.{}").format(sql.Identifier(name))
     else:
-        if known is not None and known.valid:  # the number of lists follows the rows, so IVFFlat is made anew
+        if current is not None and current.valid:  # REINDEX would keep the number of lists, which follows the rows
             yield _drop(name)
         yield _create(name, target, cost)
-    for index in before.values():
+    for index in existing.values():
         if index.valid and index.name != name:
             yield _drop(index.name)
 
@@ -260,10 +284,10 @@ def _drop(name: str) -> sql.Composed:
 
 
 def switch(connection: Connection[Any], name: str, *, force: bool = False) -> ModelCoverage:
-    """Make a model the one that searches use, in one transaction. Switching to the active one changes nothing.
+    """Make a model the one that searches use, in one transaction; switching to the active one changes nothing.
 
     Raises:
-        Rejected: there is no such model, or it does not cover the catalogue.
+        Rejected: the model does not exist, or lacks vectors and `force` is false.
     """
     target = model(connection, name)
     if target.active:
@@ -273,7 +297,7 @@ def switch(connection: Connection[Any], name: str, *, force: bool = False) -> Mo
         hint = f"`pixr index backfill {name}` embeds them, or use --force"
         raise Rejected(detail, status=409, code="not-covered", hint=hint)
     with connection.transaction():
-        # The one before follows from now on: whoever goes back finds it whole.
+        # The former model keeps getting vectors of new moments, so that one can switch back.
         connection.execute("UPDATE media.models SET active = false, followed = true WHERE active")
         connection.execute("UPDATE media.models SET active = true, followed = false WHERE id = %s", (target.id,))
         bump_generation(connection)
@@ -281,10 +305,10 @@ def switch(connection: Connection[Any], name: str, *, force: bool = False) -> Mo
 
 
 def follow(connection: Connection[Any], name: str, *, on: bool = True) -> None:
-    """Have a model get a vector of every new moment, or no longer; the one that searches use gets them anyhow.
+    """Start or stop giving a model a vector of every new moment; the active model gets them anyway.
 
     Raises:
-        Rejected: there is no such model.
+        Rejected: the model does not exist.
     """
     target = model(connection, name)
     connection.execute("UPDATE media.models SET followed = %s WHERE id = %s AND NOT active", (on, target.id))

@@ -1,9 +1,10 @@
-"""Full text: the videos whose title, tags and description match words, and the moments that stand for them.
+"""Full-text search: the videos whose title, tags and description match words, and the moments that represent them.
 
-Words belong to a video and are kept once for it (`media.texts`, `media.impacts`, `media.completions`; a trigger keeps them
-in step, see `schema/0007_words.sql`). Words that a sign joins ("node.js") are those between the signs, in a video as in a
-query (`schema/0016_parts.sql`). Ranking is BM25 over impacts that were computed when the words were written: of each
-word the best videos are read in order, so a common word costs what a rare one does. Videos with all words come first.
+Words belong to a video and are stored once for it (`media.texts`, `media.impacts`, `media.completions`; a trigger
+updates them, see `schema/0007_words.sql`). A token joined by signs ("node.js") counts as the words between the signs,
+in a video as in a query (`schema/0016_parts.sql`). Ranking is BM25 over impacts that were computed when the words were
+written: the best videos of each word are read in order, so a common word costs no more than a rare one. Videos with all
+words come first.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from pipelines.index.vectors import Connection, Filters, SearchLimits, SearchMod
 
 EXCLUDED = re.compile(r'(?:^|\s)-("[^"]*"|[^\s"]+)')  # as websearch_to_tsquery reads it: -word, -"two words"
 PHRASE = re.compile(r'"([^"]*)"')
-WORDS_MAX = 32  # of a text, that are looked for
-SCORED_PER_HIT = 4  # videos whose every word is looked up, for each one that is wanted
-FITTING_MAX = 5000  # videos that pass the filters: up to here they are looked up, above the words' lists are filtered
-COMPLETION_CHARS_MAX = 64  # what the table keeps
-COMPLETIONS_READ_MAX = 64  # of each kind: those that begin the title or tag, those inside
-LAST = chr(0x10FFFF)  # sorts after every text that begins alike
+WORDS_MAX = 32  # words of a query that are searched for
+SCORED_PER_HIT = 4  # videos of which every word is looked up, for each video that is returned
+FITTING_MAX = 5000  # up to this many videos pass the filters, each is looked up; above it the words' lists are filtered
+COMPLETION_CHARS_MAX = 64  # stored of a title or tag
+COMPLETIONS_READ_MAX = 64  # of each kind: completions from the beginning of a title or tag, and from inside it
+LAST = chr(0x10FFFF)  # sorts after every text with the same beginning
 
-# The lists by word, best first. `{source}` differs by filters; it is cut only where several words are asked for.
+# A list of videos for each word, best first. `{source}` depends on the filters; lists are cut off for several words only.
 MATCHING: LiteralString = """
     WITH asked AS MATERIALIZED (SELECT media.asked(%(language)s::regconfig, %(text)s) AS query),
     words AS MATERIALIZED (
@@ -43,7 +44,7 @@ MATCHING: LiteralString = """
         SELECT value, share * (SELECT reltuples FROM pg_class WHERE oid = 'media.impacts'::regclass) AS videos
         FROM (SELECT unnest(most_common_vals::text::text[]) AS value, unnest(most_common_freqs) AS share FROM pg_stats
               WHERE schemaname = 'media' AND tablename = 'impacts' AND attname = 'lexeme') AS known),
-    found AS (  -- in how many videos a word is: counted where its list was read to the end, else estimated
+    found AS (  -- in how many videos a word is: counted if its list was read to the end, else estimated
         SELECT lexeme, least, cut, greatest(read, CASE WHEN cut THEN
             (SELECT f.videos FROM frequent f WHERE f.value = read.lexeme) END)::float8 AS videos FROM read),
     heads AS MATERIALIZED (
@@ -55,7 +56,7 @@ MATCHING: LiteralString = """
         SELECT l.video_id, sum(h.weight * l.impact) AS got, count(*) AS seen, count(*) FILTER (WHERE h.cut) AS seen_cut,
                sum(CASE WHEN h.cut THEN h.weight * h.least ELSE 0 END) AS bound, min(h.cuts) AS cuts, min(l.words) AS words
         FROM lists l JOIN heads h USING (lexeme) GROUP BY l.video_id),
-    best AS MATERIALIZED (  -- by the most that a video could have, with what cut lists did not say of it
+    best AS MATERIALIZED (  -- by the highest score possible, since a list that was cut off may hide a video's words
         SELECT video_id, got, seen, words, seen_cut < cuts AS lacking FROM partial
         ORDER BY seen + cuts - seen_cut = words DESC, got - bound DESC, video_id DESC LIMIT %(scored)s),
     whole AS MATERIALIZED (
@@ -67,8 +68,8 @@ MATCHING: LiteralString = """
         SELECT b.video_id, b.words, coalesce(w.got, b.got) AS score, coalesce(w.seen, b.seen) >= b.words AS complete
         FROM best b LEFT JOIN whole w USING (video_id) ORDER BY 4 DESC, 3 DESC, 1 DESC LIMIT %(limit)s)
     SELECT r.video_id, r.score + CASE WHEN r.complete THEN 1000 ELSE 0 END,
-           r.words = 1 AND numnode((SELECT query FROM asked)) <= 1 OR EXISTS (  -- as it was asked: with its phrases, the
-               -- parts of a joined word one behind the other, and either side of an "or"
+           r.words = 1 AND numnode((SELECT query FROM asked)) <= 1 OR EXISTS (  -- the whole query: its phrases, the
+               -- parts of a joined token one after another, and either side of an "or"
                SELECT FROM media.texts t WHERE t.video_id = r.video_id AND t.segment_id IS NULL
                AND t.search @@ (SELECT query FROM asked) OFFSET 0)
     FROM ranked r ORDER BY 2 DESC, 1 DESC"""
@@ -80,7 +81,7 @@ EACH_FITTING: LiteralString = """
     SELECT f.id AS video_id, i.impact FROM fitting f CROSS JOIN LATERAL (
         SELECT impact FROM media.impacts i WHERE i.video_id = f.id AND i.lexeme = w.lexeme OFFSET 0) i"""
 
-# Titles and tags step by step, each the next one behind the last: whatever is typed, as many steps as are wanted.
+# Titles and tags in order, each found as the next one after the last, so the cost is a bounded number of steps.
 COMPLETIONS: LiteralString = """
     WITH RECURSIVE typed AS (SELECT left(lower(%(typed)s), %(chars)s) COLLATE "C" AS start),
     kinds AS (SELECT false AS inner_word UNION ALL SELECT true),
@@ -99,18 +100,18 @@ COMPLETIONS: LiteralString = """
 
 
 class Match(NamedTuple):
-    """A video that words have found. `value` ranks it; `is_complete`: all that was asked for is there, as it was asked."""
+    """A video found by words."""
 
     video_id: int
-    value: float
-    is_complete: bool
+    value: float  # BM25, and 1000 more if all words are there
+    is_complete: bool  # the whole query matches, with phrases and "or" as they were written
 
 
 class Named(NamedTuple):
-    """A moment of a video that words have found.
+    """A moment that represents a video found by words.
 
-    `rank` counts from 1: first the best moment of each video in the order of the videos, then the second of each. A
-    title so counts once for its video. `cosine` is None where there was no vector to compare by.
+    `rank` counts from 1: first the best moment of each video in the order of the videos, then the second of each, so a
+    title counts once for its video. `cosine` is None where there was no vector to compare with.
     """
 
     segment_id: int
@@ -121,31 +122,38 @@ class Named(NamedTuple):
 
 
 def excluded(text: str) -> list[str]:
-    """The words that a text excludes."""
+    """Return the words that a query excludes (`-word`)."""
     return [match.group(1).strip('"') for match in EXCLUDED.finditer(text)]
 
 
 def wanted(text: str) -> str:
-    """A text without what it excludes."""
+    """Return a query without what it excludes."""
     return " ".join(EXCLUDED.sub(" ", text).split())
 
 
 def phrases(text: str) -> list[str]:
-    """The phrases in quotes that a text asks for: each must be in the words of a video as it stands."""
-    found = (" ".join(match.group(1).split()) for match in PHRASE.finditer(EXCLUDED.sub(" ", text)))
-    return [phrase for phrase in found if phrase]
+    """Return the quoted phrases of a query; a video's words must contain each."""
+    quoted = (" ".join(match.group(1).split()) for match in PHRASE.finditer(EXCLUDED.sub(" ", text)))
+    return [phrase for phrase in quoted if phrase]
 
 
 def strict(filters: Filters, text: str, without: Sequence[str], language: str) -> Filters:
-    """The filters with what a text says of words: its phrases must be there, what it excludes may not.
+    """Add the phrases and the excluded words of a query to the filters, which hold for the vector list too.
 
-    Both hold for every list, whatever else is asked for. Letter case makes no difference.
+    Args:
+        filters: The filters of the request.
+        text: The query as typed.
+        without: Further words to exclude.
+        language: PostgreSQL's name of the query's language.
+
+    Returns:
+        The filters; phrases and exclusions are in lower case.
     """
     quoted = tuple(phrases(text.lower()))
-    gone = tuple(dict.fromkeys(each.lower() for each in (*excluded(text), *without)))
-    if not quoted and not gone:
+    words = tuple(dict.fromkeys(each.lower() for each in (*excluded(text), *without)))
+    if not quoted and not words:
         return filters
-    return replace(filters, phrases=quoted, without=gone, language=language)
+    return replace(filters, phrases=quoted, without=words, language=language)
 
 
 async def matching(
@@ -156,10 +164,21 @@ async def matching(
     plan: SearchLimits | None = None,
     language: str = "english",
 ) -> list[Match]:
-    """The videos that match best, those with all words before those with any. Filters hold before anything is cut.
+    """Find the videos that match a text best, those with all words before those with any.
 
-    Several words: of each the best `plan.text_rows` videos are read, and the best of them all are looked up for every word.
-    One word: its order is the answer.
+    Filters apply before any list is cut off. For several words the best `plan.text_rows` videos of each are read, and
+    the best of those are looked up for every word. For one word its list is the answer.
+
+    Args:
+        connection: Connection to the primary or a standby.
+        text: The query as typed.
+        limit: Videos at most.
+        filters: Conditions on the videos.
+        plan: Limits of the search.
+        language: PostgreSQL's name of the query's language.
+
+    Returns:
+        The videos, best first.
 
     Raises:
         psycopg.errors.QueryCanceled: it took longer than the plan allows.
@@ -167,16 +186,21 @@ async def matching(
     filters, plan = filters or Filters(), plan or SearchLimits()
     await configure(connection, {"statement_timeout": plan.timeout_ms})
     query, parameters = await _matching(connection, filters)
-    asked = {"text": wanted(text), "language": language, "words": WORDS_MAX, "depth": max(limit, plan.text_rows)}
+    query_parameters = {
+        "text": wanted(text),
+        "language": language,
+        "words": WORDS_MAX,
+        "depth": max(limit, plan.text_rows),
+    }
     limits = {"limit": limit, "scored": SCORED_PER_HIT * limit, "fitting_max": FITTING_MAX}
-    rows = await (await connection.execute(query, parameters | asked | limits)).fetchall()
+    rows = await (await connection.execute(query, parameters | query_parameters | limits)).fetchall()
     if not rows and filters.phrases:
-        rows = await (await connection.execute(_unranked(filters), parameters | asked | limits)).fetchall()
+        rows = await (await connection.execute(_unranked(filters), parameters | query_parameters | limits)).fetchall()
     return [Match(*row) for row in rows]
 
 
 def _unranked(filters: Filters) -> SQL:
-    """What has the phrases of a text that is nothing but stop words ("The Who"): all of it is there, the shortest first."""
+    """Return the statement for a query of stop words alone ("The Who"): videos with its phrases, shortest title first."""
     conditions, _ = _conditions(filters)
     return SQL(
         f"SELECT v.id, -length(v.title)::float8, true FROM media.videos v WHERE {VISIBLE}{conditions}"
@@ -185,7 +209,10 @@ def _unranked(filters: Filters) -> SQL:
 
 
 async def _matching(connection: Connection, filters: Filters) -> tuple[SQL, dict[str, Any]]:
-    """The statement for these filters: where few videos pass, each is looked up; where many do, lists are filtered."""
+    """Return the statement for these filters, with their parameters.
+
+    If few videos pass the filters, each is looked up; if many do, the words' lists are filtered.
+    """
     conditions, parameters = _conditions(filters)
     passing, depth, statement = f"{VISIBLE}{conditions}", "%(depth)s", MATCHING
     source = BEST.format(among="", depth=depth)
@@ -199,7 +226,7 @@ async def _matching(connection: Connection, filters: Filters) -> tuple[SQL, dict
 
 
 def _conditions(filters: Filters) -> tuple[str, dict[str, Any]]:
-    """Over `v`, with those on moments."""
+    """Return the filters as a condition on a row `v` of videos, including those on moments, with their parameters."""
     conditions, parameters = filters.conditions()
     if filters.segment_ids is not None:
         conditions += " AND v.id IN (SELECT video_id FROM media.segments WHERE id = ANY(%(segment_ids)s))"
@@ -208,7 +235,7 @@ def _conditions(filters: Filters) -> tuple[str, dict[str, Any]]:
 
 
 async def _fitting(connection: Connection, passing: str, parameters: dict[str, Any]) -> int:
-    """How many videos pass, counted no further than is asked."""
+    """Count the videos that pass the filters, up to `FITTING_MAX`."""
     query = SQL(f"SELECT count(*) FROM (SELECT FROM media.videos v WHERE {passing} LIMIT %(most)s) AS counted")
     row = await (await connection.execute(query, parameters | {"most": FITTING_MAX})).fetchone()
     return int(row[0]) if row else 0
@@ -223,37 +250,50 @@ async def moments(
     segment_ids: Sequence[int] | None = None,
     plan: SearchLimits | None = None,
 ) -> list[Named]:
-    """Moments that stand for videos, at most `each` of one: its nearest to a vector, or without one its first in time.
+    """Choose moments that represent videos: the nearest to a vector, or without a vector the first in time.
 
-    A video whose moments have no vectors of the model yet is stood for by its first ones.
+    A video whose moments have no vectors of the model yet is represented by its first ones.
+
+    Args:
+        connection: Connection to the primary or a standby.
+        matches: The videos, best first.
+        each: Moments of one video at most.
+        model: The model of `vector`.
+        vector: float32 (dimensions,), unit length; None takes the first moments.
+        segment_ids: The only moments to choose from; None allows all.
+        plan: Limits of the search.
+
+    Returns:
+        The moments: the best of each video, then the second of each.
     """
     await configure(connection, {"statement_timeout": (plan or SearchLimits()).timeout_ms})
-    found: dict[int, list[tuple[int, float | None]]] = {}
+    by_video: dict[int, list[tuple[int, float | None]]] = {}
     video_ids = [match.video_id for match in matches]
     if model is not None and vector is not None:
-        await _collect(connection, found, _nearest(model), video_ids, each, segment_ids, {"vector": to_text(vector)})
-    if missing := [video_id for video_id in video_ids if video_id not in found]:
-        await _collect(connection, found, _first(), missing, each, segment_ids, {})
-    return _in_turns(matches, found, each)
+        await _collect(connection, by_video, _nearest(model), video_ids, each, segment_ids, {"vector": to_text(vector)})
+    if missing := [video_id for video_id in video_ids if video_id not in by_video]:
+        await _collect(connection, by_video, _first(), missing, each, segment_ids, {})
+    return _in_turns(matches, by_video, each)
 
 
 async def _collect(
     connection: Connection,
-    found: dict[int, list[tuple[int, float | None]]],
+    by_video: dict[int, list[tuple[int, float | None]]],
     query: Composed,
     video_ids: Sequence[int],
     each: int,
     segment_ids: Sequence[int] | None,
-    more: dict[str, Any],
+    extra: dict[str, Any],
 ) -> None:
+    """Add the moments that a query returns to `found`."""
     among = list(segment_ids) if segment_ids is not None else None
-    parameters = {"videos": list(video_ids), "each": each, "among": among} | more
+    parameters = {"videos": list(video_ids), "each": each, "among": among} | extra
     for video_id, segment_id, cosine in await (await connection.execute(query, parameters)).fetchall():
-        found.setdefault(video_id, []).append((segment_id, cosine))
+        by_video.setdefault(video_id, []).append((segment_id, cosine))
 
 
 def _nearest(model: SearchModel) -> Composed:
-    """All moments of a video are compared: the sign keeps the planner off the vector index."""
+    """Return the query that compares all moments of each video; the minus sign keeps the planner off the vector index."""
     return SQL(
         "SELECT w.video_id, m.segment_id, m.cosine FROM unnest(%(videos)s::bigint[]) AS w (video_id) CROSS JOIN LATERAL ("
         "SELECT e.segment_id, -({distance}) AS cosine FROM {leaf} e WHERE e.video_id = w.video_id"
@@ -263,6 +303,7 @@ def _nearest(model: SearchModel) -> Composed:
 
 
 def _first() -> Composed:
+    """Return the query for the first moments of each video."""
     return SQL(
         "SELECT w.video_id, m.id, NULL::float8 FROM unnest(%(videos)s::bigint[]) AS w (video_id) CROSS JOIN LATERAL ("
         "SELECT s.id FROM media.segments s WHERE s.video_id = w.video_id"
@@ -270,8 +311,8 @@ def _first() -> Composed:
     ).format()
 
 
-def _in_turns(matches: Sequence[Match], found: dict[int, list[tuple[int, float | None]]], each: int) -> list[Named]:
-    """The best moment of each video, then the second of each. Videos of equal value share a rank, as their words do."""
+def _in_turns(matches: Sequence[Match], by_video: dict[int, list[tuple[int, float | None]]], each: int) -> list[Named]:
+    """Return the best moment of each video, then the second of each; videos of equal value share a rank, as their words do."""
     ranks: list[int] = []
     rank, last = 0, None
     for match in matches:
@@ -281,7 +322,7 @@ def _in_turns(matches: Sequence[Match], found: dict[int, list[tuple[int, float |
     named = []
     for place in range(each):
         for match, rank_of_video in zip(matches, ranks, strict=True):
-            of_video = found.get(match.video_id, [])
+            of_video = by_video.get(match.video_id, [])
             if place < len(of_video):
                 segment_id, cosine = of_video[place]
                 named.append(Named(segment_id, match.video_id, place * rank + rank_of_video, match.is_complete, cosine))
@@ -289,7 +330,10 @@ def _in_turns(matches: Sequence[Match], found: dict[int, list[tuple[int, float |
 
 
 async def completions(connection: Connection, text: str, limit: int) -> list[str]:
-    """Titles and tags with a word at which they go on as typed, those that begin so first; of a few read in order."""
+    """Return titles and tags that continue a typed text at one of their words, those that begin with it first.
+
+    Only the first `COMPLETIONS_READ_MAX` of each kind in alphabetical order are considered.
+    """
     typed = " ".join(text.split())
     if not typed:
         return []

@@ -1,11 +1,12 @@
-"""Highlights: which words of a moment's title, tags and description are those of a query.
+"""Highlights: which words of a moment's title, tags and description match those of a query.
 
-A word is compared as full text compares it: by its stem, in its video's language with the query's. Of words that a sign
-joins ("node.js") each is one; those that are stop words alone ("how-to") are found as a whole and not marked. Positions count
-characters (Unicode code points) of the text as an answer shows it. Changes no order.
+Words are compared as full text compares them: by their stems, in the video's language and the query's. Each word of a
+token joined by signs ("node.js") is compared alone; a token of stop words ("how-to") is found as a whole and not
+marked. Positions count characters (Unicode code points) of the text as an answer shows it. The order of an answer is
+not affected.
 
-Three steps, the first and last of which ask nobody and may take tens of milliseconds (for a thread): `asked`, `matched`,
-`marked`. What a text has of words is bounded by constants here, however long it is.
+Three steps: `asked`, `matched`, `marked`. The first and the last use no database and may take tens of milliseconds, so
+they run in a thread. The words of a text are bounded by constants here, however long it is.
 """
 
 from __future__ import annotations
@@ -19,15 +20,13 @@ from typing import LiteralString
 from pipelines.index.fulltext import wanted
 from pipelines.index.vectors import Connection, MomentDetails, SearchLimits, configure
 
-WORD = re.compile(r"[^\W_]+")  # as full text has them: a sign parts words, `_` too
-CHARS_MAX = 2000  # of a title, of a description, of all tags; words behind them are not marked
-WORDS_MAX = (
-    10_000  # of an answer, that are compared, so that the database's work has a bound; 100 videos with 100 words each
-)
-MARKS_MAX = 50  # of a moment: more than a reader looks at, and an answer grows by 80 bytes with each
+WORD = re.compile(r"[^\W_]+")  # words as full text has them: signs, also `_`, separate them
+CHARS_MAX = 2000  # of a title, of a description, of all tags together; words behind them are not marked
+WORDS_MAX = 10_000  # words of an answer that are compared: 100 videos with 100 words each
+MARKS_MAX = 50  # of a moment; an answer grows by 80 bytes with each
 FIELDS = ("title", "tags", "description")
 
-# Words have no space in them, so each of both lists is one text.
+# Words contain no spaces, so each list is passed as one text.
 MATCHED: LiteralString = """
     SELECT g.video_id, g.word
     FROM unnest(string_to_array(%(videos)s, ' ')::bigint[], string_to_array(%(words)s, ' ')) AS g (video_id, word)
@@ -39,25 +38,25 @@ MATCHED: LiteralString = """
 
 @dataclass(frozen=True)
 class Highlight:
-    """Characters `start` to `end` (exclusive) of a field; `index` is the tag's, 0 elsewhere."""
+    """A marked word of a moment's field."""
 
-    field: str
-    index: int
-    start: int
-    end: int
+    field: str  # one of FIELDS
+    index: int  # of the tag; 0 in other fields
+    start: int  # characters
+    end: int  # exclusive
     text: str
 
 
 @dataclass(frozen=True)
 class VideoWords:
-    """The distinct words of each video, with a space between; `videos` names the video of each."""
+    """The distinct words of several videos, separated by spaces, and in `videos` the id of the video of each."""
 
     videos: str
     words: str
 
 
 def asked(moments: Sequence[MomentDetails]) -> VideoWords:
-    """What is to be compared, each word once a video: all titles first, then tags, then descriptions, up to `WORDS_MAX`."""
+    """Collect the words to compare, each once a video: of all titles first, then tags, then descriptions, up to `WORDS_MAX`."""
     texts: dict[tuple[int, str], None] = {}
     for field in FIELDS:
         for moment in moments:
@@ -75,7 +74,17 @@ def asked(moments: Sequence[MomentDetails]) -> VideoWords:
 async def matched(
     connection: Connection, asked: VideoWords, text: str, language: str, plan: SearchLimits | None = None
 ) -> set[tuple[int, str]]:
-    """Which of the words are those of a query, each with its video.
+    """Return which words match a query.
+
+    Args:
+        connection: Connection to the primary or a standby.
+        asked: The words of the videos.
+        text: The query as typed.
+        language: PostgreSQL's name of the query's language.
+        plan: Limits of the search.
+
+    Returns:
+        Video ids with a matching word each.
 
     Raises:
         psycopg.errors.QueryCanceled: it took longer than the plan allows.
@@ -86,17 +95,17 @@ async def matched(
 
 
 def marked(moments: Sequence[MomentDetails], matched: Set[tuple[int, str]]) -> Mapping[int, list[Highlight]]:
-    """By moment its words that are in `matched`, in the order of the fields, `MARKS_MAX` at most."""
+    """Return the matched words of each moment, by segment id, in the order of the fields, `MARKS_MAX` at most."""
     return {
-        each.segment_id: list(
-            islice((word for word in _words(each) if (each.video_id, word.text) in matched), MARKS_MAX)
+        moment.segment_id: list(
+            islice((word for word in _words(moment) if (moment.video_id, word.text) in matched), MARKS_MAX)
         )
-        for each in moments
+        for moment in moments
     }
 
 
 def _words(moment: MomentDetails) -> Iterator[Highlight]:
-    """Every word of what is shown of a moment."""
+    """Yield every word of a moment's fields."""
     for field in FIELDS:
         for index, text in _texts(moment, field):
             for word in WORD.finditer(text):
@@ -104,11 +113,11 @@ def _words(moment: MomentDetails) -> Iterator[Highlight]:
 
 
 def _texts(moment: MomentDetails, field: str) -> Iterator[tuple[int, str]]:
-    """The texts of a field with the index of each, `CHARS_MAX` of all of them together."""
-    given = {"title": [moment.title], "tags": moment.tags, "description": [moment.description]}[field]
-    left = CHARS_MAX
-    for index, text in enumerate(given):
-        if left <= 0:
+    """Yield the texts of a field with their indices, up to `CHARS_MAX` in all."""
+    texts = {"title": [moment.title], "tags": moment.tags, "description": [moment.description]}[field]
+    chars_left = CHARS_MAX
+    for index, text in enumerate(texts):
+        if chars_left <= 0:
             return
-        yield index, text[:left]
-        left -= len(text)
+        yield index, text[:chars_left]
+        chars_left -= len(text)

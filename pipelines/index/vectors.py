@@ -1,9 +1,9 @@
-"""Candidates: the moments nearest to a vector. With `fulltext`, all SQL that search puts to media tables.
+"""Vector search: the moments nearest to a vector. With `fulltext`, all SQL that a search runs on media tables.
 
-The service owns the plan, because the planner takes an index that loses 24 times under a selective filter. It asks how
-many rows pass the filters and what comparing them all would cost beside walking the HNSW graph until enough of them
-have been met (pgvector's iterative scan); when the graph gives fewer rows than were wanted, every one that passes is
-compared after all. Only public videos that are ready are seen.
+The choice between the index and an exact comparison is made here, because PostgreSQL's planner picks an index that is
+24 times slower under a selective filter. `fit` estimates how many rows pass the filters; comparing them all is weighed
+against walking the HNSW graph until enough passing rows are met (pgvector's iterative scan). If the graph returns too
+few rows, every passing row is compared after all. Only public, ready videos are seen.
 """
 
 from __future__ import annotations
@@ -28,27 +28,26 @@ from cluster import characters
 from pipelines.catalog.videos import VISIBLE
 
 Connection = AsyncConnection[Any]
-EF_MAX = 1000  # pgvector's
-PAGE_BYTES, PAGE_USABLE_BYTES = 8192, 8160
-SAMPLED_PER_VIDEO = 10  # a page holds moments of one video or two
-MOMENTS_PER_VIDEO = 25.0  # where PostgreSQL has not counted yet
-# A tuple met in the graph costs as much as two that are compared one after another (1 µs beside 0.55 µs, measured at
-# 512 dimensions).
+EF_MAX = 1000  # largest hnsw.ef_search that pgvector takes
+PAGE_BYTES, PAGE_USABLE_BYTES = 8192, 8160  # of PostgreSQL
+SAMPLED_PER_VIDEO = 10  # rows read for each video sampled, since a page holds moments of one or two videos
+MOMENTS_PER_VIDEO = 25.0  # assumed before PostgreSQL has statistics
+# A tuple met in the graph costs as much as two in a sequential comparison (1 µs and 0.55 µs at 512 dimensions).
 SCAN_COST = 2.0
 Profile = Literal["hnsw", "ivfflat", "bit"]
-LANGUAGES: tuple[LiteralString, ...] = (  # asked for whatever a query's own is; see `languages`
+LANGUAGES: tuple[LiteralString, ...] = (  # tried in every query, besides its own; see `sources/languages.py`
     "english", "german", "french", "spanish", "italian", "portuguese", "dutch", "russian", "simple",
 )  # fmt: skip
 
 
 def _of_any(function: LiteralString, text: LiteralString) -> LiteralString:
-    """A query that finds what any language finds: for an index, to be looked at more closely."""
+    """Return a tsquery that matches what it would in any language: good for an index, and checked again with `_of_its_own`."""
     every: LiteralString = " || ".join(f"{function}('{each}', {text})" for each in LANGUAGES)
     return f"({every} || {function}(%(language)s::regconfig, {text}))"
 
 
 def _of_its_own(function: LiteralString, text: LiteralString, video: LiteralString) -> LiteralString:
-    """Whether the words `t` of a video are found in the query's language, or in the video's own."""
+    """Return the condition that the words `t` of a video match in the query's language or in the video's own."""
     own: LiteralString = f"coalesce((SELECT oid::regconfig FROM pg_ts_config WHERE cfgname = {video}.language LIMIT 1),"
     own += " 'simple'::regconfig)"
     return (
@@ -58,13 +57,13 @@ def _of_its_own(function: LiteralString, text: LiteralString, video: LiteralStri
 
 
 TAGGED: LiteralString = "v.tags @> %(tags)s::text[]"
-# The words of a video in its own language: those of the query are read as that does, so that "-Bäume" excludes "Baum".
+# The excluded words are stemmed in the video's language too, so that "-Bäume" excludes "Baum".
 EXCLUDED: LiteralString = (
     "NOT EXISTS (SELECT FROM media.texts t WHERE t.video_id = v.id"
     f" AND t.search @@ (SELECT {_of_any('media.asked', '%(without)s')})"
     f" AND {_of_its_own('media.asked', '%(without)s', 'v')})"
 )
-# Each phrase for itself: in the words of a video, or letter by letter in its title or a tag, as stop words alone are.
+# Each phrase must be among the words of a video, or stand letter by letter in its title or a tag, as stop words do.
 PHRASES: LiteralString = (
     "v.id IN (SELECT named.video_id FROM unnest(%(phrases)s::text[]) WITH ORDINALITY AS p (phrase, place)"
     f" CROSS JOIN LATERAL (SELECT {_of_any('media.phrase', 'p.phrase')} AS any_language OFFSET 0) q"
@@ -76,7 +75,7 @@ PHRASES: LiteralString = (
     " AND substr(c.start, length(p.phrase) + 1, 1) !~ '\\w') AS named"
     " GROUP BY named.video_id HAVING count(DISTINCT p.place) = cardinality(%(phrases)s::text[]))"
 )
-_SESSIONS: WeakKeyDictionary[Connection, dict[str, str]] = WeakKeyDictionary()  # what each has been set to
+_SESSIONS: WeakKeyDictionary[Connection, dict[str, str]] = WeakKeyDictionary()  # the settings of each connection
 STATE: LiteralString = """
     SELECT g.value, m.id, m.name, m.dimensions, m.fingerprint,
            pg_relation_size(to_regclass('media.embeddings_m' || m.id)),
@@ -92,43 +91,43 @@ STATE: LiteralString = """
 
 @dataclass(frozen=True)
 class SearchModel:
-    """A row of media.models: whose vectors are compared."""
+    """A row of `media.models`: the model whose vectors are compared."""
 
     id: int
     name: str
     dimensions: int
     fingerprint: str
-    rows: int = 0
-    profile: Profile = "hnsw"  # of the index that is searched
+    rows: int = 0  # estimated by the size of its table
+    profile: Profile = "hnsw"  # of the index that is used
 
     @property
     def leaf(self) -> Identifier:
+        """The partition of `media.embeddings` that holds the model's vectors."""
         return Identifier("media", f"embeddings_m{self.id}")
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What an answer is narrowed to; empty fields narrow nothing. Tags: all of them must be there.
-
-    `segment_ids` are the only moments to look among; none at all leave nothing. `phrases` must stand in the words of the
-    moment's video, all of them, and none of `without` may: both are read in `language` and in the video's own.
-    """
+    """What an answer is narrowed to; an empty field narrows nothing."""
 
     creator_ids: tuple[int, ...] = ()
     video_ids: tuple[int, ...] = ()
-    tags: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()  # all of them
     duration_min_ms: int | None = None
     duration_max_ms: int | None = None
-    created_after: dt.datetime | None = None
-    created_before: dt.datetime | None = None
-    height_min: int | None = None
-    segment_ids: tuple[int, ...] | None = None
-    phrases: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    language: str = "english"
+    created_after: dt.datetime | None = None  # inclusive
+    created_before: dt.datetime | None = None  # exclusive
+    height_min: int | None = None  # pixels
+    segment_ids: tuple[int, ...] | None = None  # the only moments to search; an empty tuple finds nothing
+    phrases: tuple[str, ...] = ()  # all of them must be among the words of the video
+    without: tuple[str, ...] = ()  # none of them may be
+    language: str = "english"  # of `phrases` and `without`, tried besides the video's own
 
     def conditions(self, segment: str = "") -> tuple[str, dict[str, Any]]:
-        """SQL over `v` (media.videos) and, where it is named, the column of a moment's id; with its parameters."""
+        """Return the filters as SQL, beginning with " AND ", with its parameters.
+
+        The condition is on a row `v` of videos, and on the column `segment` of segment ids where one is named.
+        """
         known = {
             "creator_ids": ("v.creator_id = ANY(%(creator_ids)s)", list(self.creator_ids)),
             "video_ids": ("v.id = ANY(%(video_ids)s)", list(self.video_ids)),
@@ -141,14 +140,14 @@ class Filters:
             "phrases": (PHRASES, list(self.phrases)),
             "without": (EXCLUDED, _quoted(self.without, " or ")),
         }
-        asked = {name: pair for name, pair in known.items() if getattr(self, name) not in ((), None)}
+        active = {name: pair for name, pair in known.items() if getattr(self, name) not in ((), None)}
         if (cleaned := [characters.cleaned(tag) for tag in self.tags]) != [*self.tags]:
-            # As they were kept by an older release, or as they are kept now.
-            asked["tags"] = (f"({TAGGED} OR v.tags @> %(cleaned_tags)s::text[])", [*self.tags])
+            # Tags as an earlier release stored them, or as they are stored now.
+            active["tags"] = (f"({TAGGED} OR v.tags @> %(cleaned_tags)s::text[])", [*self.tags])
         if segment and self.segment_ids is not None:
-            asked["segment_ids"] = (f"{segment} = ANY(%(segment_ids)s)", list(self.segment_ids))
-        text = "".join(f" AND {condition}" for condition, _ in asked.values())
-        parameters = {name: value for name, (_, value) in asked.items()}
+            active["segment_ids"] = (f"{segment} = ANY(%(segment_ids)s)", list(self.segment_ids))
+        text = "".join(f" AND {condition}" for condition, _ in active.values())
+        parameters = {name: value for name, (_, value) in active.items()}
         if self.phrases or self.without:
             parameters["language"] = self.language
         if self.tags:
@@ -158,25 +157,28 @@ class Filters:
 
 @dataclass(frozen=True)
 class SearchLimits:
-    """Limits of one look: up to `exact_rows` everything is compared, whatever the graph would cost."""
+    """Limits of one vector or text search."""
 
-    exact_rows: int = 20_000
+    exact_rows: int = 20_000  # up to here all rows are compared, whatever the graph would cost
     ef_search: int = 200
-    scan_tuples: int = 100_000
-    text_rows: int = 1000
-    timeout_ms: int = 2000
-    reranked: int = 4  # of a bit index: vectors that are compared exactly for each row that is wanted
-    probes: int = 0  # of IVFFlat's lists; 0 is twice their root
-    whole: bool = True  # compare everything that fits when the graph gives too little
+    scan_tuples: int = 100_000  # met in one walk of the graph at most
+    text_rows: int = 1000  # videos read of each word
+    timeout_ms: int = 2000  # of each statement
+    reranked: int = 4  # of a bit index: rows compared by their vectors for each row that is returned
+    probes: int = 0  # of IVFFlat's lists; 0 is twice the root of their number
+    whole: bool = True  # compare all passing rows if the index returns too few
 
     def exact(self, fitting: int, rows: int, limit: int) -> bool:
-        """Whether to compare all rows that fit, of so many there are; about 2 % of a million is where they meet."""
+        """Whether comparing all `fitting` rows costs less than finding `limit` of them in a graph of `rows`.
+
+        At a million rows both cost the same where about 2 % fit.
+        """
         met = limit * rows / max(1, fitting)  # rows of the graph until `limit` of them fit
         return fitting <= self.exact_rows or fitting <= SCAN_COST * met
 
 
 class Hit(NamedTuple):
-    """A candidate: `value` is a cosine, or a rank of full text. Larger is better."""
+    """A candidate: a segment with the value that it is ranked by, a cosine or a full-text score; larger is better."""
 
     segment_id: int
     value: float
@@ -184,11 +186,11 @@ class Hit(NamedTuple):
 
 @dataclass(frozen=True)
 class VectorHits:
-    """The nearest, best first, how they were found ("exact", "index", or "index, exact") and of about how many rows."""
+    """The nearest moments, best first."""
 
     hits: list[Hit]
-    mode: str
-    rows: int
+    mode: str  # how they were found: "exact", "index", or "index, exact"
+    rows: int  # estimated number of rows that pass the filters
 
 
 @dataclass(frozen=True)
@@ -210,23 +212,25 @@ class MomentDetails:
 
 
 async def state(connection: Connection) -> tuple[int, SearchModel | None, tuple[str, ...], int]:
-    """The generation, which grows with every change that a search could see, the model whose vectors are searched,
-    the names of all models that are registered, and how many of those changes only added moments.
+    """Return the state of the catalogue for searches.
 
-    The size of the model's table tells its rows at once and without statistics; None before the first ingest.
+    That is the generation, which rises with every change that a search could see; the active model, None before the
+    first ingest; the names of all registered models; and how many of the changes only added moments. The model's rows
+    are derived from the size of its table, which needs no statistics.
     """
     row = await (await connection.execute(STATE + "m.active")).fetchone()
-    assert row is not None  # the migration puts it there
+    assert row is not None  # a migration has inserted it
     return int(row[0]), _model(row), tuple(row[6]), int(row[8])
 
 
 async def named(connection: Connection, name: str) -> SearchModel | None:
-    """A model by its name."""
+    """Return a model by its name, or None."""
     row = await (await connection.execute(STATE + "m.name = %s", (name,))).fetchone()
     return _model(row) if row is not None else None
 
 
 def _model(row: Sequence[Any]) -> SearchModel | None:
+    """Return the model of a row of STATE, or None without one."""
     if row[1] is None:
         return None
     model_id, name, dimensions, fingerprint, size = row[1:6]
@@ -242,7 +246,18 @@ async def nearest(
     filters: Filters | None = None,
     plan: SearchLimits | None = None,
 ) -> VectorHits:
-    """The moments whose vectors have the largest cosine with a unit vector, best first.
+    """Find the moments whose vectors have the largest cosine with a vector.
+
+    Args:
+        connection: Connection to the primary or a standby.
+        model: The model whose vectors to compare.
+        vector: float32 (dimensions,), unit length.
+        limit: Moments at most.
+        filters: Conditions on the moments and their videos.
+        plan: Limits of the search.
+
+    Returns:
+        The moments, best first, and how they were found.
 
     Raises:
         psycopg.errors.QueryCanceled: it took longer than the plan allows.
@@ -250,9 +265,9 @@ async def nearest(
     filters, plan = filters or Filters(), plan or SearchLimits()
     fitting = await fit(connection, model, filters)
     if not plan.exact(fitting, model.rows, limit):
-        met = await _walk(connection, model, vector, limit, filters, plan)
-        if len(met) == limit or not plan.whole:
-            return VectorHits(met, "index", fitting)
+        by_index = await _walk(connection, model, vector, limit, filters, plan)
+        if len(by_index) == limit or not plan.whole:
+            return VectorHits(by_index, "index", fitting)
         return VectorHits(
             await exact(connection, model, vector, limit, filters, plan.timeout_ms), "index, exact", fitting
         )
@@ -267,18 +282,33 @@ async def exact(
     filters: Filters,
     timeout_ms: int,
 ) -> list[Hit]:
-    """The nearest by comparing every row that passes, whatever it costs within the time."""
+    """Find the nearest moments by comparing every row that passes the filters.
+
+    Args:
+        connection: Connection to the primary or a standby.
+        model: The model whose vectors to compare.
+        vector: float32 (dimensions,), unit length.
+        limit: Moments at most.
+        filters: Conditions on the moments and their videos.
+        timeout_ms: Limit of the statement in milliseconds.
+
+    Returns:
+        The moments with their cosines, best first.
+
+    Raises:
+        psycopg.errors.QueryCanceled: it took longer than `timeout_ms`.
+    """
     await configure(connection, {"statement_timeout": timeout_ms, "enable_seqscan": "on"})
     return await _exact(connection, model, vector, limit, filters)
 
 
 async def configure(connection: Connection, settings: Mapping[str, Any]) -> None:
-    """The settings of a session, these and no others: what an earlier call set and this one does not name goes back to
-    its default. One round trip, and none where all is so already.
+    """Set a session's settings, and reset those that an earlier call set and this one does not name.
 
-    Nothing else may change these settings of a connection. What is set inside a transaction may end with it and is not
-    remembered. Not `SET LOCAL`: the transaction around it takes two or three more messages for each statement, in the
-    pipeline too, while connections that search go on searching and have their settings already.
+    Takes one round trip, and none if nothing changes. Nothing else may change these settings of a connection. What is
+    set inside a transaction may end with it and is not remembered. `SET LOCAL` is not used: the transaction around it
+    takes two or three more messages for each statement, also in pipeline mode, while connections that search keep their
+    settings.
     """
     known = _SESSIONS.setdefault(connection, {})
     wanted = {name: str(value) for name, value in settings.items()}
@@ -294,29 +324,29 @@ async def configure(connection: Connection, settings: Mapping[str, Any]) -> None
 
 
 async def fit(connection: Connection, model: SearchModel, filters: Filters) -> int:
-    """About how many rows pass the filters. Filters of videos, which are few beside their moments, are counted."""
-    named = model.rows if filters.segment_ids is None else len(filters.segment_ids)
-    # What excluded words leave is nearly everything, and to count it would be to look at every video's words.
+    """Estimate how many rows pass the filters, by counting the videos that do, which are few compared to their moments."""
+    listed = model.rows if filters.segment_ids is None else len(filters.segment_ids)
+    # Excluded words leave nearly everything, and counting what they leave would read every video's words.
     conditions, parameters = replace(filters, without=()).conditions()
     if not parameters:
-        return min(model.rows, named)
+        return min(model.rows, listed)
     query = SQL(
         "SELECT (SELECT reltuples FROM pg_class WHERE oid = 'media.videos'::regclass),"
         f" (SELECT count(*) FROM media.videos v WHERE {VISIBLE}{conditions})"
     )
     row = await (await connection.execute(query, parameters)).fetchone()
-    assert row is not None  # of a SELECT without FROM
+    assert row is not None  # a SELECT without FROM returns a row
     per_video = max(1.0, model.rows / row[0]) if row[0] > 0 else MOMENTS_PER_VIDEO
-    return min(model.rows, named, int(row[1] * per_video))
+    return min(model.rows, listed, int(row[1] * per_video))
 
 
 def bytes_per_row(dimensions: int) -> int:
-    """Of the heap: a tuple has 84 bytes beside its vector, and lies in a page whole."""
+    """Return the heap bytes of a row: a tuple has 84 bytes besides its vector, and does not cross pages."""
     return math.ceil(PAGE_BYTES / max(1, PAGE_USABLE_BYTES // (2 * dimensions + 84)))
 
 
 def distance(model: SearchModel) -> Composed:
-    """As the index has it: the same expression, or the index is not used. `<#>` is minus the inner product."""
+    """Return the negative inner product in the very expression of the index, or the index would not be used."""
     return SQL("(e.embedding::halfvec({d})) <#> %(vector)s::halfvec({d})").format(d=Constant(model.dimensions))
 
 
@@ -328,15 +358,16 @@ async def _walk(
     filters: Filters,
     plan: SearchLimits,
 ) -> list[Hit]:
-    """By the index: once where nothing is filtered, and on and on only when so much is hidden that too few are left.
+    """Find moments by the index.
 
-    A walk that may go on keeps whatever it turns away, which costs a sixth more (benchmarks/LOG.md).
+    Without filters a single walk is tried first, and continued only if hidden videos leave too few moments. A walk that
+    may continue keeps the rows it rejects, which costs a sixth more (benchmarks/LOG.md).
     """
     if filters == Filters():
-        met = await _by_index(connection, model, vector, limit, filters, plan, on=False)
+        met = await _by_index(connection, model, vector, limit, filters, plan, iterative=False)
         if len(met) == limit:
             return met
-    return await _by_index(connection, model, vector, limit, filters, plan, on=True)
+    return await _by_index(connection, model, vector, limit, filters, plan, iterative=True)
 
 
 async def _by_index(
@@ -347,15 +378,16 @@ async def _by_index(
     filters: Filters,
     plan: SearchLimits,
     *,
-    on: bool,
+    iterative: bool,
 ) -> list[Hit]:
-    """By the index, going on until enough rows pass the filter; relaxed order is put right afterwards.
+    """Find moments by the index; if `iterative`, the walk continues until enough rows pass the filters.
 
-    A bit index orders by differing signs; the best of those are compared by their vectors.
+    Iterative scans return rows in relaxed order, so they are sorted afterwards. A bit index orders by differing signs;
+    the best of those are compared by their vectors.
     """
     conditions, parameters = filters.conditions("e.segment_id")
     some = limit * plan.reranked if model.profile == "bit" else limit
-    await configure(connection, _scan(model, plan, some, on=on or some > EF_MAX))
+    await configure(connection, _scan(model, plan, some, iterative=iterative or some > EF_MAX))
     order = _signs(model) if model.profile == "bit" else SQL("2")
     query = SQL(
         "WITH near AS MATERIALIZED (SELECT e.segment_id, {distance} AS distance FROM {leaf} e"
@@ -365,10 +397,10 @@ async def _by_index(
     return await hits(connection, query, parameters | {"vector": to_text(vector), "limit": limit, "some": some})
 
 
-def _scan(model: SearchModel, plan: SearchLimits, rows: int, *, on: bool) -> dict[str, Any]:
-    """How the index is walked: once, for so many rows, or `on` until they have passed."""
+def _scan(model: SearchModel, plan: SearchLimits, rows: int, *, iterative: bool) -> dict[str, Any]:
+    """Return the session settings for walking the index: once for `rows` rows, or continuing if `iterative`."""
     common = {"statement_timeout": plan.timeout_ms, "enable_seqscan": "off"}
-    going = "relaxed_order" if on else "off"
+    going = "relaxed_order" if iterative else "off"
     if model.profile == "ivfflat":
         lists = max(1, math.isqrt(model.rows))
         probes = plan.probes or 2 * math.isqrt(lists)
@@ -381,7 +413,7 @@ def _scan(model: SearchModel, plan: SearchLimits, rows: int, *, on: bool) -> dic
 
 
 def _signs(model: SearchModel) -> Composed:
-    """How many signs differ, as the bit index has it."""
+    """Return the number of differing signs, in the very expression of the bit index."""
     return SQL(
         "(binary_quantize(e.embedding)::bit({d})) <~> binary_quantize(%(vector)s::halfvec({d}))::bit({d})"
     ).format(d=Constant(model.dimensions))
@@ -390,7 +422,7 @@ def _signs(model: SearchModel) -> Composed:
 async def _exact(
     connection: Connection, model: SearchModel, vector: NDArray[np.float32], limit: int, filters: Filters
 ) -> list[Hit]:
-    """Every row that passes the filter is compared; the materialised step keeps the planner off the index."""
+    """Compare every row that passes the filters; the materialised step keeps the planner off the index."""
     conditions, parameters = filters.conditions("e.segment_id")
     query = SQL(
         "WITH measured AS MATERIALIZED (SELECT e.segment_id, {distance} AS distance FROM {leaf} e"
@@ -405,16 +437,35 @@ async def _exact(
 async def cosines(
     connection: Connection, model: SearchModel, vector: NDArray[np.float32], segment_ids: Sequence[int]
 ) -> dict[int, float]:
-    """The cosine of certain moments (those that only full text has found)."""
+    """Return the cosines of given moments with a vector.
+
+    Args:
+        connection: Connection to the primary or a standby.
+        model: The model whose vectors to compare.
+        vector: float32 (dimensions,), unit length.
+        segment_ids: The moments, such as those that only full text has found.
+
+    Returns:
+        The cosine by segment id; moments without a vector are missing.
+    """
     query = SQL("SELECT e.segment_id, -({distance}) FROM {leaf} e WHERE e.segment_id = ANY(%(ids)s)").format(
         distance=distance(model), leaf=model.leaf
     )
-    found = await hits(connection, query, {"vector": to_text(vector), "ids": list(segment_ids)})
-    return {hit.segment_id: hit.value for hit in found}
+    measured = await hits(connection, query, {"vector": to_text(vector), "ids": list(segment_ids)})
+    return {hit.segment_id: hit.value for hit in measured}
 
 
 async def vector_of(connection: Connection, model: SearchModel, segment_id: int) -> NDArray[np.float32] | None:
-    """A moment's own vector ("more like this"); None where there is none or it may not be seen."""
+    """Return a moment's own vector, for "more like this".
+
+    Args:
+        connection: Connection to the primary or a standby.
+        model: The model that made the vector.
+        segment_id: The moment.
+
+    Returns:
+        float32 (dimensions,), or None if it has no vector or may not be seen.
+    """
     query = SQL(
         "SELECT e.embedding::text FROM {leaf} e JOIN media.videos v ON v.id = e.video_id"
         f" WHERE e.segment_id = %s AND {VISIBLE}"
@@ -424,7 +475,16 @@ async def vector_of(connection: Connection, model: SearchModel, segment_id: int)
 
 
 async def sampled(connection: Connection, model: SearchModel, count: int) -> list[NDArray[np.float32]]:
-    """The vectors of at most so many moments from all over the catalogue, one a video, from a few of its pages."""
+    """Return vectors of moments from all over the catalogue, one a video, from a few pages of the table.
+
+    Args:
+        connection: Connection to the primary or a standby.
+        model: The model that made the vectors.
+        count: Vectors at most.
+
+    Returns:
+        float32 (dimensions,) each.
+    """
     share = min(100.0, 100.0 * SAMPLED_PER_VIDEO * count / max(1, model.rows))
     query = SQL(
         "SELECT DISTINCT ON (video_id) embedding::text FROM {leaf} TABLESAMPLE SYSTEM (%s) REPEATABLE (1) LIMIT %s"
@@ -434,7 +494,7 @@ async def sampled(connection: Connection, model: SearchModel, count: int) -> lis
 
 
 async def found(connection: Connection, segment_ids: Sequence[int]) -> dict[int, MomentDetails]:
-    """What an answer shows of moments; those that may not be seen (any more) are left out."""
+    """Return what an answer shows of these moments, by segment id; moments that may not be seen are left out."""
     async with connection.cursor(row_factory=class_row(MomentDetails)) as cursor:
         await cursor.execute(
             "SELECT s.id AS segment_id, s.video_id, s.creator_id, v.title, s.description, v.tags, s.start_ms, s.end_ms,"
@@ -448,7 +508,7 @@ async def found(connection: Connection, segment_ids: Sequence[int]) -> dict[int,
 
 
 async def redirected(connection: Connection, segment_id: int) -> int:
-    """Where an old id leads: the moment that took over most of it, or itself."""
+    """Return the id of the moment that took over most of a replaced one, or the id itself."""
     row = await (
         await connection.execute(
             "SELECT new_id FROM media.segment_lineage WHERE old_id = %s ORDER BY overlap DESC, new_id LIMIT 1",
@@ -459,19 +519,28 @@ async def redirected(connection: Connection, segment_id: int) -> int:
 
 
 async def hits(connection: Connection, query: SQL | Composed, parameters: dict[str, Any]) -> list[Hit]:
-    """The rows of a query as candidates: an id, and what it ranks by."""
+    """Run a query that returns segment ids with the values they are ranked by."""
     cursor = await connection.execute(query, parameters)
     return list(map(Hit._make, await cursor.fetchall()))
 
 
 def _quoted(texts: Sequence[str], between: str) -> str:
-    """Phrases as `media.asked` reads them."""
+    """Join texts as quoted phrases, in the syntax that `media.asked` reads."""
     return between.join('"' + text.replace('"', " ") + '"' for text in texts)
 
 
 def _vector(text: str) -> NDArray[np.float32]:
+    """Parse a vector in pgvector's text form, float32 (dimensions,)."""
     return np.array(text.strip("[]").split(","), np.float32)
 
 
 def to_text(vector: NDArray[np.float32]) -> str:
+    """Return a vector in pgvector's text form.
+
+    Args:
+        vector: (dimensions,), converted to float32.
+
+    Returns:
+        Such as "[0.1,0.2]".
+    """
     return orjson.dumps(np.ascontiguousarray(vector, np.float32), option=orjson.OPT_SERIALIZE_NUMPY).decode()

@@ -1,1 +1,1 @@
-"""Ingest jobs: their table, leases on videos, the watch over them, and what they report."""
+"""Ingest jobs: their table, leases on videos, the watch that submits jobs, and their reports."""

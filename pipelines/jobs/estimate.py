@@ -1,6 +1,6 @@
-"""What ingesting a source would mean: how many videos, how many are done already, and what the rest will take.
+"""An estimate of what ingesting a source would take: videos that are done already, and time and cost of the rest.
 
-Judged by what earlier jobs took for a byte. Makes no job, sends nothing and changes nothing.
+It is computed from what earlier jobs took for each byte. Creates no job, uploads nothing and changes nothing.
 """
 
 from __future__ import annotations
@@ -21,14 +21,25 @@ from pipelines.sources.remarks import STAYS, TAKEN_DOWN, Remarks
 def of(
     settings: Settings, connection: Connection, videos: Sequence[Listed], model: str = "", noted: Remarks | None = None
 ) -> dict[str, Any]:
-    """Counts, and an estimate where there is experience. What was taken down is `noted`, as a job would."""
-    stands = catalog.finished(connection, videos, model or settings.section(ModelSettings).name)
-    left = [video for video in videos if video.source_uri not in stands]
-    counts = Counter(stands.values())
+    """Count the videos of a source and estimate the cost of ingesting them.
+
+    Args:
+        settings: All settings.
+        connection: Connection to the primary.
+        videos: Videos as the source was listed.
+        model: Model of the job; "" for that of the settings.
+        noted: Collects a remark on each video that was taken down, as a job would.
+
+    Returns:
+        The counts, and under "estimate" what `_estimate` returns.
+    """
+    finished = catalog.finished(connection, videos, model or settings.section(ModelSettings).name)
+    remaining = [video for video in videos if video.source_uri not in finished]
+    counts = Counter(finished.values())
     for video in videos:
-        if noted is not None and stands.get(video.source_uri) == "removed":
+        if noted is not None and finished.get(video.source_uri) == "removed":
             noted.add(TAKEN_DOWN, STAYS, video.source_uri.rpartition("/")[2])
-    size = sum(video.size for video in left)
+    size = sum(video.size for video in remaining)
     return {
         "videos": len(videos),
         "creators": len({video.creator for video in videos}),
@@ -36,14 +47,14 @@ def of(
         "done_before": counts["ready"],
         "refused_before": counts["quarantined"],
         "taken_down_before": counts["removed"],
-        "to_ingest": len(left),
+        "to_ingest": len(remaining),
         "to_ingest_bytes": size,
         "estimate": _estimate(settings, connection, size),
     }
 
 
 def _estimate(settings: Settings, connection: Connection, size: int) -> dict[str, Any] | None:
-    """CPU seconds, hours of video and money; None before the first job."""
+    """Return CPU seconds, hours of video and cost for `size` bytes; None before the first job has finished a video."""
     row = connection.execute(
         "SELECT sum(j.decode_seconds)::float8, sum(j.embed_seconds)::float8, sum(v.duration_ms)::float8 / 3600000,"
         " nullif(sum(j.bytes), 0)::float8"

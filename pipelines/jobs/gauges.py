@@ -1,4 +1,4 @@
-"""What a job shows while it runs: the figures of its report as Ray's own metrics, and how full the object store is.
+"""Metrics of a running job: the figures of its report, and how full Ray's object store is, as Ray metrics.
 
 Prometheus reads them from the metrics port of each node, as `ray_pixr_ingest_…{job="…"}`. Knows no stage.
 """
@@ -20,7 +20,7 @@ PREFIX = "pixr_ingest_"
 
 
 class Gauges:
-    """Of one job; `show` is called every few seconds by its driver."""
+    """The metrics of one job; its driver calls `show` every few seconds."""
 
     def __init__(self, settings: Settings, job_id: str) -> None:
         self._settings, self._job = settings, job_id
@@ -28,7 +28,7 @@ class Gauges:
         self._gauges: dict[str, Gauge] = {}
 
     def show(self, connection: Connection) -> None:
-        """Look at the object store, write that down, and set every gauge.
+        """Look at the object store, note its peak in the job's report, and set every gauge.
 
         Raises:
             Temporary: no node says how full its object store is.
@@ -42,6 +42,7 @@ class Gauges:
                 self._of(name).set(value, {"job": self._job})
 
     def _of(self, name: str) -> Gauge:
+        """Return the gauge of a figure, created at its first use."""
         from ray.util.metrics import Gauge
 
         if name not in self._gauges:

@@ -1,7 +1,7 @@
-"""The table of ingest jobs: made, watched, cancelled, retried; and how a job stands, as `GET /v1/jobs/{id}` tells it.
+"""The table of ingest jobs, `media.jobs`: creating, submitting, cancelling and retrying jobs, and their JSON documents.
 
-A job is a row in PostgreSQL first and a submission to Ray second: Ray may forget it, the row remains, and `watch`
-submits it again. `submissions` fences drivers: one that is not the latest ends itself.
+A job is a row in PostgreSQL first and a submission to Ray second: if Ray loses it, the row remains, and `watch` submits
+it again. `submissions` fences drivers: a driver that is not of the latest submission ends itself.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from cluster.storage import Storage
 from pipelines.catalog import catalog, creators
 from pipelines.jobs import leases
 from pipelines.models import names as model_names
+from pipelines.models import registry
 from pipelines.settings import MODES, IngestSettings
 from pipelines.sources import handles, lists, ownership, source
 from pipelines.sources.handles import Rights
@@ -40,25 +41,26 @@ log = logging.getLogger(__name__)
 
 FAILURES_SHOWN_MAX = 100
 LISTED_MAX = 200
-TOTAL_MAX = 100_000  # rows that are counted
-ALIVE_S = 30  # since a driver's last sign of life
-LOOK_S = 1.0  # between looks at more urgent jobs
+TOTAL_MAX = 100_000  # rows that a total counts at most
+ALIVE_S = 30  # since a driver's last heartbeat
+LOOK_S = 1.0  # between checks for more urgent jobs
 UNFINISHED = ("queued", "running")
-NOTHING_COUNTED = (0,) * 10  # of a job without videos
+NOTHING_COUNTED = (0,) * 10  # for a job without videos
 CATALOGUE = "catalogue"  # the source of a back-fill
-# Jobs that speak for these creators and no others; a job that speaks for any is of those who do so alone.
+# Jobs that speak for a subset of these creators. A job that speaks for any creator is shown only to keys that do so too.
 THEIRS = "(%(creators)s::text[] IS NULL OR options->'speaks_for' <@ to_jsonb(%(creators)s::text[]))"
 
-# Other jobs that are at work, or on their way there; fewer than may be, and fewer of those for the same creators alone.
+# Other jobs with a live driver, or submitted so lately that their driver may be starting.
 AT_WORK = """
 FROM media.jobs other WHERE other.finished_at IS NULL AND other.submission_id IS NOT NULL AND other.id <> jobs.id
   AND (other.heartbeat_at > now() - make_interval(secs => %(alive_s)s)
        OR other.submitted_at > now() - make_interval(secs => %(handover_s)s))
 """
+# Whether fewer such jobs than allowed are at work, in all and for exactly the same creators.
 HAS_ROOM = f"""
 SELECT count(*) < %(most)s AND count(*) FILTER (WHERE other.options->'speaks_for' = jobs.options->'speaks_for') < %(each)s
 {AT_WORK}"""
-# What a job waits for that nobody is at: as it was noted when it was to be submitted, else Ray.
+# What a job without a live driver waits for: what was noted at its last submission, else Ray.
 PLACE = "a free place: no more than {most} jobs are at work at once ([ingest] jobs_at_work_max)"
 PLACE_OF_EACH = (
     "a free place: no more than {each} jobs for the same creators are at work at once ([ingest] jobs_at_work_each_max)"
@@ -73,16 +75,16 @@ CASE WHEN finished_at IS NULL AND NOT coalesce(heartbeat_at > now() - make_inter
 
 @dataclass(frozen=True)
 class Options:
-    """What a job was asked for beyond its source."""
+    """What a job was asked to do, besides its source."""
 
-    creator: str = ""
-    manifest: str = ""
-    model: str = ""
-    mode: str = ""
+    creator: str = ""  # handle of the creator of videos whose manifest names none
+    manifest: str = ""  # URI of the manifest for the whole source; "" for those beside the videos
+    model: str = ""  # "" for that of the settings
+    mode: str = ""  # sampling mode; "" for that of the settings
     origin: str = ""  # the local path that was uploaded
     speaks_for: Sequence[str] | None = None  # handles of the creators whose videos it may list; None: any
-    reassign: bool = False  # videos that were shown as another creator's, too
-    known: InitVar[Collection[str]] = ()  # handles that creators have, whatever they hold
+    reassign: bool = False  # whether to move videos that were shown as another creator's
+    known: InitVar[Collection[str]] = ()  # handles of existing creators, which are valid as they are
 
     def __post_init__(self, known: Collection[str]) -> None:
         if self.mode and self.mode not in MODES:
@@ -91,12 +93,12 @@ class Options:
             return
         if self.creator not in (self.speaks_for or ()):  # those were checked when the key was made
             object.__setattr__(self, "creator", handles.checked([self.creator], known)[0])
-        if said := self.rights.refusal(self.creator):
-            raise Rejected(f"creator {self.creator!r}: {said}", status=403, code="not-yours")
+        if reason := self.rights.refusal(self.creator):
+            raise Rejected(f"creator {self.creator!r}: {reason}", status=403, code="not-yours")
 
     @property
     def rights(self) -> Rights:
-        """For whom the job may speak."""
+        """The creators that the job may speak for."""
         return Rights(None if self.speaks_for is None else frozenset(self.speaks_for), self.reassign)
 
 
@@ -109,13 +111,23 @@ def create(
     priority: int = 0,
     storage: Storage | None = None,
 ) -> dict[str, Any]:
-    """Make a job of an S3 source and submit it. When Ray is away, or as many are at work as may be, it stays queued, and is
-    submitted by the watch when its turn comes.
+    """Create a job and submit it.
 
-    `storage` is the caller's, where it has one: making another takes most of a second of CPU.
+    If Ray is away, or as many jobs are at work as allowed, it stays queued and the watch submits it later.
+
+    Args:
+        settings: All settings.
+        connection: Connection to the primary.
+        job_source: S3 prefix or upload list.
+        options: What to do, besides the source.
+        priority: Jobs with a higher one go first.
+        storage: The caller's object store, if it has one: making another takes most of a second of CPU.
+
+    Returns:
+        The job's document.
 
     Raises:
-        Rejected: the source is no S3 address, its bucket may not be read or does not exist, or the model is unknown.
+        Rejected: the source is not an S3 URI, its bucket may not be read or does not exist, or the model is unknown.
     """
     options = options or Options()
     _check(settings, connection, job_source, options, storage)
@@ -134,12 +146,22 @@ def queue(
     storage: Storage | None = None,
     repeat_key: str = "",
 ) -> dict[str, Any]:
-    """Make a job as `create` does, which the watch submits: nothing here waits for the cluster, and the caller commits.
+    """Create a job that the watch submits, so that nothing here waits for the cluster. The caller commits.
 
-    With a `repeat_key`, asked again, it is the same job.
+    Args:
+        settings: All settings.
+        connection: Connection to the primary.
+        job_source: S3 prefix or upload list.
+        options: What to do, besides the source.
+        priority: Jobs with a higher one go first.
+        storage: The caller's object store, if it has one.
+        repeat_key: The same key again returns the same job.
+
+    Returns:
+        The job's document.
 
     Raises:
-        Rejected: as by `create`; or 422, the key stands for another job.
+        Rejected: as in `create`; or 422, the key stands for a job with other arguments.
     """
     job_id = f"ingest-{hashlib.sha256(repeat_key.encode()).hexdigest()[:32]}" if repeat_key else _new_id("ingest")
     if not _is_known(connection, job_id):
@@ -160,17 +182,17 @@ def _is_known(connection: Connection, job_id: str) -> bool:
 def _check(
     settings: Settings, connection: Connection, job_source: str, options: Options, storage: Storage | None = None
 ) -> None:
-    """Refuse a job that would end before it has begun, for the reasons of `create`."""
+    """Refuse a job that would fail at once, for the reasons of `create`."""
     model_names.require_known(settings, connection, options.model)
     storage = storage or Storage(runtime.endpoints(settings).s3)
-    for each in filter(None, (job_source, options.manifest)):
-        ownership.require_open(each, options.rights, settings.s3.bucket)  # before it is said whether anything is there
-        source.check(each, storage, settings.s3.ingest_buckets)
+    for uri in filter(None, (job_source, options.manifest)):
+        ownership.require_open(uri, options.rights, settings.s3.bucket)  # first, so as not to reveal what exists
+        source.check(uri, storage, settings.s3.ingest_buckets)
     lists.require_known(connection, job_source)
 
 
 def _insert(connection: Connection, job_source: str, options: Options, priority: int, job_id: str = "") -> str:
-    """A job's row; its id."""
+    """Insert a job's row and return its id."""
     job_id = job_id or _new_id("ingest")
     connection.execute(
         "INSERT INTO media.jobs (id, source, options, priority) VALUES (%s, %s, %s, %s)",
@@ -180,16 +202,18 @@ def _insert(connection: Connection, job_source: str, options: Options, priority:
 
 
 def _said(options: Options) -> dict[str, Any]:
-    """Options as they are kept: what is not said is left out, but for a job that may speak for nobody."""
-    said = {key: value for key, value in vars(options).items() if value}
-    return said if options.speaks_for is None else {**said, "speaks_for": list(options.speaks_for)}
+    """Return options as they are stored, without empty ones; a `speaks_for` of no creators is kept."""
+    stored = {key: value for key, value in vars(options).items() if value}
+    return stored if options.speaks_for is None else {**stored, "speaks_for": list(options.speaks_for)}
 
 
 def _new_id(kind: str) -> str:
+    """Return a new id of a kind of job."""
     return f"{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
 
 
 def _submitted(settings: Settings, connection: Connection, job_id: str) -> dict[str, Any]:
+    """Submit a job if the cluster answers, and return its document."""
     try:
         submit(settings, connection, job_id)
     except Temporary as error:
@@ -198,9 +222,16 @@ def _submitted(settings: Settings, connection: Connection, job_id: str) -> dict[
 
 
 def backfill(settings: Settings, connection: Connection, model: str, *, priority: int = 0) -> dict[str, Any] | None:
-    """A job that gives a model's vectors to every video that searches can find; None when it lacks none.
+    """Create a job that gives every searchable video the vectors of a model; segments keep their ids and stay visible.
 
-    Moments keep their ids, and stay as visible as they are.
+    Args:
+        settings: All settings.
+        connection: Connection to the primary.
+        model: Name of the model.
+        priority: Jobs with a higher one go first.
+
+    Returns:
+        The job's document; None, and no job, if no vectors are missing.
     """
     job_id = _new_id("backfill")
     with connection.transaction():
@@ -209,44 +240,42 @@ def backfill(settings: Settings, connection: Connection, model: str, *, priority
             (job_id, CATALOGUE, Jsonb({"model": model}), priority),
         )
         lacking = catalog.add_lacking(connection, job_id, model)
-        connection.execute("UPDATE media.jobs SET total = %s WHERE id = %s", (lacking, job_id))
-        if not lacking:
-            raise psycopg.Rollback
+        if lacking:
+            connection.execute("UPDATE media.jobs SET total = %s WHERE id = %s", (lacking, job_id))
+        else:
+            connection.execute("DELETE FROM media.jobs WHERE id = %s", (job_id,))
     return _submitted(settings, connection, job_id) if lacking else None
 
 
 def fill_followed(settings: Settings, connection: Connection, model: str) -> None:
-    """After a job by one model: back-fills of the others that have to keep up, which is all that are used or followed."""
-    rows = connection.execute(
-        "SELECT name FROM media.models WHERE (active OR followed) AND name <> %s ORDER BY id", (model,)
-    ).fetchall()
-    for (name,) in rows:
-        made = backfill(settings, connection, name)
-        if made is not None:
-            log.info("model %s follows with job %s", name, made["id"])
+    """After a job by one model, back-fill the other models in use: the active one and those followed."""
+    for name in registry.names_in_use(connection, except_name=model):
+        job = backfill(settings, connection, name)
+        if job is not None:
+            log.info("model %s follows with job %s", name, job["id"])
 
 
 def submit(settings: Settings, connection: Connection, job_id: str) -> bool:
-    """Hand an unfinished job to Ray, under a new submission number; False while there is no room for it.
+    """Hand an unfinished job to Ray under a new submission number; return False if as many are at work as allowed.
 
-    While it is handed over the job names a submission that Ray does not know yet (see `watch`).
+    Until Ray has accepted it, the job names a submission that Ray does not know yet (see `watch`).
 
     Raises:
         Temporary: the cluster does not answer; the number is used up all the same.
     """
     ingest = settings.section(IngestSettings)
     bounds = {"most": ingest.jobs_at_work_max, "each": ingest.jobs_at_work_each_max}
-    asked = {"id": job_id, "alive_s": ALIVE_S, "handover_s": ingest.handover_max_s, **bounds}
+    parameters = {"id": job_id, "alive_s": ALIVE_S, "handover_s": ingest.handover_max_s, **bounds}
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext('media.jobs at work'))")  # one that submits at a time
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('media.jobs at work'))")  # one submission at a time
         row = connection.execute(
             "UPDATE media.jobs SET submissions = submissions + 1, submitted_at = now(), report = report - 'waits_for',"
             f" submission_id = id || '-' || (submissions + 1) WHERE id = %(id)s AND finished_at IS NULL AND ({HAS_ROOM})"
             " RETURNING submission_id, submissions",
-            asked,
+            parameters,
         ).fetchone()
         if row is None:
-            _note_place(connection, asked)
+            _note_place(connection, parameters)
     connection.commit()
     if row is None:
         return False
@@ -268,29 +297,30 @@ def submit(settings: Settings, connection: Connection, job_id: str) -> bool:
     return True
 
 
-def _note_place(connection: Connection, asked: Mapping[str, Any]) -> None:
-    """Note of which kind of place an unfinished job has found none."""
-    said = {"all": PLACE.format(**asked), "own": PLACE_OF_EACH.format(**asked)}
+def _note_place(connection: Connection, parameters: Mapping[str, Any]) -> None:
+    """Note in the report which limit an unfinished job waits for."""
+    texts = {"all": PLACE.format(**parameters), "own": PLACE_OF_EACH.format(**parameters)}
     connection.execute(
         "UPDATE media.jobs SET report = report || jsonb_build_object('waits_for', place) FROM"
         f" (SELECT id, CASE WHEN (SELECT count(*) >= %(most)s {AT_WORK}) THEN %(all)s::text ELSE %(own)s END AS place"
         "  FROM media.jobs WHERE id = %(id)s AND finished_at IS NULL) found"
         " WHERE jobs.id = found.id AND report->>'waits_for' IS DISTINCT FROM place",
-        {**asked, **said},
+        {**parameters, **texts},
     )
 
 
 def dashboard(settings: Settings) -> str:
-    """The address of Ray's job server, once this process knows how to authenticate."""
+    """Return the URL of Ray's job server, and set this process's environment to authenticate with it."""
     os.environ.update(ray_cluster.environment(settings))
     return runtime.endpoints(settings).ray_dashboard_url
 
 
 def begin(connection: Connection, job_id: str, submission: int) -> tuple[str, Options]:
-    """A driver's first step: its source and options. A job of another release whose options are refused is failed.
+    """Start a driver's work: mark the job as running, and return its source and options.
 
     Raises:
-        Rejected: the job is unknown, finished, or a later submission has taken over; or its options are refused.
+        Rejected: the job is unknown, finished, or taken over by a later submission; or its options, stored by another
+            release, are refused, and the job is failed.
     """
     row = connection.execute(
         "UPDATE media.jobs SET status = 'running', started_at = coalesce(started_at, now()), heartbeat_at = now()"
@@ -308,34 +338,34 @@ def begin(connection: Connection, job_id: str, submission: int) -> tuple[str, Op
         raise
 
 
-def _options(connection: Connection, said: Mapping[str, Any]) -> Options:
-    """Options as they were kept.
+def _options(connection: Connection, stored: Mapping[str, Any]) -> Options:
+    """Return options from how they are stored.
 
     Raises:
-        Rejected: one of them is refused, or only another release knows it.
+        Rejected: an option is refused, or known to another release alone.
     """
-    if unknown := sorted(said.keys() - {each.name for each in dataclasses.fields(Options)}):
+    if unknown := sorted(stored.keys() - {option.name for option in dataclasses.fields(Options)}):
         raise Rejected(f"this release knows no option {unknown[0]!r} of a job", code="bad-option")
-    return Options(**said, known=creators.known_handles(connection, [said.get("creator", "")]))
+    return Options(**stored, known=creators.known_handles(connection, [stored.get("creator", "")]))
 
 
 def beat(connection: Connection, job_id: str, submission: int) -> bool:
-    """A driver's sign of life; False when it shall stop: cancelled, or another one has taken over."""
-    done = connection.execute(
+    """Record a driver's heartbeat; return False if it must stop, because it was cancelled or taken over."""
+    updated = connection.execute(
         "UPDATE media.jobs SET heartbeat_at = now()"
         " WHERE id = %s AND finished_at IS NULL AND NOT cancel AND submissions = %s",
         (job_id, submission),
     )
-    return done.rowcount == 1
+    return updated.rowcount == 1
 
 
 def note(connection: Connection, job_id: str, seen: Mapping[str, Any]) -> None:
-    """Add to a job's report what its driver has seen."""
+    """Add what the driver has seen to a job's report."""
     connection.execute("UPDATE media.jobs SET report = report || %s WHERE id = %s", (Jsonb(dict(seen)), job_id))
 
 
 def is_outranked(connection: Connection, job_id: str) -> bool:
-    """Whether a job of a higher priority is at work and has videos that nobody has begun."""
+    """Whether a running job of higher priority has videos waiting to be started."""
     row = connection.execute(
         """
         SELECT EXISTS (
@@ -351,13 +381,14 @@ def is_outranked(connection: Connection, job_id: str) -> bool:
 
 
 def give_way(connection: Connection, job_id: str, timeout_s: float) -> None:
-    """Wait while a job is outranked; after `timeout_s` go on, so that the least urgent job gets somewhere too."""
+    """Wait while a job is outranked, for `timeout_s` at most, so that the least urgent job progresses too."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and is_outranked(connection, job_id):
         time.sleep(LOOK_S)
 
 
 def mark_listed(connection: Connection, job_id: str) -> None:
+    """Mark a job's source as listed, and store the number of its videos."""
     connection.execute(
         "UPDATE media.jobs SET listed = true, total = (SELECT count(*) FROM media.job_videos WHERE job_id = %s)"
         " WHERE id = %s",
@@ -366,12 +397,13 @@ def mark_listed(connection: Connection, job_id: str) -> None:
 
 
 def is_listed(connection: Connection, job_id: str) -> bool:
+    """Whether a job's source has been listed."""
     row = connection.execute("SELECT listed FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
     return bool(row and row[0])
 
 
 def settle(connection: Connection, job_id: str, model_id: int) -> None:
-    """Write down what became of videos that are finished, by this job or another one at work on the same video."""
+    """Write the outcome of finished videos into the job, whichever job finished them."""
     connection.execute(
         """
         UPDATE media.job_videos j SET
@@ -391,7 +423,7 @@ def settle(connection: Connection, job_id: str, model_id: int) -> None:
 
 
 def open_videos(connection: Connection, job_id: str) -> tuple[list[int], int, float]:
-    """Videos that can be begun now, how many must wait, and for how long (seconds) at least."""
+    """Return the videos that can be started now, how many must wait, and for at least how many seconds."""
     rows = connection.execute(
         "SELECT v.id, v.lease_until > now(), extract(epoch FROM greatest(v.retry_at, v.lease_until) - now())::float8"
         " FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id"
@@ -404,7 +436,7 @@ def open_videos(connection: Connection, job_id: str) -> tuple[list[int], int, fl
 
 
 def ready_videos(connection: Connection, job_id: str) -> list[tuple[int, str]]:
-    """Ids and addresses of a job's videos that are searchable, in the order of work."""
+    """Return ids and URIs of a job's searchable videos, in the order of work."""
     return connection.execute(
         "SELECT v.id, v.source_uri FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id"
         " WHERE j.job_id = %s AND j.outcome IN ('ready', 'skipped') ORDER BY j.position",
@@ -413,7 +445,15 @@ def ready_videos(connection: Connection, job_id: str) -> list[tuple[int, str]]:
 
 
 def finish(connection: Connection, job_id: str, submission: int, status: str, error: str | None) -> None:
-    """Close the books of a job, its error as one line; only its latest driver can."""
+    """End a job; only a driver of the latest submission can.
+
+    Args:
+        connection: Connection to the primary.
+        job_id: The job.
+        submission: Number of the driver's submission.
+        status: "succeeded" or "failed".
+        error: Why it failed, which is shortened to one public line.
+    """
     error = telemetry.public_line(error) if error else error
     connection.execute(
         "UPDATE media.jobs SET status = %s, finished_at = now(), error = %s"
@@ -423,7 +463,10 @@ def finish(connection: Connection, job_id: str, submission: int, status: str, er
 
 
 def cancel(settings: Settings, connection: Connection, job_id: str) -> dict[str, Any]:
-    """Stop a job; what it has finished stays, what it was at is free for another job. Cancelling again is no error."""
+    """Stop a job and return its document; cancelling again changes nothing.
+
+    Finished videos stay, and videos being worked on are free for another job.
+    """
     row = connection.execute(
         "UPDATE media.jobs SET cancel = true, status = 'cancelled', finished_at = now()"
         " WHERE id = %s AND finished_at IS NULL RETURNING submission_id",
@@ -434,7 +477,7 @@ def cancel(settings: Settings, connection: Connection, job_id: str) -> dict[str,
         try:
             if row[0]:
                 submissions.stop(dashboard(settings), row[0])
-        except Temporary as error:  # the driver sees the mark by itself
+        except Temporary as error:  # the driver sees `cancel` at its next heartbeat
             log.warning("cancelled, but Ray does not answer: %s", error, extra={"job_id": job_id})
         leases.release(connection, job_id)
         connection.commit()
@@ -442,18 +485,18 @@ def cancel(settings: Settings, connection: Connection, job_id: str) -> dict[str,
 
 
 def retry(settings: Settings, connection: Connection, job_id: str) -> dict[str, Any]:
-    """A new job for what failed or was quarantined, or was never begun, in an older one.
+    """Create a job for the videos of an older one that failed, were quarantined or never started; return its document.
 
     Raises:
-        Rejected: the job is unknown, or still at work, or a back-fill: that is simply made again. Or `create` refuses its
-            source by now, and nothing has changed.
+        Rejected: the job is unknown, still at work, or a back-fill, which is simply created again; or `create` would
+            refuse its source now. Nothing has changed then.
     """
-    before = get(connection, job_id)
-    if before["source"] == CATALOGUE:
-        hint = f"`pixr index backfill {before['options']['model']}` takes up what is missing"
+    older = get(connection, job_id)
+    if older["source"] == CATALOGUE:
+        hint = f"`pixr index backfill {older['options']['model']}` takes up what is missing"
         raise Rejected(f"job {job_id} is a back-fill", status=409, code="back-fill", hint=hint)
-    if before["status"] in UNFINISHED:
-        detail = f"job {job_id} is still {before['status']}"
+    if older["status"] in UNFINISHED:
+        detail = f"job {job_id} is still {older['status']}"
         raise Rejected(detail, status=409, code="not-finished", hint="cancel it first")
     row = connection.execute("SELECT source, options, priority FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
     assert row is not None  # `get` has just found it
@@ -472,36 +515,44 @@ def retry(settings: Settings, connection: Connection, job_id: str) -> dict[str, 
 
 
 def get(connection: Connection, job_id: str, speaks_for: Sequence[str] | None = None) -> dict[str, Any]:
-    """How a job stands.
+    """Return a job's document, as `GET /v1/jobs/{id}` shows it.
 
     Raises:
-        Rejected: there is no such job, or it speaks for other creators than `speaks_for`.
+        Rejected: the job does not exist, or speaks for creators outside `speaks_for`.
     """
-    found = _documents(connection, [job_id])
-    if not found or not _is_theirs(found[0], speaks_for):
+    documents = _documents(connection, [job_id])
+    if not documents or not _is_theirs(documents[0], speaks_for):
         raise Rejected(f"there is no job {job_id!r}", status=404, code="not-found", hint="`pixr jobs` lists them")
-    return found[0]
+    return documents[0]
 
 
 def _is_theirs(job: Mapping[str, Any], speaks_for: Sequence[str] | None) -> bool:
-    """As `THEIRS` says it."""
+    """Whether a job may be shown to a key that speaks for these creators: the condition `THEIRS`."""
     if speaks_for is None:
         return True
-    of = job["options"].get("speaks_for")
-    return of is not None and set(of) <= set(speaks_for)
+    job_creators = job["options"].get("speaks_for")
+    return job_creators is not None and set(job_creators) <= set(speaks_for)
 
 
 def listing(
     connection: Connection, limit: int = 20, before: Sequence[str] = (), speaks_for: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
-    """The newest jobs first; `before` is the instant and the id of one to go on from. With `speaks_for` only those that
-    speak for no other creators.
+    """List jobs, the newest first.
+
+    Args:
+        connection: Connection to the primary.
+        limit: Jobs at most.
+        before: Creation time and id of the last job of the page before.
+        speaks_for: Lists only jobs that speak for a subset of these creators; None lists all.
+
+    Returns:
+        The jobs' documents.
     """
     condition = "AND (created_at, id) < (%(at)s::timestamptz, %(id)s)" if before else ""
-    place = {"at": before[0], "id": before[1]} if before else {}
+    cursor = {"at": before[0], "id": before[1]} if before else {}
     rows = connection.execute(
         f"SELECT id FROM media.jobs WHERE {THEIRS} {condition} ORDER BY created_at DESC, id DESC LIMIT %(limit)s",
-        {"creators": _array(speaks_for), "limit": max(1, min(limit, LISTED_MAX + 1)), **place},
+        {"creators": _array(speaks_for), "limit": max(1, min(limit, LISTED_MAX + 1)), **cursor},
     ).fetchall()
     return _documents(connection, [row[0] for row in rows])
 
@@ -511,16 +562,16 @@ def _array(speaks_for: Sequence[str] | None) -> list[str] | None:
 
 
 def count(connection: Connection, speaks_for: Sequence[str] | None = None) -> int:
-    """How many jobs there are, up to `TOTAL_MAX`."""
-    asked = {"creators": _array(speaks_for), "most": TOTAL_MAX}
-    counted = f"SELECT count(*) FROM (SELECT FROM media.jobs WHERE {THEIRS} LIMIT %(most)s) counted"
-    row = connection.execute(counted, asked).fetchone()
+    """Count the jobs that `listing` shows, up to `TOTAL_MAX`."""
+    parameters = {"creators": _array(speaks_for), "most": TOTAL_MAX}
+    query = f"SELECT count(*) FROM (SELECT FROM media.jobs WHERE {THEIRS} LIMIT %(most)s) counted"
+    row = connection.execute(query, parameters).fetchone()
     assert row is not None  # of a count
     return int(row[0])
 
 
 def _documents(connection: Connection, job_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """How jobs stand, in the order of their ids, by three questions however many they are."""
+    """Return the documents of jobs in the order of their ids, with three queries for any number of them."""
     rows = connection.execute(
         "SELECT id, source, options, status, priority, submissions, total, listed, created_at, started_at, finished_at,"
         " error, extract(epoch FROM coalesce(finished_at, now()) - started_at)::float8, coalesce(report->'remarks', '[]'),"
@@ -533,6 +584,7 @@ def _documents(connection: Connection, job_ids: Sequence[str]) -> list[dict[str,
 
 
 def _document(row: Sequence[Any], counted: Sequence[int], failures: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the document of a job from its row, the counts of its videos and its first failures."""
     names = ("id", "source", "options", "status", "priority", "submissions", "total", "listed", "created_at",
              "started_at", "finished_at", "error", "seconds", "remarks", "waits_for")  # fmt: skip
     job = dict(zip(names, row, strict=True))
@@ -545,6 +597,7 @@ def _document(row: Sequence[Any], counted: Sequence[int], failures: list[dict[st
 
 
 def _counted(connection: Connection, job_ids: Sequence[str]) -> dict[str, Sequence[int]]:
+    """Return the counts of each job's videos, by job id, in the order that `_counts` reads."""
     rows = connection.execute(
         "SELECT job_id, count(*), count(*) FILTER (WHERE outcome IN ('ready', 'skipped')),"
         " count(*) FILTER (WHERE outcome = 'skipped'), count(*) FILTER (WHERE outcome = 'failed'),"
@@ -558,6 +611,7 @@ def _counted(connection: Connection, job_ids: Sequence[str]) -> dict[str, Sequen
 
 
 def _counts(counted: Sequence[int], total: int, seconds: float | None) -> tuple[dict[str, int], int, dict[str, Any]]:
+    """Return a job's counts of videos, its segments and its progress."""
     known, ready, skipped, failed, removed, quarantined, segments, frames, size, worked = counted
     total = max(total, known)
     left = total - ready - failed - quarantined - removed
@@ -569,7 +623,7 @@ def _counts(counted: Sequence[int], total: int, seconds: float | None) -> tuple[
 
 
 def _failures(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """The first failures of each job."""
+    """Return the first failures of each job, by job id."""
     rows = connection.execute(
         "SELECT j.job_id, v.id::text, v.source_uri, v.title, j.outcome, j.error_code, j.error"
         " FROM unnest(%s::text[]) asked (id) CROSS JOIN LATERAL (SELECT * FROM media.job_videos WHERE job_id = asked.id"
@@ -578,15 +632,16 @@ def _failures(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[
         (list(job_ids), FAILURES_SHOWN_MAX),
     ).fetchall()
     names = ("video_id", "source_uri", "title", "outcome", "code", "reason")
-    found: dict[str, list[dict[str, Any]]] = {}
+    failures: dict[str, list[dict[str, Any]]] = {}
     for job_id, *row in rows:
-        found.setdefault(job_id, []).append(dict(zip(names, row, strict=True)))
-    return found
+        failures.setdefault(job_id, []).append(dict(zip(names, row, strict=True)))
+    return failures
 
 
 def unfinished(connection: Connection) -> list[tuple[str, str | None, int, float, bool]]:
-    """Jobs that are not over: id, submission, number of submissions, seconds since the last one, and whether its driver
-    has begun; urgent ones first.
+    """Return the unfinished jobs, urgent ones first.
+
+    Each is its id, submission id, number of submissions, seconds since the last one, and whether its driver has begun.
     """
     return connection.execute(
         "SELECT id, submission_id, submissions, coalesce(extract(epoch FROM now() - submitted_at), 1e9)::float8,"
@@ -596,7 +651,7 @@ def unfinished(connection: Connection) -> list[tuple[str, str | None, int, float
 
 
 def reconcile(job: Mapping[str, Any]) -> str | None:
-    """What is wrong with a finished job's counts, if anything: every video must be accounted for."""
+    """Return what is wrong with a finished job's counts, or None: every video must be accounted for."""
     videos = job["videos"]
     accounted = videos["ready"] + videos["failed"] + videos["quarantined"] + videos["removed"]
     if accounted != videos["total"]:
@@ -607,6 +662,6 @@ def reconcile(job: Mapping[str, Any]) -> str | None:
 
 
 def section(settings: Settings, options: Options) -> IngestSettings:
-    """The ingest settings with a job's own mode."""
+    """Return the ingest settings with the job's own mode."""
     ingest = settings.section(IngestSettings)
     return dataclasses.replace(ingest, mode=options.mode) if options.mode else ingest

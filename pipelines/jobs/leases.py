@@ -1,8 +1,8 @@
-"""Leases on videos: who works on one, and how that ended.
+"""Leases on videos: which driver works on a video, and how its attempt ended.
 
-All instants are the database's. A lease names its owner and carries a fencing token; whatever is written on its behalf
-names the token and finds nothing when the lease has passed on. An attempt is counted when it begins, so that a video
-that takes its machine down is not tried for ever; one that a dependency ended is not counted after all. Knows SQL and
+All times are the database's. A lease names its owner and carries a fencing token; writes on its behalf check the token,
+and change nothing once the lease has passed to another owner. An attempt is counted when it begins, so that a video
+that kills its machine is not tried for ever; an attempt that a dependency ended is not counted after all. Knows SQL and
 nothing of decoding.
 """
 
@@ -19,31 +19,39 @@ from psycopg.rows import class_row
 from cluster.observability import telemetry
 from pipelines.media import NO_FAULT, Failure
 
-SEARCHABLE = "(status = 'ready' AND pipeline_version IS NOT NULL)"  # its moments are those of the object as it is
+SEARCHABLE = "(status = 'ready' AND pipeline_version IS NOT NULL)"  # ready, and its object has not changed since
 STAGED_MAX_AGE = "1 day"
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on a video, and what is needed for it."""
+    """The right to work on a video, with what is needed for it."""
 
     video_id: int
-    token: int
+    token: int  # fencing token
     source_uri: str
     source_etag: str
     source_bytes: int
-    attempts: int
+    attempts: int  # this one included
 
 
 def claim(
     connection: Connection, video_id: int, owner: str, *, lease_s: int, starts_max: int
 ) -> Lease | Failure | None:
-    """Begin an attempt. None: another one is at work on it, it is done, or its time has not come.
+    """Begin an attempt at a video. The same owner claiming again gets its lease back: a repeated task is the same attempt.
 
-    The same owner asking again gets the lease it has: a task that is repeated is no new attempt.
+    Args:
+        connection: Connection to the primary.
+        video_id: The video.
+        owner: The driver, as "job/submission".
+        lease_s: Length of the lease in seconds.
+        starts_max: Attempts after which the video is quarantined.
+
+    Returns:
+        The lease; a failure if the video was quarantined just now; None if it is leased, finished, or resting.
     """
     with connection.transaction(), connection.cursor(row_factory=class_row(_LeaseRow)) as cursor:
-        # The lock decides between two that ask at once.
+        # The row lock decides between two claims at once.
         row = cursor.execute(
             f"SELECT id, status, {SEARCHABLE} AS searchable, attempts, lease_owner, lease_token,"
             " source_uri, source_etag, source_bytes, coalesce(lease_until > now(), false) AS leased,"
@@ -54,7 +62,7 @@ def claim(
         if row is None or row.status in ("removed", "quarantined", "failed"):
             return None
         if row.leased and row.lease_owner == owner:
-            assert row.lease_token is not None  # owner and token come and go together: a CHECK says so
+            assert row.lease_token is not None  # a CHECK of the table: owner and token are set together
             return row.lease(row.lease_token)
         if row.leased or row.resting:
             return None
@@ -75,6 +83,8 @@ def claim(
 
 @dataclass(frozen=True)
 class _LeaseRow:
+    """The columns of a video that decide a claim."""
+
     id: int
     status: str
     searchable: bool
@@ -88,11 +98,12 @@ class _LeaseRow:
     resting: bool
 
     def lease(self, token: int, began: int = 0) -> Lease:
+        """Return the lease under a token, with `began` attempts more than stored."""
         return Lease(self.id, token, self.source_uri, self.source_etag, self.source_bytes, self.attempts + began)
 
 
 def holds(connection: Connection, lease: Lease) -> bool:
-    """Whether a lease is still that of its video."""
+    """Whether the lease is still valid."""
     row = connection.execute(
         "SELECT 1 FROM media.videos WHERE id = %s AND lease_token = %s", (lease.video_id, lease.token)
     ).fetchone()
@@ -100,32 +111,43 @@ def holds(connection: Connection, lease: Lease) -> bool:
 
 
 def next_token(connection: Connection) -> int:
-    """A token larger than all before it, for work on a video that takes no lease."""
+    """Return a fencing token larger than all before, for work on a video that takes no lease."""
     row = connection.execute("SELECT nextval('media.lease_tokens')").fetchone()
-    assert row is not None  # of a sequence
+    assert row is not None  # nextval returns a row
     return int(row[0])
 
 
 def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> bool:
-    """Write what probing found; False when the lease has passed on."""
-    done = connection.execute(
+    """Store what probing found; return False if the lease has ended."""
+    updated = connection.execute(
         "UPDATE media.videos SET content_hash = %(content_hash)s, container = %(container)s, codec = %(codec)s,"
         " width = %(width)s, height = %(height)s, fps = %(fps)s, duration_ms = %(duration_ms)s,"
         " has_audio = %(has_audio)s, warning = nullif(%(warning)s, '')"
         " WHERE id = %(video)s AND lease_token = %(token)s",
         {**facts, "video": lease.video_id, "token": lease.token},
     )
-    return done.rowcount == 1
+    return updated.rowcount == 1
 
 
 def fail(
     connection: Connection, video_id: int, token: int, failure: Failure, *, failures_max: int, backoff_s: float
 ) -> str | None:
-    """End an attempt with an error; the video's new status, or None when the lease has passed on.
+    """End an attempt with a failure.
 
-    What trying again cannot mend is quarantined at once, other errors after `failures_max` of them; a dependency that
-    was away is nobody's failure. A video whose moments can be searched stays as it is, whatever a further look at it
-    (for another model, or by another version) came to: then only the job has refused it.
+    A final failure quarantines the video at once, others after `failures_max` of them; a dependency that was away does
+    not count. A video that can be searched stays as it is, whatever a further attempt at it (for another model or
+    version) came to; then only the job records the refusal.
+
+    Args:
+        connection: Connection to the primary.
+        video_id: The video.
+        token: Fencing token of the attempt.
+        failure: What went wrong.
+        failures_max: Failures after which the video is quarantined.
+        backoff_s: Seconds until the next attempt.
+
+    Returns:
+        The video's new status; None if the lease has ended.
     """
     failure = dataclasses.replace(failure, reason=telemetry.public_line(failure.reason))
     with connection.transaction():
@@ -147,7 +169,7 @@ def fail(
 
 
 def _refuse(connection: Connection, video_id: int, failure: Failure, owner: str, *, searchable: bool) -> None:
-    """For good: said in the job at once, though its round may go on for hours."""
+    """Quarantine a video, and record that in its job at once, since the round may go on for hours."""
     connection.execute(
         "UPDATE media.job_videos SET outcome = 'quarantined', error = %s, error_code = %s"
         " WHERE job_id = %s AND video_id = %s",
@@ -164,13 +186,23 @@ def _refuse(connection: Connection, video_id: int, failure: Failure, owner: str,
 
 
 def _end(connection: Connection, video_id: int, failure: Failure, status: str, backoff_s: float) -> None:
-    of_video = failure.code not in NO_FAULT
+    """End the lease with a failure, set the video's status, and delete what was staged."""
+    is_videos_fault = failure.code not in NO_FAULT
     connection.execute(
         "UPDATE media.videos SET status = %s, failures = failures + %s, attempts = greatest(attempts - %s, 0),"
         " error = %s, error_code = %s,"
         " retry_at = CASE WHEN %s > 0 THEN now() + make_interval(secs => %s) END,"
         " lease_owner = NULL, lease_token = NULL, lease_until = NULL WHERE id = %s",
-        (status, int(of_video), int(not of_video), failure.reason, failure.code, backoff_s, backoff_s, video_id),
+        (
+            status,
+            int(is_videos_fault),
+            int(not is_videos_fault),
+            failure.reason,
+            failure.code,
+            backoff_s,
+            backoff_s,
+            video_id,
+        ),
     )
     connection.execute("DELETE FROM media.staging WHERE video_id = %s", (video_id,))
 
@@ -178,10 +210,14 @@ def _end(connection: Connection, video_id: int, failure: Failure, status: str, b
 def give_up(
     connection: Connection, job_id: str, reason: str = "the job ended before it was read", owner: str = ""
 ) -> None:
-    """Videos of a job that stay unfinished are failed, for the reason they have or this one.
+    """Fail the videos of a job that are still unfinished, with the reason they have or this one.
 
-    With `owner` those too that it has leased: in the same statement, so that a task of its that comes late finds a video
-    failed, or has its lease taken.
+    Args:
+        connection: Connection to the primary.
+        job_id: The job.
+        reason: Reason for videos that have none.
+        owner: A driver whose leased videos are failed too, in the same statement, so that its late tasks lose their
+            leases.
     """
     connection.execute(
         "UPDATE media.videos v SET status = 'failed', error = coalesce(v.error, %(reason)s),"
@@ -193,7 +229,7 @@ def give_up(
 
 
 def renew(connection: Connection, owner: str, lease_s: int) -> None:
-    """Keep what an owner works on."""
+    """Extend all leases of an owner."""
     connection.execute(
         "UPDATE media.videos SET lease_until = now() + make_interval(secs => %s) WHERE lease_owner = %s",
         (lease_s, owner),
@@ -201,14 +237,14 @@ def renew(connection: Connection, owner: str, lease_s: int) -> None:
 
 
 def release(connection: Connection, job_id: str, except_owner: str = "") -> None:
-    """Free what earlier drivers of a job, known to be dead, had leased. Their late writes find no lease."""
+    """End the leases of a job's earlier drivers, known to be dead, so that their late writes are fenced off."""
     connection.execute(
         "UPDATE media.videos SET lease_owner = NULL, lease_token = NULL, lease_until = NULL,"
         " status = CASE WHEN status = 'processing' THEN 'queued' ELSE status END"
         " WHERE lease_owner LIKE %s AND lease_owner <> %s",
         (job_id + "/%", except_owner),
     )
-    # What was staged under leases that ended can never be used.
+    # What was staged under an ended lease can never be used.
     connection.execute(
         "DELETE FROM media.staging s USING media.videos v WHERE v.id = s.video_id"
         " AND v.lease_token IS DISTINCT FROM s.lease_token AND s.created_at < now() - %s::interval",
@@ -217,10 +253,10 @@ def release(connection: Connection, job_id: str, except_owner: str = "") -> None
 
 
 def put_back(connection: Connection, owner: str) -> int:
-    """Free what an owner has leased and no longer works on; returns how many videos. They count as begun."""
-    done = connection.execute(
+    """End the leases of an owner that no longer works on them; return how many. Their attempts stay counted."""
+    updated = connection.execute(
         "UPDATE media.videos SET lease_owner = NULL, lease_token = NULL, lease_until = NULL,"
         " status = CASE WHEN status = 'processing' THEN 'queued' ELSE status END WHERE lease_owner = %s",
         (owner,),
     )
-    return done.rowcount
+    return updated.rowcount

@@ -1,6 +1,6 @@
-"""What a job has cost: seconds a stage, frames a second, bytes, money an hour of video, the slowest videos.
+"""The report of a job: seconds a stage, frames a second, bytes, cost an hour of video, the slowest videos.
 
-Computed from the rows that the sink counts as chunks arrive; nothing is measured here.
+Computed from what `moments/sink.py` counts as chunks arrive; nothing is measured here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SLOWEST_SHOWN = 5
 
 
 def of(settings: Settings, connection: Connection, job: Mapping[str, Any]) -> dict[str, Any]:
-    """The report of a job, finished or not."""
+    """Return the report of a job, finished or not."""
     row = connection.execute(
         "SELECT coalesce(sum(j.frames), 0)::bigint, coalesce(sum(j.bytes), 0)::bigint,"
         " coalesce(sum(j.embedded), 0)::bigint, coalesce(sum(j.embed_slots), 0)::float8,"
@@ -27,7 +27,7 @@ def of(settings: Settings, connection: Connection, job: Mapping[str, Any]) -> di
         " FROM media.job_videos j JOIN media.videos v ON v.id = j.video_id WHERE j.job_id = %s",
         (job["id"],),
     ).fetchone()
-    assert row is not None  # an aggregate gives a row
+    assert row is not None  # an aggregate returns a row
     frames, size, embedded, slots, fetch_s, decode_s, embed_s, hours = row
     ingest = settings.section(IngestSettings)
     wall_s = job["seconds"] or 0.0
@@ -44,7 +44,7 @@ def of(settings: Settings, connection: Connection, job: Mapping[str, Any]) -> di
         "decode_cpu_seconds": round(decode_s, 2),
         "embed_cpu_seconds": round(embed_s, 2),
         "batch_fill": round(embedded / slots, 3) if slots else None,
-        "decoders_busy": round(decode_s / wall_s, 2) if wall_s else None,  # on average, at once
+        "decoders_busy": round(decode_s / wall_s, 2) if wall_s else None,  # average number at once
         "embedders_busy": round(embed_s / wall_s, 2) if wall_s else None,
         **_store(connection, job["id"]),
         "cost_per_hour_of_video_usd": round(cost / hours, 5) if hours else None,
@@ -53,13 +53,14 @@ def of(settings: Settings, connection: Connection, job: Mapping[str, Any]) -> di
 
 
 def _store(connection: Connection, job_id: str) -> dict[str, Any]:
-    """What the driver has seen of Ray's object store; nothing of a job that was not begun."""
+    """Return what the driver has seen of Ray's object store; None values for a job that never began."""
     row = connection.execute("SELECT report FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
     assert row is not None  # the job was just read
     return {name: row[0].get(name) for name in ("object_store_peak_share", "object_store_spilled_mb")}
 
 
 def _slowest(connection: Connection, job_id: str) -> list[str]:
+    """Return the job's slowest videos with their seconds."""
     rows = connection.execute(
         "SELECT v.source_uri, j.decode_seconds + j.embed_seconds FROM media.job_videos j"
         " JOIN media.videos v ON v.id = j.video_id WHERE j.job_id = %s AND j.frames > 0 ORDER BY 2 DESC LIMIT %s",

@@ -1,7 +1,7 @@
-"""How long ingest jobs are remembered: each by a row, and by one for every video that it looked at.
+"""Deleting ingest jobs that ended long ago, with a row for each video that they looked at.
 
-Deleted are those that ended long ago, the oldest first and a bounded number of rows a statement; the videos and what was made
-of them stay. Lists of uploads that no job names any more go with them.
+The oldest are deleted first, a bounded number of rows a statement; videos and their moments stay. Upload lists that no
+job names any more are deleted with them.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ LISTS = """
 
 
 def delete_some(connection: Connection, keep_d: int) -> bool:
-    """Delete some of what ended more than that many days ago (0: nothing); whether there may be more."""
+    """Delete some of the jobs that ended more than `keep_d` days ago (0: none); return whether there may be more."""
     if not keep_d:
         return False
-    given = {"keep_d": keep_d, "most": DELETED_MAX}
+    parameters = {"keep_d": keep_d, "most": DELETED_MAX}
     with connection.transaction():
-        if connection.execute(VIDEOS, given).rowcount >= DELETED_MAX:
+        if connection.execute(VIDEOS, parameters).rowcount >= DELETED_MAX:
             return True
-        connection.execute(JOBS, given)
-        connection.execute(LISTS, given)
+        connection.execute(JOBS, parameters)
+        connection.execute(LISTS, parameters)
     return False

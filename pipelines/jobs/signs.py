@@ -1,9 +1,9 @@
-"""Signs of life: what a step gives, and before that a sign now and then that it is still at work.
+"""Signs of life: rows that a slow step yields until its result is there, so that Ray Data does not take it for hung.
 
-Ray Data ends a run in which no row has moved for a while: to it silence is a hang. A large file on its way, a long chunk
-and a model that is loaded are none, and the rows that are signs tell it so. Steps are taken in a thread of their own, one
-at a time, in the order in which they were begun. A task that Ray repeats after its worker's death may give fewer signs than
-the first time, and lose as many rows: the next round takes those up. Knows no step.
+Ray Data ends a run in which no row has moved for a while, but a large download, a long chunk or loading a model takes
+its time. Steps run in a thread of their own, one at a time, in the order in which they were begun. If Ray repeats a
+task after its worker's death, the task may yield fewer signs than the first time, and lose as many rows: the next round
+takes those up. Knows no step.
 """
 
 from __future__ import annotations
@@ -14,27 +14,38 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from typing import TypeVar
 
-Given = TypeVar("Given")
+Given = TypeVar("Given")  # what a step returns
 
 
 def begin(step: Callable[[], Given]) -> Future[Given]:
-    """Begin a step, and wait for nothing."""
+    """Start a step in the thread, and return at once."""
     return _thread().submit(step)
 
 
 def alive(step: Callable[[], Iterable[Given]], sign: Given, every_s: float, most_s: float) -> Iterator[Given]:
-    """Take a step and give what it gives; until then a `sign` every `every_s` seconds, for `most_s` seconds at most."""
-    taken = begin(lambda: list(step()))
+    """Run a step and yield what it returns; until then yield a sign now and then.
+
+    Args:
+        step: The step.
+        sign: The row that is yielded as a sign of life.
+        every_s: Seconds between signs.
+        most_s: Seconds after which no more signs are yielded.
+
+    Yields:
+        Signs, then the rows of the step.
+    """
+    future = begin(lambda: list(step()))
     deadline = time.monotonic() + most_s
     try:
-        while not wait([taken], every_s).done and time.monotonic() < deadline:
+        while not wait([future], every_s).done and time.monotonic() < deadline:
             yield sign
-        yield from taken.result()
+        yield from future.result()
     finally:
-        if not taken.done():  # it was cancelled: what is asked for next does not wait behind it
+        if not future.done():  # it was cancelled: the next step must not wait for it
             _thread.cache_clear()
 
 
 @lru_cache(maxsize=1)
 def _thread() -> ThreadPoolExecutor:
+    """Return the thread that steps run in."""
     return ThreadPoolExecutor(1, thread_name_prefix="step")

@@ -1,9 +1,8 @@
-"""The watch over ingest jobs: submits those whose turn has come, urgent ones first, and again what Ray has lost, a bounded
-number of times, with backoff.
+"""The watch over ingest jobs: submits queued jobs, urgent ones first, and resubmits those that Ray has lost.
 
-Runs beside the cluster as the service `jobs` (`python -m pipelines.jobs.watch`). PostgreSQL says which jobs are unfinished,
-Ray says which of their drivers are alive; whatever falls between the two is submitted again. Jobs that ended long ago are
-forgotten (see `retention`). Knows no video.
+Runs beside the cluster as the service `jobs` (`python -m pipelines.jobs.watch`). PostgreSQL knows which jobs are
+unfinished, Ray knows which of their drivers are alive; a job without a driver is submitted again, a bounded number of
+times, with backoff. It also deletes jobs that ended long ago (`retention`). Knows no video.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ log = logging.getLogger(__name__)
 
 BACKOFF_MAX_S = 60.0
 BACKOFF_BASE_S = 2.0
-RETENTION_LOOK_S = 600.0  # between looks for jobs that are remembered no longer, while there are none
+RETENTION_LOOK_S = 600.0  # between checks for jobs to delete, once none are left
 
 
 def beat_path(settings: Settings) -> Path:
-    """Touched after each look around: how the supervisor sees that the watch is awake."""
+    """Return the file that is touched after each round, by which the supervisor sees that the watch is alive."""
     return settings.data_dir / "run" / "jobs.beat"
 
 
 def look(settings: Settings, connection: Connection) -> list[str]:
-    """Look once at every unfinished job; the ids of those that were submitted again."""
+    """Check every unfinished job once; return the ids of those that were submitted."""
     submitted = []
     ingest = settings.section(IngestSettings)
     most = ingest.submissions_max
@@ -51,7 +50,7 @@ def look(settings: Settings, connection: Connection) -> list[str]:
         if count and age_s < min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2**count):
             continue
         if submission_id and state is Submission.LOST and not has_begun and age_s < ingest.handover_max_s:
-            continue  # whoever submits it is at it still: on a busy machine that takes Ray its time
+            continue  # it is still being submitted, which takes Ray long on a busy machine
         if count > most:
             leases.release(connection, job_id)
             reason = f"its driver died {count} times; `pixr jobs retry {job_id}` tries again"
@@ -66,7 +65,7 @@ def look(settings: Settings, connection: Connection) -> list[str]:
 
 
 def main() -> None:
-    """Look around until SIGTERM."""
+    """Check the jobs until SIGTERM."""
     telemetry.configure("jobs")
     settings = settings_module.load()
     stop = threading.Event()

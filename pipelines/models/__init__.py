@@ -1,1 +1,1 @@
-"""Models: the encoder, what is known of it, and what its cosines mean."""
+"""Models: the encoder, the table of registered models, and the calibration of cosines."""

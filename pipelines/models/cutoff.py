@@ -1,10 +1,10 @@
-"""Which answers are near enough to be shown: a least cosine for each text, from what the model is known to know.
+"""The cut: which answers are near enough to be shown, by a least cosine that depends on the text searched for.
 
-One cosine for all texts hides too much or too little: a text that the model never learned (`asdfghjkl`) lands near
-something all the same, and a text whose own picture would be very near (`attainable`) needs more than one that stands
-between many. So a model's folder may carry `cutoff.npz`, vectors of texts it was trained with and of pictures it was
-trained with, and `calibration.json` the numbers that were fitted to them (`pipelines.training.cut`). A model without
-them is cut at a level of relevance. Knows nothing about money: relevance is not changed by it.
+One cosine for all texts would hide too much or too little. A text that the model never learned (`asdfghjkl`) is near
+something all the same, and a text of which a picture could come very near (`attainable`) needs a higher cut than one
+between many pictures. So a model's folder may hold `cutoff.npz`, vectors of texts and pictures from its training, and
+in `calibration.json` the numbers fitted to them (`pipelines.training.cut`). A model without them is cut at a level of
+relevance. The cut does not change relevance, which money is computed from.
 """
 
 from __future__ import annotations
@@ -21,37 +21,50 @@ from numpy.typing import NDArray
 from pipelines.models.relevance import FILE, PPM, Calibration
 
 REFERENCE = "cutoff.npz"
-PLAIN_PPM = 50_000  # where nothing was fitted: strangers of CLIP models lie at half of this, good answers at 800,000
+PLAIN_PPM = 50_000  # if nothing was fitted: unrelated answers of CLIP models have half of this, good ones 800,000
 
 Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Unit vectors of texts [n, dimensions] and pictures [m, dimensions] that a model was trained with."""
+    """Unit vectors of texts and pictures that a model was trained with."""
 
-    texts: Vector = field(repr=False)
-    pictures: Vector = field(repr=False)
+    texts: Vector = field(repr=False)  # (texts, dimensions)
+    pictures: Vector = field(repr=False)  # (pictures, dimensions)
 
     def known(self, text: Vector) -> float:
-        """The cosine of a text with the nearest one that the model was trained with."""
+        """Return how well the model knows a text.
+
+        Args:
+            text: float32 (dimensions,), unit length.
+
+        Returns:
+            The cosine with the nearest text of the training.
+        """
         return float((self.texts @ text).max())
 
     def attainable(self, text: Vector) -> float:
-        """The cosine of a text with the nearest picture: what a moment that shows just this could reach."""
+        """Return how near a picture of just this text could come.
+
+        Args:
+            text: float32 (dimensions,), unit length.
+
+        Returns:
+            The cosine with the nearest picture of the training.
+        """
         return float((self.pictures @ text).max())
 
 
 @dataclass(frozen=True, eq=False)
 class Cutoff:
-    """A model's cut. `pictures_ppm`: of answers to a picture or moment, the least relevance; `texts_ppm` of those to a
-    text, where there is no reference."""
+    """The cut of a model."""
 
-    texts_ppm: int = PLAIN_PPM
-    pictures_ppm: int = PLAIN_PPM
-    known_min: float = -1.0
-    floor: float = -1.0
-    base: float = 0.0
+    texts_ppm: int = PLAIN_PPM  # least relevance of answers to a text, without a reference
+    pictures_ppm: int = PLAIN_PPM  # least relevance of answers to a picture or a moment
+    known_min: float = -1.0  # least `Reference.known` of a text; below it nothing is shown
+    floor: float = -1.0  # least cosine of any answer to a text
+    base: float = 0.0  # of the line base + slope * attainable, above the floor
     slope: float = 0.0
     reference: Reference | None = None
 
@@ -63,18 +76,25 @@ class Cutoff:
 
     @classmethod
     def of(cls, folder: Path | None) -> Cutoff:
-        """The cut of a model folder, or the general one."""
+        """Read the cut of a model's folder, or return the default one."""
         if folder is None or not (folder / FILE).is_file():
             return cls()
         fitted: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8")).get("cut", {})
         if not fitted or not (folder / REFERENCE).is_file():
             return cls()
-        with np.load(folder / REFERENCE) as held:
-            reference = Reference(held["texts"].astype(np.float32), held["pictures"].astype(np.float32))
+        with np.load(folder / REFERENCE) as file:
+            reference = Reference(file["texts"].astype(np.float32), file["pictures"].astype(np.float32))
         return cls(reference=reference, **fitted)
 
     def least(self, text: Vector) -> float:
-        """The least cosine at which an answer to a text is shown; infinite where the model does not know the text."""
+        """Return the least cosine at which an answer to a text is shown.
+
+        Args:
+            text: float32 (dimensions,), unit length.
+
+        Returns:
+            The cosine; infinite if the model does not know the text.
+        """
         assert self.reference is not None
         if self.reference.known(text) < self.known_min:
             return math.inf
@@ -83,7 +103,17 @@ class Cutoff:
     def passes(
         self, calibration: Calibration, vector: Vector, cosines: NDArray[np.float64], *, asked_by_text: bool
     ) -> NDArray[np.bool_]:
-        """Which answers of these cosines to this vector are shown."""
+        """Return which answers are shown.
+
+        Args:
+            calibration: The model's calibration.
+            vector: float32 (dimensions,), the query.
+            cosines: float64 (answers,), of the answers with the query.
+            asked_by_text: Whether the query is a text, and not a picture or a moment.
+
+        Returns:
+            bool (answers,).
+        """
         shown: NDArray[np.bool_]
         if asked_by_text and self.reference is not None:
             shown = cosines >= self.least(vector)

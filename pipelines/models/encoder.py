@@ -1,9 +1,9 @@
-"""The encoder: frames and texts into one space of unit vectors.
+"""The encoder: maps frames and texts into one space of unit vectors.
 
-One code path loads every model through open_clip: the bundled one by its name, a local folder, an architecture with a
-tag ("ViT-B-32/laion2b_s34b_b79k") or a hub name ("hf-hub:..."). What a model wants of its pixels (size, fit, mean,
-deviation) comes from the model's own preprocessing. torch and open_clip are imported when a model is loaded, never
-before. Knows nothing about videos, segments or databases.
+Every model is loaded through open_clip: the bundled one by its name, a local folder, an architecture with a tag
+("ViT-B-32/laion2b_s34b_b79k") or a hub name ("hf-hub:..."). How pixels are prepared (size, fit, mean, deviation) comes
+from the model's own preprocessing. torch and open_clip are imported when a model is loaded. Knows nothing about videos,
+segments or databases.
 """
 
 from __future__ import annotations
@@ -38,13 +38,10 @@ log = logging.getLogger(__name__)
 MODELS = Path(__file__).resolve().parents[2] / "configs" / "models"
 PROBE_TEXT = "a photo of a dog"
 BF16_PARAMETERS_MIN = 20_000_000  # below this the conversions cost a CPU more than the arithmetic saves
-AGREEMENT_MIN = 0.999
+AGREEMENT_MIN = 0.999  # least cosine of a bf16 vector with the exact one
 HUB_TIMEOUT_S = 3.0
 TROUBLES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.EINTR, errno.ENOSPC, errno.ESTALE}
-UNFIT = (
-    "could not be loaded",
-    "loading state_dict",
-)  # what open_clip and torch say of weights that are none of this model
+UNFIT = ("could not be loaded", "loading state_dict")  # in errors of open_clip and torch for weights of another model
 
 Fit = Literal["squash", "shortest", "longest"]
 Floats = NDArray[np.float32]
@@ -52,17 +49,26 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Source:
-    """Where open_clip finds a model: its own identifier, a tag for named architectures, a folder for local ones."""
+    """What open_clip needs to find a model."""
 
-    identifier: str
-    tag: str | None = None
-    folder: Path | None = None
+    identifier: str  # open_clip's own
+    tag: str | None = None  # of the weights of a named architecture
+    folder: Path | None = None  # of a local model
 
 
 class Encoder:
-    """A loaded model. Safe to call from several threads; every answer is float32 and of length one."""
+    """A loaded model. It may be called from several threads; all vectors are float32 and of unit length."""
 
     def __init__(self, name: str, source: Source, *, device: str, batch_frames: int, compiled: bool) -> None:
+        """Load the weights and prepare both towers; use `load`, which reports errors clearly.
+
+        Args:
+            name: Name that the model was asked for by.
+            source: Where open_clip finds it.
+            device: torch's name of the device.
+            batch_frames: Frames a batch.
+            compiled: Whether to compile the image tower, for batches of one shape.
+        """
         import open_clip
 
         self.name = name
@@ -85,33 +91,55 @@ class Encoder:
         self.bf16 = self._bf16_is_safe()
 
     def frames(self, frames: NDArray[np.uint8], *, pad: bool = True) -> Floats:
-        """Unit vectors of RGB frames [N, H, W, 3]. Batches have one padded shape, so that neighbours change nothing.
+        """Encode frames.
 
-        A device whose memory does not hold a batch gets batches of half the size, from then on.
+        Batches have one padded shape, so that a frame's vector does not depend on its neighbours. If a batch does not
+        fit into the device's memory, its size is halved from then on.
+
+        Args:
+            frames: uint8 (frames, height, width, 3), RGB.
+            pad: Whether to pad the last batch to the full size.
+
+        Returns:
+            float32 (frames, dimensions), unit length.
         """
         import torch
 
-        out, start = np.empty((len(frames), self.dimensions), np.float32), 0
+        vectors, start = np.empty((len(frames), self.dimensions), np.float32), 0
         while start < len(frames):
             rows = self.batch_frames
             batch = frames[start : start + rows]
             try:
-                out[start : start + len(batch)] = self._batch(batch, rows if pad else len(batch))
+                vectors[start : start + len(batch)] = self._batch(batch, rows if pad else len(batch))
             except torch.OutOfMemoryError:
                 if rows == 1:
                     raise
                 self._halve(rows)
                 continue
             start += len(batch)
-        return out
+        return vectors
 
     def images(self, images: Sequence[Image]) -> Floats:
-        """Unit vectors of pictures of any size and mode."""
+        """Encode pictures of any size and mode.
+
+        Args:
+            images: The pictures.
+
+        Returns:
+            float32 (pictures, dimensions), unit length.
+        """
         rows = [self.frames(np.asarray(image.convert("RGB"))[None], pad=False) for image in images]
         return np.concatenate(rows) if rows else np.empty((0, self.dimensions), np.float32)
 
     def texts(self, texts: Sequence[str]) -> Floats:
-        """Unit vectors of texts, in one batch; a model's compounds are one word however they are written."""
+        """Encode texts in one batch, with the model's compounds joined.
+
+        Args:
+            texts: The texts.
+
+        Returns:
+            float32 (texts, dimensions), unit length.
+        """
         import torch
 
         if not texts:
@@ -122,10 +150,19 @@ class Encoder:
             return _unit(vectors)
 
     def relevance_ppm(self, cosines: NDArray[np.floating[Any]], *, asked_by_text: bool = True) -> NDArray[np.int64]:
-        """How relevant an answer of this similarity is, 0..1,000,000, monotone, as calibrated for this model."""
+        """Return how relevant answers are, by the model's calibration.
+
+        Args:
+            cosines: (answers,), of the answers with the query.
+            asked_by_text: Whether the query is a text, and not a picture or a moment.
+
+        Returns:
+            int64 (answers,), 0 to 1,000,000, rising with the cosine.
+        """
         return self._calibration.ppm(cosines, asked_by_text=asked_by_text)
 
     def _batch(self, frames: NDArray[np.uint8], rows: int) -> Floats:
+        """Encode frames (n, height, width, 3) in a batch padded to `rows`; return (n, dimensions)."""
         import torch
 
         padded = np.zeros((rows, *frames.shape[1:]), np.uint8)
@@ -135,6 +172,7 @@ class Encoder:
             return _unit(self._image_tower(self._pixels(pixels)))[: len(frames)]
 
     def _halve(self, rows: int) -> None:
+        """Halve the batch size after a batch did not fit."""
         import torch
 
         self.batch_frames = min(self.batch_frames, rows // 2)
@@ -142,6 +180,7 @@ class Encoder:
         log.warning("%s: a batch of %s frames does not fit; from now on %s", self.name, rows, self.batch_frames)
 
     def _kind(self) -> str:
+        """Return the device's kind, such as "cuda" of "cuda:1"."""
         return self.device.split(":")[0]
 
     def _channels_last(self) -> None:
@@ -156,7 +195,7 @@ class Encoder:
         return tower
 
     def _bf16_is_safe(self) -> bool:
-        """Where bf16 pays: whether this model answers as before, and alike in any place of a batch."""
+        """Whether bf16 is faster here and safe: near the exact vectors, and the same at any place of a batch."""
         self.bf16 = False
         if not self._bf16_pays():
             return False
@@ -164,10 +203,11 @@ class Encoder:
         probe = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         exact = self.frames(probe)
         self.bf16 = True
-        fast, turned = self.frames(probe), self.frames(probe[::-1])
-        return bool((exact * fast).sum(1).min() >= AGREEMENT_MIN and np.array_equal(fast, turned[::-1]))
+        fast, reversed_batch = self.frames(probe), self.frames(probe[::-1])
+        return bool((exact * fast).sum(1).min() >= AGREEMENT_MIN and np.array_equal(fast, reversed_batch[::-1]))
 
     def _bf16_pays(self) -> bool:
+        """Whether the device computes bf16 natively, and the model is large enough."""
         import torch
 
         if self._kind() == "cuda":
@@ -179,11 +219,21 @@ class Encoder:
 def load(
     name: str, *, device: str = "auto", threads: int = 0, batch_frames: int = 32, compiled: bool = False
 ) -> Encoder:
-    """A model by bundled name, folder, architecture/tag or hub name; `compiled` for batches of one shape only.
+    """Load a model.
+
+    Args:
+        name: A bundled name, a folder, architecture/tag, or a hub name.
+        device: torch's name of the device; "auto" takes CUDA if there is a GPU.
+        threads: torch's threads; 0 leaves them as they are.
+        batch_frames: Frames a batch.
+        compiled: Whether to compile the image tower, which pays for many batches of one shape.
+
+    Returns:
+        The encoder.
 
     Raises:
-        Rejected: it is not there, or no model; the line says what to do.
-        Temporary: the machine or the network could not load it just now.
+        Rejected: the model does not exist or is broken; the message says what to do.
+        Temporary: the machine or the network failed.
     """
     import torch
     from safetensors import SafetensorError
@@ -204,7 +254,11 @@ def load(
 
 
 def locate(name: str) -> Source:
-    """Which open_clip identifier a name stands for."""
+    """Return where open_clip finds the model of a name.
+
+    Raises:
+        Rejected: no model has this name.
+    """
     folder = _folder(name)
     if folder is not None:
         return Source(f"local-dir:{folder}", folder=folder)
@@ -217,18 +271,19 @@ def locate(name: str) -> Source:
 
 @contextmanager
 def _hub_unless_away(source: Source) -> Iterator[None]:
-    """Where the hub cannot be reached, what was fetched before is used at once, without half a minute of retries."""
+    """If the hub is out of reach, use what was downloaded before at once, without half a minute of retries."""
     from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or source.folder is not None or not _reachable(constants.ENDPOINT)
+    was_offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = was_offline or source.folder is not None or not _reachable(constants.ENDPOINT)
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before
+        constants.HF_HUB_OFFLINE = was_offline
 
 
 def _reachable(url: str) -> bool:
+    """Whether a connection to the hub can be made, or a proxy is configured."""
     if urllib.request.getproxies().get("https"):
         return True
     try:
@@ -240,6 +295,7 @@ def _reachable(url: str) -> bool:
 
 
 def _folder(name: str) -> Path | None:
+    """Return the folder of a bundled or local model, or None."""
     if not name:
         return None
     bundled, path = MODELS / name, Path(name.removeprefix("local-dir:")).expanduser()
@@ -250,6 +306,7 @@ def _folder(name: str) -> Path | None:
 
 
 def _named(name: str) -> Source:
+    """Return the source of an architecture with a tag, or of a name on the hub."""
     import open_clip
 
     architecture, _, tag = name.partition("/")
@@ -267,28 +324,30 @@ def _named(name: str) -> Source:
 
 
 def _is_the_models(error: BaseException) -> bool:
-    """Whether it is not there or not readable; else it is the machine's or the network's trouble, which may pass.
+    """Whether the model is missing or unreadable, rather than the machine or the network failing, which may pass.
 
-    open_clip reports what happened inside it as errors of its own, so their causes are looked at too.
+    open_clip wraps errors in its own, so their causes are examined too.
     """
     from huggingface_hub import errors as hub
     from safetensors import SafetensorError
 
     chain = list(_causes(error))
-    if any(isinstance(each, MemoryError) or getattr(each, "errno", None) in TROUBLES for each in chain):
+    if any(isinstance(cause, MemoryError) or getattr(cause, "errno", None) in TROUBLES for cause in chain):
         return False
     unfit = (FileNotFoundError, NotADirectoryError, PermissionError, ValueError, KeyError, SafetensorError)
     absent = (hub.OfflineModeIsEnabled, hub.EntryNotFoundError, hub.RepositoryNotFoundError, hub.RevisionNotFoundError)
-    return any(isinstance(each, (*unfit, *absent)) or any(words in str(each) for words in UNFIT) for each in chain)
+    return any(isinstance(cause, (*unfit, *absent)) or any(words in str(cause) for words in UNFIT) for cause in chain)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and all its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _missing(name: str, source: Source, error: Exception) -> Rejected:
+    """Return the refusal of a model that is missing or broken."""
     if source.folder is not None:
         reason = " ".join(str(error).split())[:200]
         return Rejected(f"model folder {source.folder} does not load: {reason}", code="model-broken", hint=_hint())
@@ -296,20 +355,21 @@ def _missing(name: str, source: Source, error: Exception) -> Rejected:
 
 
 def _hint() -> str:
+    """Return the advice that names the bundled models."""
     names = ", ".join(sorted(path.name for path in MODELS.iterdir() if path.is_dir())) if MODELS.is_dir() else ""
     return f"without a network name a bundled model ({names}) or a local open_clip folder"
 
 
 @dataclass(frozen=True)
 class _Pixels:
-    """uint8 [N, H, W, 3] to what the model's own preprocessing would have made of it, on the device."""
+    """The model's own preprocessing, on the device: from uint8 (n, height, width, 3) to float (n, 3, size, size)."""
 
-    size: int
+    size: int  # pixels along each side
     fit: Fit
-    mode: str
-    fill: int
-    scale: torch.Tensor
-    shift: torch.Tensor
+    mode: str  # of interpolation
+    fill: int  # value of padded pixels
+    scale: torch.Tensor  # (1, 3, 1, 1)
+    shift: torch.Tensor  # (1, 3, 1, 1)
 
     @classmethod
     def of(cls, cfg: dict[str, Any], size: int, device: str) -> _Pixels:
@@ -322,12 +382,13 @@ class _Pixels:
         return cls(size, cfg["resize_mode"], mode, int(fill), 1 / (255 * deviation), -mean / deviation)
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
-        pixels = frames.permute(0, 3, 1, 2).float()
+        pixels = frames.permute(0, 3, 1, 2).float()  # (n, 3, height, width)
         if tuple(pixels.shape[2:]) != (self.size, self.size):
             pixels = self._cut(self._resize(pixels))
         return pixels * self.scale + self.shift
 
     def _resize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Scale pixels (n, 3, height, width) to the model's size, by its fit."""
         import torch
 
         height, width = pixels.shape[2:]
@@ -339,7 +400,7 @@ class _Pixels:
         return scaled.round().clamp(0, 255)
 
     def _cut(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Centre crop of what is too long, centred padding of what is too short."""
+        """Crop the centre of what is too large, and pad what is too small around the centre."""
         import torch
 
         height, width = pixels.shape[2:]
@@ -352,6 +413,7 @@ class _Pixels:
 
 
 def _unit(vectors: torch.Tensor) -> Floats:
+    """Return vectors (n, dimensions) of unit length in numpy."""
     import torch
 
     unit: Floats = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
@@ -363,22 +425,24 @@ def _side(size: int | Sequence[int]) -> int:
 
 
 def digest(name: str) -> str:
-    """Of the files of a model that has a folder here, without loading it; else empty.
+    """Return a digest of the files of a model in a local folder, without loading it; empty for other models.
 
-    The same files make the same fingerprint; it is another one because a fingerprint needs the weights in memory.
+    The same files give the same fingerprint, but the fingerprint itself needs the weights in memory.
     """
     folder = _folder(name)
     if folder is None:
         return ""
-    made = hashlib.blake2b(digest_size=16)
+    combined = hashlib.blake2b(digest_size=16)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         with file.open("rb") as opened:
-            made.update(f"{file.relative_to(folder)} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
-    return made.hexdigest()
+            combined.update(
+                f"{file.relative_to(folder)} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode()
+            )
+    return combined.hexdigest()
 
 
 def _fingerprint(model: Any, pixels: dict[str, Any]) -> str:
-    """Changes when the weights or the treatment of pixels change: vectors of two fingerprints do not mix."""
+    """Return a digest of the weights and the preprocessing; vectors of different fingerprints must not be compared."""
     digest = hashlib.blake2b(json.dumps(pixels, sort_keys=True, default=str).encode(), digest_size=16)
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode())

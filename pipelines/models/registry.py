@@ -1,6 +1,6 @@
-"""The table of models: what a job must know of an encoder before its actors have loaded it.
+"""The table of models, `media.models`: what a job must know of an encoder before its actors have loaded it.
 
-A model is loaded once to be asked, by a worker; from then on the digest of its files answers for it. Knows no frames.
+A worker loads a new model once to describe it; from then on the digest of its files identifies it. Knows no frames.
 """
 
 from __future__ import annotations
@@ -23,16 +23,36 @@ class ModelInfo:
 
     id: int
     name: str
-    image_size: int
-    fit: str
+    image_size: int  # pixels along each side of its input
+    fit: str  # how a picture is brought to that square: "squash", "shortest" or "longest"
     fingerprint: str
 
 
+def ids(connection: Connection) -> set[int]:
+    """Return the numbers of all registered models."""
+    return {row[0] for row in connection.execute("SELECT id FROM media.models").fetchall()}
+
+
+def names(connection: Connection) -> list[str]:
+    """Return the names of all registered models."""
+    return [row[0] for row in connection.execute("SELECT name FROM media.models").fetchall()]
+
+
+def names_in_use(connection: Connection, except_name: str) -> list[str]:
+    """Return the names of the models that get a vector of every new moment: the active one and those followed."""
+    rows = connection.execute(
+        "SELECT name FROM media.models WHERE (active OR followed) AND name <> %s ORDER BY id", (except_name,)
+    ).fetchall()
+    return [name for (name,) in rows]
+
+
 def register(connection: Connection, named: ModelSettings, cpus: float) -> ModelInfo:
-    """The model of these settings, with a partition for its vectors. `cpus` are those of the worker that loads it.
+    """Return the model of the settings, registered and with a partition for its vectors.
+
+    `cpus` are reserved for the worker that loads a model not seen before.
 
     Raises:
-        Rejected: there is no such model, or another one was registered under its name.
+        Rejected: the model does not exist, or another one is registered under its name.
     """
     from pipelines.models import encoder
 
@@ -41,6 +61,7 @@ def register(connection: Connection, named: ModelSettings, cpus: float) -> Model
 
 
 def _known(connection: Connection, name: str, files: str) -> ModelInfo | None:
+    """Return the registered model of this name if its files are the same, or None."""
     row = connection.execute(
         "SELECT id, name, image_size, fit, fingerprint FROM media.models"
         " WHERE name = %s AND files = %s AND files <> '' AND image_size IS NOT NULL",
@@ -50,20 +71,30 @@ def _known(connection: Connection, name: str, files: str) -> ModelInfo | None:
 
 
 def _registered(connection: Connection, named: ModelSettings, cpus: float, files: str) -> ModelInfo:
+    """Load the model in a worker, and register it."""
     import ray
 
     try:
         facts = ray.get(ray.remote(num_cpus=cpus, max_retries=2)(facts_of).remote(named))
     except ray.exceptions.RayTaskError as error:
-        raise error.cause from error  # what went wrong, not the worker's traceback
+        raise error.cause from error  # the error itself, without the worker's traceback
     return remember(connection, named.name, facts, files)
 
 
 def remember(connection: Connection, name: str, facts: Mapping[str, Any], files: str) -> ModelInfo:
-    """Write down what a model is (`facts`), for as long as its files have this digest.
+    """Register a model, to be identified by the digest of its files from now on.
+
+    Args:
+        connection: Connection to the primary.
+        name: Name of the model.
+        facts: What `facts_of` returned.
+        files: Digest of its files; empty if it has no local folder.
+
+    Returns:
+        The registered model.
 
     Raises:
-        Rejected: another one was registered under its name.
+        Rejected: a model with other weights is registered under this name.
     """
     try:
         row = connection.execute(
@@ -75,7 +106,7 @@ def remember(connection: Connection, name: str, facts: Mapping[str, Any], files:
             "vectors of both do not compare: rename it",
         )
         raise Rejected(detail, code="model-changed", hint=hint) from error
-    assert row is not None  # a function gives a row
+    assert row is not None  # a function call returns a row
     connection.execute(
         "UPDATE media.models SET files = %s, image_size = %s, fit = %s WHERE id = %s",
         (files, facts["image_size"], facts["fit"], row[0]),
@@ -84,7 +115,7 @@ def remember(connection: Connection, name: str, facts: Mapping[str, Any], files:
 
 
 def facts_of(named: ModelSettings) -> dict[str, Any]:
-    """Load a model and say what it is."""
+    """Load a model and return its dimensions, fingerprint, image size and fit."""
     from pipelines.models import encoder
 
     loaded = encoder.load(named.name, device=named.device, threads=named.threads)

@@ -1,8 +1,8 @@
-"""From a cosine to a relevance in parts per million, calibrated per model.
+"""From cosines to relevance in parts per million, calibrated per model.
 
-Texts and pictures lie differently near the moments they ask for, so each has a curve of its own. A model's folder may
-carry `calibration.json`: points measured on held-out questions, monotone. A model without one gets logistic curves
-around the similarities usual for models trained by contrast. Knows nothing about ranking or money.
+Texts and pictures have different cosines with the moments they ask for, so each has a curve of its own. A model's
+folder may hold `calibration.json`: points measured on held-out queries, monotone. A model without it gets logistic
+curves around the cosines usual for models trained by contrast. Knows nothing about ranking or money.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 PPM = 1_000_000
 FILE = "calibration.json"
 
-# Where an uncalibrated model is half sure, and over which width that changes. CLIP models give strangers a cosine of
-# about 0.15 and a good match 0.3 between text and picture; about 0.5 and 0.9 between two pictures.
+# Centre and width of the default logistic curves. CLIP models give unrelated texts and pictures a cosine of about 0.15
+# and good matches 0.3; two unrelated pictures about 0.5, and similar ones 0.9.
 TEXTS_CENTRE, TEXTS_WIDTH = 0.25, 0.03
 PICTURES_CENTRE, PICTURES_WIDTH = 0.75, 0.05
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points (cosine, ppm), ascending in both; straight lines between them, level outside."""
+    """A piecewise linear curve from cosine to ppm, ascending in both, and constant outside its points."""
 
     cosines: tuple[float, ...]
     ppm_at: tuple[int, ...]
@@ -45,22 +45,31 @@ class Curve:
 
     @classmethod
     def read(cls, points: Mapping[str, Sequence[Any]]) -> Curve:
-        """A curve as `calibration.json` holds it."""
+        """Return a curve as `calibration.json` holds it."""
         return cls(tuple(points["cosines"]), tuple(points["relevance_ppm"]))
 
     @classmethod
     def logistic(cls, centre: float, width: float) -> Curve:
+        """Return a logistic curve with this centre and width."""
         cosines = np.linspace(-1.0, 1.0, 201)
         values = np.rint(PPM / (1 + np.exp(-(cosines - centre) / width))).astype(np.int64)
         return cls(tuple(float(c) for c in cosines), tuple(int(v) for v in values))
 
     def ppm(self, cosines: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
-        """Whole parts per million for each cosine."""
+        """Return the relevance of cosines.
+
+        Args:
+            cosines: Any shape.
+
+        Returns:
+            int64 of the same shape, 0 to 1,000,000.
+        """
         values: NDArray[np.int64] = np.rint(np.interp(cosines, *self._points)).astype(np.int64)
         return values
 
     @cached_property
     def _points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The points as arrays, (points,) each."""
         return np.array(self.cosines), np.array(self.ppm_at, np.float64)
 
 
@@ -73,19 +82,27 @@ class Calibration:
 
     @classmethod
     def of(cls, folder: Path | None) -> Calibration:
-        """The calibration of a model folder, or the general one."""
+        """Read the calibration of a model's folder, or return the default one."""
         if folder is None or not (folder / FILE).is_file():
             return general()
         curves = json.loads((folder / FILE).read_text(encoding="utf-8"))
         return cls(Curve.read(curves["texts"]), Curve.read(curves["pictures"]))
 
     def ppm(self, cosines: NDArray[np.floating[Any]], *, asked_by_text: bool = True) -> NDArray[np.int64]:
-        """Whole parts per million for each cosine between a question and an answer."""
+        """Return the relevance of answers.
+
+        Args:
+            cosines: Of the answers with the query, any shape.
+            asked_by_text: Whether the query is a text, and not a picture or a moment.
+
+        Returns:
+            int64 of the same shape, 0 to 1,000,000.
+        """
         return (self.texts if asked_by_text else self.pictures).ppm(cosines)
 
 
 def general() -> Calibration:
-    """For models nobody calibrated."""
+    """Return the default calibration, for models without their own."""
     return Calibration(
         Curve.logistic(TEXTS_CENTRE, TEXTS_WIDTH),
         Curve.logistic(PICTURES_CENTRE, PICTURES_WIDTH),
