@@ -1,1 +1,1 @@
-"""What a process that touches untrusted bytes is confined by: layers of the kernel, each of its own, and its limits."""
+"""Confinement of processes that touch untrusted bytes: layers of the kernel, independent of each other, and resource limits."""

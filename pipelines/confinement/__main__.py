@@ -1,6 +1,6 @@
-"""Say which layers confine a decoder on this machine: `python -m pipelines.confinement [UID]`, one line of JSON.
+"""Print which layers confine a decoder on this machine, as a line of JSON: `python -m pipelines.confinement [UID]`.
 
-A process of its own, since what is tried cannot be taken back and needs a process with one thread.
+It is a process of its own, because trying a layer cannot be undone and needs a process with one thread.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from pipelines.confinement import layers
 
 
 def main(arguments: list[str]) -> str:
-    found = layers.find(int(arguments[0]) if arguments else 0)
-    return json.dumps({"layers": found.layers, "missing": dict(found.missing)})
+    """Return the layers as JSON."""
+    available = layers.find(int(arguments[0]) if arguments else 0)
+    return json.dumps({"layers": available.layers, "missing": dict(available.missing)})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The layers that confine a process, which of them this machine has, and the proof that they hold.
+"""The layers that confine a process, which of them this machine has, and trials that prove they work.
 
-    landlock     only the files it was given                       seccomp       only the calls of a decoder
-    own user     where the worker is root: an unprivileged one     own network   a namespace without any interface
+    landlock     only the files it was given                       seccomp       only the system calls of a decoder
+    own user     if the worker is root: an unprivileged user       own network   a namespace without any interface
 
-"strong" is Landlock and seccomp, whatever else there is; all else is "weaker", and runs only where the settings accept
-it. What a machine has is found out once a process, by trying: a trial child is confined and must be refused what it then
-tries. A layer that was found and later cannot be put on is an error, never skipped.
+The mode is "strong" with Landlock and seccomp, whatever else there is, and else "weaker", which runs only if the
+settings accept it. What a machine has is found out once a process, by trying: a confined trial child must be refused
+what it then tries. A layer that was found and later cannot be applied is an error and never skipped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 CLONE_NEWUSER, CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 CAPABILITIES_VERSION = 0x2008_0522
 OPEN_FILES_MAX = 64
-COUNTED_SINCE = (5, 14)  # Linux: threads are counted by user namespace
+COUNTED_SINCE = (5, 14)  # version of Linux that began to count threads by user namespace
 OWN_NETWORK_FILE = Path("/proc/self/ns/net")
 MEGABYTE = 1024 * 1024
 
@@ -45,21 +45,23 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True)
 class AvailableLayers:
-    """The layers that hold on this machine, and why others do not."""
+    """The layers that work on this machine, and the reason for each that does not."""
 
     layers: tuple[str, ...]
     missing: Mapping[str, str]
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> AvailableLayers:
+        """Return the layers from how `python -m pipelines.confinement` prints them."""
         return cls(tuple(document["layers"]), dict(document["missing"]))
 
     @property
     def is_strong(self) -> bool:
+        """Whether Landlock and seccomp work."""
         return set(self.layers) >= STRONG
 
     def line(self) -> str:
-        """`strong (landlock, seccomp, own user, own network)`, or what is missing and why."""
+        """Return `strong (landlock, seccomp, own user, own network)`, or what is missing and why."""
         mode = "strong" if self.is_strong else "weaker"
         lacking = "".join(f"; no {name}: {reason}" for name, reason in self.missing.items())
         return f"{mode} ({', '.join(self.layers) or 'limits alone'}){lacking}"
@@ -67,36 +69,37 @@ class AvailableLayers:
 
 @dataclass(frozen=True)
 class Confinement:
-    """What one child is held to. `uid` 0 keeps the user; `rules` are for Landlock."""
+    """How one child is confined."""
 
     layers: Sequence[str]
-    uid: int
-    rules: Sequence[Rule]
-    programs: bool
+    uid: int  # user to run as; 0: unchanged
+    rules: Sequence[Rule]  # for Landlock
+    programs: bool  # whether it may start programs
 
 
 def hide() -> None:
-    """Close /proc/<this process> (environ, mem, fd) to other processes, but those of root; until it starts a program.
+    """Close /proc/<this process> (environ, mem, fd) to other unprivileged processes, until this one starts a program.
 
-    For every process that starts untrusted work and holds secrets, as a worker does in its environment.
+    Every process that starts untrusted work and holds secrets must call it, as workers have secrets in their
+    environment.
     """
     _check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "PR_SET_DUMPABLE")
 
 
 def leave_network() -> str:
-    """Move this process, which has one thread, into a network of its own with nothing in it; or why that fails.
+    """Move this process, which has one thread, into a network namespace without interfaces; return why that fails.
 
-    Who is not root becomes so in a user namespace of its own for it: children give up all that with `confine`.
+    A process that is not root becomes root in a user namespace of its own for that; children give it up in `confine`.
     """
-    before = OWN_NETWORK_FILE.stat().st_ino
+    inode_before = OWN_NETWORK_FILE.stat().st_ino
     flags = CLONE_NEWNET if os.geteuid() == 0 else CLONE_NEWUSER | CLONE_NEWNET
     if libc.unshare(flags):
         return os.strerror(ctypes.get_errno())
-    return "" if OWN_NETWORK_FILE.stat().st_ino != before else "the namespace is the same"
+    return "" if OWN_NETWORK_FILE.stat().st_ino != inode_before else "the namespace is the same"
 
 
 def find(uid: int, without: Sequence[str] = ()) -> AvailableLayers:
-    """Try every layer but `without`, each in a child, on a process that has one thread. Leaves the network for good."""
+    """Try every layer except `without`, each in a child; the caller must have one thread, and leaves its network for good."""
     missing = dict.fromkeys(without, "left out")
     if OWN_NETWORK not in missing and (reason := leave_network()):
         missing[OWN_NETWORK] = reason
@@ -108,21 +111,21 @@ def find(uid: int, without: Sequence[str] = ()) -> AvailableLayers:
     return AvailableLayers(tuple(name for name in LAYERS if name not in missing), missing)
 
 
-def counts_alone(found: Sequence[str]) -> bool:
-    """Whether the kernel counts the threads of children confined like this apart from those of anything else.
+def counts_alone(available: Sequence[str]) -> bool:
+    """Whether the kernel counts the threads of children confined like this apart from all others.
 
-    Only then is a limit on them no limit on others: they are a user of their own, or in a user namespace of their own
-    (where the worker is not root; see `leave_network`).
+    Only then does a limit on their threads not limit others: they run as a user of their own, or in a user namespace of
+    their own (if the worker is not root, see `leave_network`).
     """
     version = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
-    return OWN_USER in found or (OWN_NETWORK in found and os.getuid() != 0 and version >= COUNTED_SINCE)
+    return OWN_USER in available or (OWN_NETWORK in available and os.getuid() != 0 and version >= COUNTED_SINCE)
 
 
 def confine(confinement: Confinement, keeper: int) -> None:
-    """Put the layers on this process, a child of `keeper` with one thread. For good.
+    """Apply the layers to this process, a child of `keeper` with one thread; this cannot be undone.
 
     Raises:
-        OSError: a layer cannot be put on. The caller must end the process then.
+        OSError: a layer cannot be applied. The caller must end the process then.
     """
     landlock.give_up_privileges()
     if OWN_USER in confinement.layers:
@@ -131,7 +134,9 @@ def confine(confinement: Confinement, keeper: int) -> None:
         os.setresuid(confinement.uid, confinement.uid, confinement.uid)
     _drop_capabilities()
     hide()
-    _check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "PR_SET_PDEATHSIG")  # a change of user would have undone it
+    _check(
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "PR_SET_PDEATHSIG"
+    )  # after the change of user, which resets it
     if os.getppid() != keeper:
         os._exit(1)
     if LANDLOCK in confinement.layers:
@@ -141,15 +146,22 @@ def confine(confinement: Confinement, keeper: int) -> None:
 
 
 def limit(cpu_s: int, file_mb: int, memory_mb: int, threads: int = 0) -> None:
-    """Limits on this process: CPU seconds, MB of each file it writes, MB beside what it has, threads of its user."""
+    """Limit the resources of this process.
+
+    Args:
+        cpu_s: CPU time in seconds.
+        file_mb: Size of each file that it writes, in MB.
+        memory_mb: Address space besides what is mapped now, in MB.
+        threads: Threads of its user in all; 0: no limit.
+    """
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + 2))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES_MAX, OPEN_FILES_MAX))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_mb * MEGABYTE, file_mb * MEGABYTE))
     if threads:
         _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-        most = threads if hard == resource.RLIM_INFINITY else min(threads, hard)
-        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+        threads_max = threads if hard == resource.RLIM_INFINITY else min(threads, hard)
+        resource.setrlimit(resource.RLIMIT_NPROC, (threads_max, threads_max))
     with open("/proc/self/statm", encoding="ascii") as statm:
         mapped = int(statm.read().split()[0]) * resource.getpagesize()
     space = mapped + memory_mb * MEGABYTE
@@ -157,11 +169,13 @@ def limit(cpu_s: int, file_mb: int, memory_mb: int, threads: int = 0) -> None:
 
 
 def _drop_capabilities() -> None:
+    """Give up all capabilities."""
     header = ctypes.create_string_buffer(struct.pack("=Ii", CAPABILITIES_VERSION, 0))
     _check(libc.capset(header, ctypes.create_string_buffer(24)), "capset")  # effective, permitted, inheritable: none
 
 
 def _check(answer: int, what: str) -> None:
+    """Raise the error of a failed system call."""
     if answer:
         error = ctypes.get_errno()
         raise OSError(error, f"{what}: {os.strerror(error)}")
@@ -171,14 +185,17 @@ def _check(answer: int, what: str) -> None:
 
 
 def _try_landlock() -> str:
+    """Open a file without a rule."""
     return _refused(lambda: os.close(os.open("/proc/self/stat", os.O_RDONLY)), errno.EACCES)
 
 
 def _try_seccomp() -> str:
+    """Open a socket."""
     return _refused(lambda: socket.socket(socket.AF_UNIX).close(), errno.EPERM)
 
 
 def _try_own_user() -> str:
+    """Become root."""
     return _refused(lambda: os.setuid(0), errno.EPERM)
 
 
@@ -188,6 +205,7 @@ TRIALS: Mapping[str, Callable[[], str]] = {
 
 
 def _refused(action: Callable[[], None], expected: int) -> str:
+    """Return what is wrong if the action is not refused with the expected error; empty if it is."""
     try:
         action()
     except OSError as error:
@@ -196,7 +214,7 @@ def _refused(action: Callable[[], None], expected: int) -> str:
 
 
 def _tried(confinement: Confinement, trial: Callable[[], str]) -> str:
-    """What is wrong with a layer, or nothing."""
+    """Run a trial in a child confined to one layer; return what is wrong with the layer, or ""."""
     ours, theirs = os.pipe()
     keeper, child = os.getpid(), os.fork()
     if child == 0:
@@ -211,6 +229,6 @@ def _tried(confinement: Confinement, trial: Callable[[], str]) -> str:
             os._exit(0)
     os.close(theirs)
     with os.fdopen(ours, "rb") as answer:
-        said = answer.read()
+        written = answer.read()
     os.waitpid(child, 0)
-    return str(json.loads(said)) if said else "the trial ended without a word"
+    return str(json.loads(written)) if written else "the trial ended without a word"

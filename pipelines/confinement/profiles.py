@@ -1,6 +1,6 @@
-"""Profiles: what a task in the sandbox may use and do, one for each kind of task, from the settings.
+"""Profiles: what each kind of task in the sandbox may use and do, made of the settings.
 
-A profile is a promise that the kernel keeps: `layers` and the sandbox's child turn it into limits, rules and filters.
+The kernel enforces a profile: `layers` and the sandbox's child turn it into limits, rules and filters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.settings import IngestSettings
 
-NOBODY = 0  # as `uid`: no own user
+NOBODY = 0  # `uid` without a user of its own
 
 
 @dataclass(frozen=True)
@@ -23,23 +23,22 @@ class Profile:
     timeout_s: float
     memory_max_mb: int
     output_max_mb: int  # of its answer
-    file_max_mb: int = 1  # of each file that it writes, and of what libraries say on standard error
-    # Arguments that name a file it may read, or one that is made for it to write.
-    reads: tuple[str, ...] = ("path",)
-    writes: tuple[str, ...] = ("scratch",)
-    # Programs it may start, by name or path, and folders that those may read; without any it can start no process.
-    programs: tuple[str, ...] = ()
-    folders: tuple[str, ...] = ()
-    threads_max: int = 0  # of all children of one user together, where they are counted apart; 0: no limit
-    uid: int = NOBODY  # who it runs as where the worker is root
-    weaker_accepted: bool = False  # whether it runs where the kernel has no Landlock or no seccomp
+    file_max_mb: int = 1  # of each file that it writes, and of what libraries write to standard error
+    reads: tuple[str, ...] = ("path",)  # arguments that name a file it may read
+    writes: tuple[str, ...] = ("scratch",)  # arguments that name a file created for it to write
+    programs: tuple[str, ...] = ()  # it may start, by name or path; without any it can start no process
+    folders: tuple[str, ...] = ()  # that those programs may read
+    threads_max: int = 0  # of all children of one user together, if they are counted apart; 0: no limit
+    uid: int = NOBODY  # user that it runs as if the worker is root
+    weaker_accepted: bool = False  # whether it runs without Landlock or seccomp
 
     def as_json(self) -> Mapping[str, Any]:
+        """Return the fields as JSON-compatible values."""
         return asdict(self)
 
 
 def probe(settings: IngestSettings) -> Profile:
-    """For looking at a file: it writes nothing and starts nothing."""
+    """Return the profile for probing a file, which writes nothing and starts nothing."""
     return Profile(
         settings.probe_cpu_max_s, settings.probe_timeout_s, settings.probe_memory_max_mb, settings.probe_output_max_mb,
         file_max_mb=settings.probe_file_max_mb, writes=(), programs=settings.probe_programs,
@@ -49,7 +48,7 @@ def probe(settings: IngestSettings) -> Profile:
 
 
 def decode(settings: IngestSettings) -> Profile:
-    """For decoding a chunk: it may write one file, a copy of the chunk."""
+    """Return the profile for decoding a chunk, which may write one file, a copy of the chunk."""
     return Profile(
         settings.decode_cpu_max_s, settings.decode_timeout_s, settings.decode_memory_max_mb,
         settings.decode_output_max_mb, file_max_mb=settings.decode_file_max_mb, programs=settings.decode_programs,
@@ -59,5 +58,5 @@ def decode(settings: IngestSettings) -> Profile:
 
 
 def _threads_max(settings: IngestSettings) -> int:
-    """A machine has as many decoders as CPUs, and they are one user: their limit is one for all."""
+    """Return the limit for all decoders of this machine together, which are one user and as many as CPUs."""
     return settings.sandbox_threads_per_cpu * (os.cpu_count() or 1)

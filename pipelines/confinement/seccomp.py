@@ -1,7 +1,7 @@
-"""seccomp: a filter of system calls, assembled for this machine and handed to the kernel (seccomp(2)).
+"""seccomp: a filter of system calls, assembled for this machine and given to the kernel (seccomp(2)).
 
-The filter is a list of what is allowed; the rest gives EPERM, so that a library that tries something goes on without.
-A call of another machine's numbering ends the process. It needs no privilege, and cannot be taken back.
+The filter lists what is allowed; all else returns EPERM, so that a library that tries something continues without it. A
+call by another machine's numbering ends the process. It needs no privilege, and cannot be undone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipelines.confinement.syscalls import ABSENT, FOR_PROGRAMS, MACHINES, NUMBE
 PR_SET_SECCOMP, MODE_FILTER = 22, 2
 AUDIT_ARCH = {"x86_64": 0xC000_003E, "aarch64": 0xC000_00B7}
 
-# Where the kernel puts what the filter looks at (struct seccomp_data), and the instructions (linux/bpf_common.h).
+# Offsets of the filter's input (struct seccomp_data), and instruction codes (linux/bpf_common.h).
 NUMBER_AT, ARCH_AT, ARGUMENTS_AT = 0, 4, 16
 LOAD, JUMP_EQUAL, JUMP_ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06
 ALLOW, KILL_PROCESS, ERRNO = 0x7FFF_0000, 0x8000_0000, 0x0005_0000
@@ -25,16 +25,18 @@ Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, op
 
 
 class _Program(ctypes.Structure):
+    """struct sock_fprog of linux/filter.h."""
+
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
 def known() -> bool:
-    """Whether this machine's system calls are."""
+    """Whether the system calls of this machine are listed in `syscalls`."""
     return os.uname().machine in MACHINES
 
 
 def restrict(*, programs: bool) -> None:
-    """Confine the calling thread, which must have PR_SET_NO_NEW_PRIVS, for good; with `programs` it may start some.
+    """Confine the calling thread, which must have PR_SET_NO_NEW_PRIVS; with `programs` it may start programs.
 
     Raises:
         OSError: the kernel has no seccomp, or the machine is unknown (ENOSYS).
@@ -51,8 +53,8 @@ def restrict(*, programs: bool) -> None:
 
 
 def assemble(machine: str, pid: int, *, programs: bool) -> list[Instruction]:
-    """The filter for the process `pid`."""
-    column, watched = MACHINES.index(machine), conditions(pid, programs=programs)
+    """Return the filter for the process `pid`."""
+    column, checked = MACHINES.index(machine), conditions(pid, programs=programs)
     filter_: list[Instruction] = [
         (LOAD, 0, 0, ARCH_AT),
         (JUMP_EQUAL, 1, 0, AUDIT_ARCH[machine]),
@@ -63,20 +65,20 @@ def assemble(machine: str, pid: int, *, programs: bool) -> list[Instruction]:
         number = numbers[column]
         if number == ABSENT or (name in FOR_PROGRAMS and not programs):
             continue
-        verdict = _looked_at(watched[name]) if name in watched else [(RETURN, 0, 0, ALLOW)]
-        if name == "clone3":  # its flags lie in memory, where a filter cannot look: glibc then takes clone
+        verdict = _looked_at(checked[name]) if name in checked else [(RETURN, 0, 0, ALLOW)]
+        if name == "clone3":  # its flags are in memory, which a filter cannot read; glibc falls back to clone
             verdict = [(RETURN, 0, 0, ERRNO | errno.ENOSYS)]
         filter_ += [(JUMP_EQUAL, 0, len(verdict), number), *verdict]
     return [*filter_, (RETURN, 0, 0, ERRNO | errno.EPERM)]
 
 
 def _looked_at(condition: Condition) -> list[Instruction]:
-    """Instructions that look at an argument's low half, and allow or refuse."""
+    """Return instructions that check the low half of an argument, and allow or refuse."""
     allow, refuse = (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, ERRNO | errno.EPERM)
     load = (LOAD, 0, 0, ARGUMENTS_AT + 8 * condition.argument)
     if isinstance(condition, Bits):
         first, second = (allow, refuse) if condition.wanted else (refuse, allow)
         return [load, (JUMP_ANY_BIT, 0, 1, condition.bits), first, second]
-    left = len(condition.values)
-    tests = [(JUMP_EQUAL, left - at, 0, value) for at, value in enumerate(condition.values)]
+    count = len(condition.values)
+    tests = [(JUMP_EQUAL, count - number, 0, value) for number, value in enumerate(condition.values)]
     return [load, *tests, refuse, allow]

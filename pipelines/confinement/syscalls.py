@@ -1,7 +1,7 @@
 """The system calls that a decoder makes, by machine, and with which arguments: data for `seccomp`.
 
-What is not named here is refused: sockets, new processes, programs, signals, ptrace, reading others' memory, mounts,
-namespaces, keys, bpf, io_uring, changes of names and modes of files, and whatever later kernels bring.
+All others are refused: sockets, new processes, programs, signals, ptrace, reading other processes' memory, mounts,
+namespaces, keys, bpf, io_uring, changes of names and modes of files, and whatever later kernels add.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ABSENT = -1
 
 # fmt: off
 NUMBERS: Mapping[str, tuple[int, int]] = {  # x86_64, aarch64
-    # What is open, and files (which ones may be opened, Landlock says).
+    # Descriptors and files; Landlock decides which files may be opened.
     "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "pread64": (17, 67), "pwrite64": (18, 68),
     "lseek": (8, 62), "close": (3, 57), "close_range": (436, 436), "open": (2, ABSENT), "openat": (257, 56),
     "stat": (4, ABSENT), "lstat": (6, ABSENT), "fstat": (5, 80), "newfstatat": (262, 79), "statx": (332, 291),
@@ -26,25 +26,25 @@ NUMBERS: Mapping[str, tuple[int, int]] = {  # x86_64, aarch64
     # Memory.
     "mmap": (9, 222), "munmap": (11, 215), "mremap": (25, 216), "mprotect": (10, 226), "madvise": (28, 233),
     "brk": (12, 214), "msync": (26, 227), "mincore": (27, 232), "membarrier": (324, 283),
-    # Threads, and the end.
+    # Threads, and ending the process.
     "clone": (56, 220), "clone3": (435, 435), "set_robust_list": (273, 99), "get_robust_list": (274, 100),
     "set_tid_address": (218, 96), "rseq": (334, 293), "futex": (202, 98), "exit": (60, 93), "exit_group": (231, 94),
     "restart_syscall": (219, 128), "sched_yield": (24, 124), "sched_getaffinity": (204, 123),
     "sched_getparam": (143, 121), "sched_getscheduler": (145, 120), "sched_get_priority_max": (146, 125),
     "sched_get_priority_min": (147, 126), "getcpu": (309, 168), "prctl": (157, 167),
-    # Signals of its own.
+    # Its own signals.
     "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "sigaltstack": (131, 132),
     "tgkill": (234, 131),
-    # Who and when.
+    # Identity, limits and time.
     "getpid": (39, 172), "getppid": (110, 173), "gettid": (186, 178), "getuid": (102, 174), "geteuid": (107, 175),
     "getgid": (104, 176), "getegid": (108, 177), "getrusage": (98, 165), "getrlimit": (97, 163),
     "prlimit64": (302, 261), "sysinfo": (99, 179), "uname": (63, 160), "times": (100, 153),
     "clock_gettime": (228, 113), "clock_getres": (229, 114), "clock_nanosleep": (230, 115), "nanosleep": (35, 101),
     "gettimeofday": (96, 169), "time": (201, ABSENT), "getrandom": (318, 278),
-    # Programs, where the profile names some.
+    # Programs, if the profile names any.
     "execve": (59, 221), "execveat": (322, 281), "fork": (57, ABSENT), "vfork": (58, ABSENT), "wait4": (61, 260),
     "waitid": (247, 95), "pipe": (22, ABSENT), "pipe2": (293, 59), "arch_prctl": (158, ABSENT),
-    "memfd_create": (319, 279),  # what is written into such a file counts to no limit on memory
+    "memfd_create": (319, 279),  # such a file is not counted by any limit on memory
 }
 FOR_PROGRAMS = ("execve", "execveat", "fork", "vfork", "wait4", "waitid", "pipe", "pipe2", "arch_prctl", "memfd_create")
 # fmt: on
@@ -78,8 +78,8 @@ Condition = OneOf | Bits
 
 
 def conditions(pid: int, *, programs: bool) -> dict[str, Condition]:
-    """What is looked at in the arguments of a call, for the process `pid`."""
-    found: dict[str, Condition] = {
+    """Return the conditions on the arguments of calls, for the process `pid`."""
+    checks: dict[str, Condition] = {
         "fcntl": OneOf(1, FCNTL_COMMANDS),
         "ioctl": OneOf(1, IOCTLS),
         "prctl": OneOf(0, PRCTLS),
@@ -87,6 +87,6 @@ def conditions(pid: int, *, programs: bool) -> dict[str, Condition]:
         "tgkill": OneOf(0, (pid,)),  # abort(3) signals its own thread
         "clone": Bits(0, CLONE_NAMESPACES, wanted=False) if programs else Bits(0, CLONE_THREAD, wanted=True),
     }
-    if not programs:  # no memory becomes code: what the decoders need is loaded
-        found |= {name: Bits(2, PROT_EXEC, wanted=False) for name in ("mmap", "mprotect")}
-    return found
+    if not programs:  # memory must not become code; what the decoders need is loaded already
+        checks |= {name: Bits(2, PROT_EXEC, wanted=False) for name in ("mmap", "mprotect")}
+    return checks

@@ -1,1 +1,1 @@
-"""The child process that touches untrusted bytes: how it is started, asked, and what it answers."""
+"""The sandbox: the child processes that touch untrusted bytes, how they are started and asked, and checks of their answers."""

@@ -1,8 +1,8 @@
-"""What children of the sandbox answered, checked before a worker uses it.
+"""Validation of what sandboxed children answer, before a worker uses it.
 
-A decoder that was taken over writes what it likes. Each value must have its type and lie within its bounds, each array
-its type, its shape, and times that the order names; then nothing that follows can stumble over it. Knows the answers of
-`probe` and `frames`, not how they came; see `sandbox`.
+A compromised decoder may write anything. So each value must have its type and be within its bounds, and each array its
+dtype, its shape, and only times that the request names; later code can then rely on them. Knows the answers of `probe`
+and `frames`, not how they arrived (see `sandbox`).
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ NAME_CHARS_MAX, WARNING_CHARS_MAX = 40, 300
 TURNS = (0, 90, 180, 270)
 DECODERS = ("decord", "av")
 
-Is = Callable[[Any], bool]
+Is = Callable[[Any], bool]  # whether a value is valid
 
 
 def video(values: Mapping[str, Any], arrays: Mapping[str, Array], duration_max_s: int) -> Video | Failure:
-    """The video that `probe` has described."""
+    """Return the video that `probe` has described, or a failure if the description is invalid."""
     try:
         _require(_known(values, VIDEO) and set(arrays) == {"frame_ms", "frame_pts", "key_frames"}, "names")
         longest_ms, duration_ms = duration_max_s * 1000, values["duration_ms"]
@@ -43,7 +43,7 @@ def video(values: Mapping[str, Any], arrays: Mapping[str, Array], duration_max_s
 
 
 def chunk(values: Mapping[str, Any], arrays: Mapping[str, Array], order: Mapping[str, Any]) -> Failure | None:
-    """Why what `frames.decode` gave is no answer to its order; None where it is."""
+    """Return why the answer of `frames.decode` does not fit its request, or None if it does."""
     try:
         wanted = np.asarray(order["frame_ms"], np.int32)
         _require(_known(values, CHUNK) and values["concealed"] <= values["decoded"] <= len(wanted), "counts")
@@ -56,6 +56,7 @@ def chunk(values: Mapping[str, Any], arrays: Mapping[str, Array], order: Mapping
 
 
 def _frames(arrays: Mapping[str, Array], wanted: Array, *, cuts: bool) -> None:
+    """Check times and measurements of the frames: (frames,) and (frames, FEATURES)."""
     times, features = _row(arrays["frame_ms"], np.int32), arrays["features"]
     _require(_rises(times) and bool(np.isin(times, wanted).all()), "times of frames")
     _require(len(times) <= len(wanted), "how many frames")
@@ -64,6 +65,7 @@ def _frames(arrays: Mapping[str, Array], wanted: Array, *, cuts: bool) -> None:
 
 
 def _pictures(arrays: Mapping[str, Array], wanted: Array, side: int) -> None:
+    """Check the candidates: times (candidates,), pictures (candidates, side, side, 3), and thumbnails."""
     times, sizes = _row(arrays["candidate_ms"], np.int32), _row(arrays["thumbnail_sizes"], np.int32)
     sharpness, pictures, data = arrays["sharpness"], arrays["candidates"], _row(arrays["thumbnails"], np.uint8)
     _require(bool((times[1:] > times[:-1]).all() and np.isin(times, wanted).all()), "times of pictures")
@@ -77,28 +79,32 @@ def _pictures(arrays: Mapping[str, Array], wanted: Array, side: int) -> None:
 
 
 class _Unreadable(ValueError):
-    """An answer that no sound task gives."""
+    """The answer is invalid."""
 
 
 def _require(holds: bool, what: str) -> None:
+    """Raise `_Unreadable` unless the condition holds."""
     if not holds:
         raise _Unreadable(what)
 
 
 def _known(values: Mapping[str, Any], expected: Mapping[str, Is]) -> bool:
-    """Whether these are the values' names, and each is what it should be."""
+    """Whether the values have exactly the expected names, and each is valid."""
     return set(values) == set(expected) and all(is_right(values[name]) for name, is_right in expected.items())
 
 
 def _text(chars_max: int, chars_min: int = 0) -> Is:
+    """Return a check for printable text of a length."""
     return lambda value: isinstance(value, str) and chars_min <= len(value) <= chars_max and value.isprintable()
 
 
 def _whole(least: int, most: int = INT_MAX) -> Is:
+    """Return a check for an int within bounds."""
     return lambda value: type(value) is int and least <= value <= most  # True is an int to isinstance
 
 
 def _rate(value: Any) -> bool:
+    """Whether a value is a finite, non-negative number."""
     return type(value) in (int, float) and math.isfinite(value) and 0 <= value <= INT_MAX
 
 
@@ -107,6 +113,7 @@ def _truth(value: Any) -> bool:
 
 
 def _one_of(*values: Any) -> Is:
+    """Return a check for one of these values, of the same type."""
     return lambda value: any(type(value) is type(each) and value == each for each in values)
 
 
@@ -126,14 +133,16 @@ CHUNK_ARRAYS = {
 
 
 def _row(array: Array, dtype: DTypeLike) -> Array:
+    """Return the array if it is one-dimensional and of this dtype."""
     _require(array.dtype == dtype and array.ndim == 1, "an array")
     return array
 
 
 def _rises(row: Array) -> bool:
-    """Not by differences: those may run over."""
+    """Whether the values never fall; compared directly, since differences may overflow."""
     return bool((row[1:] >= row[:-1]).all())
 
 
 def _within(row: Array, least: int, most: int) -> bool:
+    """Whether all values are within bounds."""
     return not len(row) or bool(row.min() >= least and row.max() <= most)

@@ -1,8 +1,8 @@
-"""The other side of `sandbox`: a keeper with the decoders loaded, and the children it forks, one a task.
+"""The child side of `sandbox`: a keeper process with the decoders loaded, which forks a child for each task.
 
-Imports neither torch nor Ray nor anything that holds a credential. The keeper has one thread and ends when its parent
-does; a child ends when the keeper does. A child opens the files it was given, is confined for good (`confinement`), and
-only then looks at a byte of them; where a layer cannot be put on, it does nothing.
+It imports neither torch nor Ray nor anything that holds credentials. The keeper has one thread and ends when its parent
+does; a child ends when the keeper does. A child opens the files it was given, is confined irrevocably (`confinement`),
+and only then reads them; if a layer cannot be applied, it does nothing.
 """
 
 from __future__ import annotations
@@ -38,57 +38,62 @@ from pipelines.sandbox.sandbox import HEADER, Array, sealed_memory
 
 FILES_MAX = 256  # descriptors a keeper can have
 ALIGN = 64
-COMPLAINTS_BYTES = 65_536  # of what libraries say on standard error
-STANDARD_ERROR = 2
+COMPLAINTS_BYTES = 65_536  # for what libraries write to standard error
+STANDARD_ERROR = 2  # file descriptor
 
 
 def main() -> None:
-    """Say what confines children here, then serve tasks until the parent hangs up."""
+    """Report which layers confine children here, then serve tasks until the parent closes the channel."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     tasks, uid, without = importlib.import_module(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
     layers.hide()
-    found = layers.find(uid, without)
+    available = layers.find(uid, without)
     tasks.warm()
-    _send(channel, asdict(found))
+    _send(channel, asdict(available))
     while True:
-        head, descriptors, _, _ = socket.recv_fds(channel, 4, 1)
-        if not head or not descriptors:
+        length, descriptors, _, _ = socket.recv_fds(channel, 4, 1)
+        if not length or not descriptors:
             return
         memory = descriptors[0]
-        request = json.loads(_receive(channel, struct.unpack("<I", head)[0]))
-        order = TaskRequest(tasks.TASKS[request["task"]], request["arguments"], Profile(**request["profile"]), found)
+        request = json.loads(_receive(channel, struct.unpack("<I", length)[0]))
+        order = TaskRequest(
+            tasks.TASKS[request["task"]], request["arguments"], Profile(**request["profile"]), available
+        )
         answer = _supervise(channel, order, memory)
         os.close(memory)
         _send(channel, answer)
 
 
 class Sealed(importlib.abc.MetaPathFinder):
-    """Finds no module: what was not loaded before a child was confined is a fault of ours, never one of the file."""
+    """Finds no module: a module that was not loaded before the child was confined is our bug, not the file's fault."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> NoReturn:  # noqa: ARG002  the interface's
+        """Refuse to find a module."""
         raise ModuleNotFoundError(f"{fullname} is not loaded; `tasks.warm` must load it", name=fullname)
 
 
 @dataclass(frozen=True)
 class TaskRequest:
-    """What a child is to do, and how it is held."""
+    """What a child has to do, and how it is confined."""
 
-    task: Any
+    task: Any  # the function to call
     arguments: Mapping[str, Any]
     profile: Profile
-    found: AvailableLayers
+    found: AvailableLayers  # on this machine
 
     def files(self, names: Sequence[str]) -> Mapping[str, str]:
-        """The arguments of these names that are given."""
+        """Return those arguments among `names` that are given."""
         return {name: self.arguments[name] for name in names if self.arguments.get(name)}
 
 
 def _send(channel: socket.socket, document: Mapping[str, Any]) -> None:
+    """Send a JSON document after its length."""
     body = json.dumps(document).encode()
     channel.sendall(struct.pack("<I", len(body)) + body)
 
 
 def _receive(channel: socket.socket, size: int) -> bytes:
+    """Receive `size` bytes; end this process if the parent has closed the channel."""
     data = bytearray()
     while len(data) < size:
         part = channel.recv(size - len(data))
@@ -99,7 +104,7 @@ def _receive(channel: socket.socket, size: int) -> bytes:
 
 
 def _supervise(channel: socket.socket, order: TaskRequest, memory: int) -> dict[str, Any]:
-    """Fork a child, wait for its end, the time limit or the parent's."""
+    """Fork a child and wait until it ends, its time is up, or the parent hangs up; return how it ended."""
     keeper, child = os.getpid(), os.fork()
     if child == 0:
         _work(order, memory, keeper)
@@ -114,12 +119,12 @@ def _supervise(channel: socket.socket, order: TaskRequest, memory: int) -> dict[
         os.kill(child, signal.SIGKILL)
     os.close(watched)
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)  # programs that it has started
+        os.killpg(child, signal.SIGKILL)  # the programs that it has started
     _, status, usage = os.wait4(child, 0)
     for path in order.files(order.profile.writes).values():
         Path(path).unlink(missing_ok=True)
     if not timed_out and ready and ready[0][0] == channel.fileno() and len(ready) == 1:
-        sys.exit(0)  # nobody is waiting any more
+        sys.exit(0)  # the parent is gone
     return {
         "exit": os.waitstatus_to_exitcode(status),
         "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0,
@@ -130,7 +135,7 @@ def _supervise(channel: socket.socket, order: TaskRequest, memory: int) -> dict[
 
 
 def _work(order: TaskRequest, memory: int, keeper: int) -> None:
-    """In the child: confined first, then the task, then the answer. Never returns."""
+    """Run in the child: confine it, run the task, and write the answer. Never returns."""
     try:
         try:
             arguments = _confined(order, memory, keeper)
@@ -154,9 +159,9 @@ def _work(order: TaskRequest, memory: int, keeper: int) -> None:
 
 
 def _confined(order: TaskRequest, memory: int, keeper: int) -> dict[str, Any]:
-    """Open what the task is given, let go of all else, and confine this process; the task's arguments.
+    """Open the task's files, close everything else, and confine this process; return the task's arguments.
 
-    A file is named by its open descriptor (/proc/self/fd/N), so that no folder on the way to it need be entered.
+    A file is passed as its open descriptor (/proc/self/fd/N), so that no folder above it needs to be readable.
     """
     os.setsid()
     os.closerange(3, memory)
@@ -175,7 +180,7 @@ def _confined(order: TaskRequest, memory: int, keeper: int) -> dict[str, Any]:
         programs = {name: Rule(_opened(shutil.which(name) or name), landlock.RUN) for name in profile.programs}
         arguments["programs"] = {name: _by_descriptor(rule) for name, rule in programs.items()}
         for rule in rules:
-            os.set_inheritable(rule.descriptor, True)  # to be read by the programs, which keep it (close_fds=False)
+            os.set_inheritable(rule.descriptor, True)  # the programs read it, and keep it open (close_fds=False)
         rules += [*programs.values(), *(Rule(_opened(folder), landlock.FOLDER) for folder in profile.folders)]
     threads = profile.threads_max if layers.counts_alone(order.found.layers) else 0
     layers.limit(profile.cpu_max_s, profile.file_max_mb, profile.memory_max_mb + profile.output_max_mb, threads)
@@ -185,9 +190,9 @@ def _confined(order: TaskRequest, memory: int, keeper: int) -> dict[str, Any]:
 
 
 def keep_complaints() -> None:
-    """Make standard error a small piece of memory: some libraries speak of damage nowhere else.
+    """Redirect standard error to a small memory file, since some libraries report damage nowhere else.
 
-    Once the child is confined it can make no memory that its limit does not count.
+    It is made before the child is confined: memory made later would count towards the child's limit.
     """
     memory = sealed_memory("pixr-complaints", COMPLAINTS_BYTES)
     os.dup2(memory, STANDARD_ERROR)
@@ -195,26 +200,28 @@ def keep_complaints() -> None:
 
 
 def _by_descriptor(rule: Rule) -> str:
+    """Return the path that names an open file."""
     return f"/proc/self/fd/{rule.descriptor}"
 
 
 def _opened(path: str) -> int:
+    """Open a path for naming it alone."""
     return os.open(path, os.O_PATH | os.O_CLOEXEC)
 
 
 def _lent(path: str, group: int) -> int:
-    """A file to be read, which the group of the sandbox may then (it has no members; 0: this user reads it)."""
+    """Open a file for reading, and let the sandbox's group, which has no members, read it; 0 leaves it to this user."""
     descriptor = _opened(path)
-    found = os.fstat(descriptor)
-    if group and stat.S_ISREG(found.st_mode) and not found.st_mode & stat.S_IROTH:
+    state = os.fstat(descriptor)
+    if group and stat.S_ISREG(state.st_mode) and not state.st_mode & stat.S_IROTH:
         file = Path(f"/proc/self/fd/{descriptor}")
         os.chown(file, -1, group)
-        file.chmod(stat.S_IMODE(found.st_mode) | stat.S_IRGRP)
+        file.chmod(stat.S_IMODE(state.st_mode) | stat.S_IRGRP)
     return descriptor
 
 
 def _made(path: str, owner: int) -> int:
-    """An empty file to be written; nothing that was there before."""
+    """Create an empty file for writing, in place of any file that is there."""
     Path(path).unlink(missing_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     if owner:
@@ -223,17 +230,21 @@ def _made(path: str, owner: int) -> int:
 
 
 def _answer(memory: int, reply: dict[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Arrays first, the description behind them, where it stands last: half an answer is no answer."""
+    """Write the answer into shared memory: arrays, then the JSON, and the header last, so a partial answer is not read.
+
+    Raises:
+        Undecodable: it does not fit.
+    """
     described: dict[str, Any] = {}
     offset = ALIGN
     with mmap.mmap(memory, 0) as view:
         for name, array in arrays.items():
-            whole = np.ascontiguousarray(array)
-            end = offset + whole.nbytes
+            contiguous = np.ascontiguousarray(array)
+            end = offset + contiguous.nbytes
             if end > len(view):
                 raise Undecodable("too-large", "decoding gives more than the output limit allows", final=True)
-            np.frombuffer(view, np.uint8, whole.nbytes, offset)[:] = whole.reshape(-1).view(np.uint8)
-            described[name] = [whole.dtype.str, whole.shape, whole.size, offset]
+            np.frombuffer(view, np.uint8, contiguous.nbytes, offset)[:] = contiguous.reshape(-1).view(np.uint8)
+            described[name] = [contiguous.dtype.str, contiguous.shape, contiguous.size, offset]
             offset = -(-end // ALIGN) * ALIGN
         body = json.dumps({**reply, "arrays": described}).encode()
         if offset + len(body) > len(view):
@@ -243,7 +254,7 @@ def _answer(memory: int, reply: dict[str, Any], arrays: Mapping[str, Array]) -> 
 
 
 def _line(text: str) -> str:
-    """One short line of printable text, whatever a library has put into its message."""
+    """Return text as one short printable line."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
 
 

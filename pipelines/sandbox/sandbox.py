@@ -1,10 +1,10 @@
-"""Runs what touches untrusted bytes in a child process, and takes a crash or a hang for a result.
+"""Running tasks on untrusted bytes in child processes, with a crash or a hang as a result like any other.
 
-The parent keeps one small process that has the decoders loaded and nothing else (no torch, no Ray, no credentials); it
-forks a child for each task, so a task starts in milliseconds. The child is confined to its profile: limits on CPU time,
-memory, files and wall-clock time, and the layers of `confinement`, so that a decoder that was taken over reads its own
-video and nothing else. It answers through a sealed piece of shared memory that the parent made and sized: arrays are
-never sent, and more than that cannot be written. Knows how to run a task, not what tasks do; see `child`.
+The parent keeps one small process that has loaded the decoders and nothing else (no torch, no Ray, no credentials); it
+forks a child for each task, so a task starts within milliseconds. The child is confined to its profile: limits on CPU
+time, memory, files and wall-clock time, and the layers of `confinement`, so that a compromised decoder can read its own
+video and nothing else. It answers through sealed shared memory that the parent made and sized, so arrays need no
+copying through a pipe and an answer cannot be larger. Knows how to run a task, not what tasks do (see `child`).
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from pipelines.media import NO_FAULT, TEMPORARY, UNCONFINED, Failure
 
 log = logging.getLogger(__name__)
 
-HEADER = struct.Struct("<QQ")  # where the reply's JSON starts, and how long it is; written last
+HEADER = struct.Struct("<QQ")  # offset and length of the reply's JSON, in bytes; written last
 MEGABYTE = 1024 * 1024
 GRACE_S = 15.0  # for the keeper to report a child that it has killed
 KEEPER_STARTS_MAX = 2
-KEEPER_START_MAX_S = 120.0  # with all that it loads, on a busy machine
-REPLY_MAX = 4 * MEGABYTE  # of JSON; what is large comes as arrays
+KEEPER_START_MAX_S = 120.0  # including what it loads, on a busy machine
+REPLY_MAX = 4 * MEGABYTE  # of JSON; large data come as arrays
 REASON_CHARS_MAX = 300
 CODE = re.compile(r"[a-z0-9-]{1,40}")
-DTYPE = re.compile(r"[<|][iuf][1248]")  # of arrays that a child may send: numbers, as this machine keeps them
-# What a mean answer comes to.
+DTYPE = re.compile(r"[<|][iuf][1248]")  # arrays that a child may send: little-endian numbers
+# What reading a malicious answer may raise.
 UNREADABLE = (AttributeError, KeyError, OverflowError, RecursionError, SyntaxError, TypeError, ValueError)
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,25 +61,26 @@ class Result:
     values: Mapping[str, Any]
     arrays: Mapping[str, Array]
     cpu_seconds: float
-    memory_mb: float
+    memory_mb: float  # of the child, at its peak
 
 
 class Sandbox:
-    """One keeper process and the tasks it runs, one at a time. Not shared between threads at once: calls queue."""
+    """One keeper process and the tasks it runs, one at a time; calls from several threads wait for each other."""
 
     def __init__(self, tasks: str = "pipelines.sandbox.tasks", without: Sequence[str] = ()) -> None:
-        """`tasks` is a module with TASKS and `warm`; layers named in `without` are left out, to try the others alone."""
+        """Name the module `tasks`, which has TASKS and `warm`, and layers to do `without`, so as to test the others alone."""
         self._tasks, self._without = tasks, tuple(without)
         self._keeper: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._uid = 0
         self._lock = threading.Lock()
-        self.found: AvailableLayers | None = None  # what confines children, once a keeper has been started
+        self.found: AvailableLayers | None = None  # what confines children, known once a keeper has started
 
     def run(self, task: str, arguments: Mapping[str, Any], profile: Profile) -> Result | Failure:
-        """Run `task` on JSON-able arguments, confined to a profile.
+        """Run a task on JSON-compatible arguments, confined to a profile.
 
-        It is refused, by no fault of the file, where this machine has only the weaker mode and the profile wants more.
+        It is refused, without blaming the file, if this machine has only the weaker mode and the profile does not
+        accept it.
         """
         request = {"task": task, "arguments": arguments, "profile": profile.as_json()}
 
@@ -93,39 +94,40 @@ class Sandbox:
         return self._with_keeper(profile, ask)
 
     def refusal(self, profile: Profile) -> Failure | None:
-        """Why this machine would run no task of a profile; to be asked before its files are fetched."""
+        """Return why this machine would run no task of this profile, or None; asked before files are fetched."""
         return self._with_keeper(profile, lambda _: None)
 
     def _with_keeper(self, profile: Profile, action: Callable[[socket.socket], Answer]) -> Answer | Failure:
-        """Do something with a keeper that can confine children to a profile.
+        """Run an action with a keeper that can confine children to the profile.
 
-        Where none can be started nothing of the file was touched: that is no fault of it.
+        If none can be started, the file was not touched, and the failure is temporary.
         """
-        lost = Failure(TEMPORARY, "the process that keeps the decoders cannot be started on this machine")
+        failure = Failure(TEMPORARY, "the process that keeps the decoders cannot be started on this machine")
         with self._lock:
             for _ in range(KEEPER_STARTS_MAX):
                 try:
                     channel, found = self._opened(profile.uid)
                     if not (found.is_strong or profile.weaker_accepted):
                         return _too_weak(found)
-                    lost = Failure("sandbox-lost", "the process that keeps the decoders was killed")
+                    failure = Failure("sandbox-lost", "the process that keeps the decoders was killed")
                     return action(channel)
                 except (ConnectionError, TimeoutError):  # the keeper itself was killed: a fresh one tries again
                     self._close()
-        return lost
+        return failure
 
     def close(self) -> None:
-        """End the keeper and whatever it runs."""
+        """End the keeper and the task that it runs."""
         with self._lock:
             self._close()
 
     def _opened(self, uid: int) -> tuple[socket.socket, AvailableLayers]:
+        """Return the channel to the keeper, started if need be, and the layers that it has found."""
         if self._channel is not None and self._uid != uid:
             self._close()
         if self._channel is None or self.found is None:
-            layers.hide()  # what this process holds in its environment and memory is no child's to read
+            layers.hide()  # children must not read this process's environment and memory
             ours, theirs = socket.socketpair()
-            # Nothing of the parent's environment: it may name tokens. One thread, so that forking is safe.
+            # The parent's environment is not passed on, as it may hold tokens. One thread, so that forking is safe.
             environment = {
                 "PATH": os.defpath,
                 "PYTHONPATH": str(ROOT),
@@ -151,13 +153,15 @@ class Sandbox:
         return self._channel, self.found
 
     def _note(self, found: AvailableLayers) -> None:
+        """Log the layers when they are known or have changed."""
         if found != self.found:
             log.log(logging.INFO if found.is_strong else logging.WARNING, "decoders are confined: %s", found.line())
         self.found = found
 
     def _close(self) -> None:
+        """End the keeper, if there is one."""
         if self._channel is not None:
-            self._channel.close()  # the keeper reads the end of file and goes
+            self._channel.close()  # the keeper reads the end of file and ends
             self._channel = None
         if self._keeper is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -167,6 +171,7 @@ class Sandbox:
 
 
 def _ask(channel: socket.socket, request: Mapping[str, Any], memory: int, profile: Profile) -> dict[str, Any]:
+    """Send a request with the memory for its answer, and return how the child ended."""
     channel.settimeout(profile.timeout_s + GRACE_S)
     body = json.dumps(request).encode()
     socket.send_fds(channel, [struct.pack("<I", len(body))], [memory])
@@ -175,20 +180,20 @@ def _ask(channel: socket.socket, request: Mapping[str, Any], memory: int, profil
 
 
 def _hear(channel: socket.socket) -> dict[str, Any]:
-    """One message of the keeper."""
+    """Receive one message of the keeper."""
     message: dict[str, Any] = json.loads(_receive(channel, struct.unpack("<I", _receive(channel, 4))[0]))
     return message
 
 
 def _too_weak(found: AvailableLayers) -> Failure:
-    """The machine is at fault, not the file: another one may take it."""
+    """Return the failure of a machine that cannot confine a decoder; another machine may take the file."""
     missing = ", ".join(f"no {name} ({found.missing[name]})" for name in found.missing if name in layers.STRONG)
     hint = "[ingest] sandbox_weaker_accepted = true accepts that"
     return Failure(UNCONFINED, f"this machine cannot confine a decoder: {missing}; {hint}")
 
 
 def sealed_memory(name: str, size: int) -> int:
-    """Anonymous memory of a fixed size; pages exist once they are written."""
+    """Create a memory file of a fixed size; its pages are allocated when they are written."""
     memory = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(memory, size)
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
@@ -196,6 +201,11 @@ def sealed_memory(name: str, size: int) -> int:
 
 
 def _receive(channel: socket.socket, size: int) -> bytes:
+    """Receive `size` bytes.
+
+    Raises:
+        ConnectionResetError: the keeper is gone.
+    """
     data = bytearray()
     while len(data) < size:
         part = channel.recv(size - len(data))
@@ -206,7 +216,7 @@ def _receive(channel: socket.socket, size: int) -> bytes:
 
 
 def _judge(ended: Mapping[str, Any], memory: int, profile: Profile) -> Result | Failure:
-    """Sort how a child ended."""
+    """Return the result of a task from how its child ended and what it wrote."""
     if ended["timed_out"]:
         return Failure("out-of-time", f"decoding did not end within {profile.timeout_s:g} s")
     if ended["signal"] == signal.SIGXCPU or (ended["signal"] and ended["cpu_seconds"] >= profile.cpu_max_s):
@@ -226,33 +236,34 @@ def _judge(ended: Mapping[str, Any], memory: int, profile: Profile) -> Result | 
 
 
 def _signal_name(number: int) -> str:
-    """A child may end itself by any signal, and those for real time have no name."""
-    known = {each.value: each.name for each in signal.Signals}
-    return known.get(number, f"signal {number}")
+    """Return the name of a signal; real-time signals, which a child may use too, have none."""
+    names = {each.value: each.name for each in signal.Signals}
+    return names.get(number, f"signal {number}")
 
 
 def unreadable(what: str) -> Failure:
-    """A decoder that was taken over, or is broken in a way that nobody foresaw, gives no sound answer."""
+    """Return the failure of an invalid answer: the decoder was compromised, or is broken in an unforeseen way."""
     return Failure("decoder-crashed", f"the decoder gave an answer that cannot be read ({what})")
 
 
 def _failure(code: str, reason: str, final: bool) -> Failure:
-    """What a child says went wrong. It speaks of the file: that a machine is at fault is not for it to say."""
+    """Return the failure that a child reports; it may blame its file, and not this machine."""
     if not CODE.fullmatch(code) or code in NO_FAULT or not isinstance(final, bool):
         raise ValueError("no code of a failure")
     return Failure(code, "".join(c for c in reason if c.isprintable())[:REASON_CHARS_MAX], final)
 
 
 def _reply(memory: int) -> dict[str, Any] | None:
-    """The JSON part of the answer, None where there is none; what a child wrote is checked like any other input."""
-    where, size = HEADER.unpack(os.pread(memory, HEADER.size, 0))
-    if not 0 < size <= REPLY_MAX or where + size > os.fstat(memory).st_size:
+    """Return the JSON part of the answer, or None; what a child wrote is untrusted input."""
+    offset, size = HEADER.unpack(os.pread(memory, HEADER.size, 0))
+    if not 0 < size <= REPLY_MAX or offset + size > os.fstat(memory).st_size:
         return None
-    reply: dict[str, Any] = json.loads(os.pread(memory, size, where))
+    reply: dict[str, Any] = json.loads(os.pread(memory, size, offset))
     return reply
 
 
 def _arrays(memory: int, described: Mapping[str, Any]) -> dict[str, Array]:
+    """Return copies of the arrays in the answer, after checking that they fit into the memory."""
     total = 0
     for dtype, shape, count, offset in described.values():
         if not DTYPE.fullmatch(dtype) or any(
@@ -260,7 +271,7 @@ def _arrays(memory: int, described: Mapping[str, Any]) -> dict[str, Array]:
         ):
             raise ValueError("an array of numbers has a type and a shape")
         total += np.dtype(dtype).itemsize * count
-    if total > os.fstat(memory).st_size:  # they would lie over each other, and each is copied
+    if total > os.fstat(memory).st_size:  # overlapping arrays, copied one by one, could use unbounded memory
         raise ValueError("the arrays are larger than what they lie in")
     with mmap.mmap(memory, 0, prot=mmap.PROT_READ) as view:
         return {

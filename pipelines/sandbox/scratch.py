@@ -1,7 +1,8 @@
 """A bounded folder for the files being decoded, shared by the workers of one machine.
 
-A file is fetched once, by whoever comes first, and deleted when its last chunk is done. Before a fetch its space is
-reserved: of what the folder may hold, and of what the disk has left. Knows objects and files, not what is in them.
+A file is fetched once, by the worker that needs it first, and deleted when its last chunk is done. Before a fetch its
+space is reserved, within the bound of the folder and the free space of the disk. Knows objects and files, not their
+content.
 """
 
 from __future__ import annotations
@@ -24,49 +25,79 @@ from cluster.storage import Storage
 from pipelines.settings import IngestSettings
 
 MEGABYTE = 1024 * 1024
-TURN_MAX_S = 180.0  # a file that nobody has asked for in this time keeps nobody waiting
-IDLE_MAX_S = 900.0  # a file that nobody has asked for in this time was left behind by a worker that died
+TURN_MAX_S = 180.0  # files unused for so long do not count as fetched ahead
+IDLE_MAX_S = 900.0  # files unused for so long were left behind by a dead worker
 POLL_S = 0.2
 FETCHES_MAX = 3
 LOCK_TRIES_MAX = 100
-NOTES = (".dropped", ".done", ".lock")  # beside each file; the lock is deleted last
-DRAFT = "-"  # in the suffix of what is being fetched, after its size
+NOTES = (".dropped", ".done", ".lock")  # suffixes of the notes beside each file; the lock is deleted last
+DRAFT = "-"  # in the suffix of a file that is being fetched, after its size
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """See the module's text. `files_max` bounds how far fetching may run ahead of decoding."""
+    """The scratch folder of a deployment on this machine."""
 
     folder: Path
-    bytes_max: int
-    free_min: int
-    files_max: int
+    bytes_max: int  # of all files
+    free_min: int  # bytes to leave free on the disk
+    files_max: int  # how far fetching may run ahead of decoding
 
     @staticmethod
     def at(scratch_dir: str, name: str, max_mb: int, free_min_mb: int, files_max: int) -> Scratch:
-        """`name` tells deployments on one machine apart."""
+        """Return a scratch folder.
+
+        Args:
+            scratch_dir: Folder that it lies in; "" for the system's temporary folder.
+            name: Tells deployments on one machine apart.
+            max_mb: Space that it may take, in MB.
+            free_min_mb: Space to leave free on the disk, in MB.
+            files_max: How many files may be fetched ahead of decoding.
+
+        Returns:
+            The folder, not created yet.
+        """
         root = Path(scratch_dir or tempfile.gettempdir())
         folder = root / f"{beginning()}{hashlib.sha256(name.encode()).hexdigest()[:12]}"
         return Scratch(folder, max_mb * MEGABYTE, free_min_mb * MEGABYTE, files_max)
 
     @staticmethod
     def of(ingest: IngestSettings, s3_url: str, bucket: str, files_max: int) -> Scratch:
-        """The folder of a deployment, which its S3 and its bucket tell apart from others."""
+        """Return the scratch folder of a deployment.
+
+        Args:
+            ingest: Settings with its place and bounds.
+            s3_url: URL of the deployment's object store, which with the bucket tells it apart from others.
+            bucket: The deployment's bucket.
+            files_max: How many files may be fetched ahead of decoding.
+
+        Returns:
+            The folder, not created yet.
+        """
         name = f"{s3_url} {bucket}"
         return Scratch.at(ingest.scratch_dir, name, ingest.scratch_max_mb, ingest.scratch_free_min_mb, files_max)
 
     def path(self, uri: str, etag: str) -> Path:
+        """Return the path of an object's local file."""
         return self.folder / hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest()[:40]
 
     @contextlib.contextmanager
     def file(self, storage: Storage, uri: str, etag: str, size: int, *, wait: bool = False) -> Iterator[Path]:
-        """The object as a local file, fetched when it is not there; kept from being swept while in use.
+        """Provide an object as a local file, fetched if it is not there, and kept while in use.
 
-        With `wait` it is fetched when others, who are at work on their files, have made room. Who decodes must not wait:
-        it is decoding that makes room.
+        Args:
+            storage: Object store to fetch from.
+            uri: The object.
+            etag: Of the object; another one is another file.
+            size: Of the object in bytes.
+            wait: Whether to wait for space that other files take. Decoding must not wait, because it is what frees
+                space.
+
+        Yields:
+            The path of the file.
 
         Raises:
-            Temporary: there is no room, or the store is away.
+            Temporary: the folder or the disk is full, or the object store is away.
             Rejected: the object is gone or has changed.
         """
         path = self.path(uri, etag)
@@ -75,23 +106,30 @@ class Scratch:
                 if not path.exists() or path.stat().st_size != size:
                     self._fetch(storage, uri, size, path, wait=wait)
                 os.utime(path)
-                fcntl.flock(lock, fcntl.LOCK_SH)  # the lock is free for a moment: the file may be gone by now
+                fcntl.flock(lock, fcntl.LOCK_SH)  # not atomic: the file may have been deleted in between
                 if _is_lock_of(lock, path) and path.exists():
                     yield path
                     return
         raise Temporary(f"{uri} is deleted as often as it is fetched", 1.0)
 
     def done(self, uri: str, etag: str, chunk: int = 0, count: int = 1, attempt: str = "") -> None:
-        """Note that a chunk needs its file no more; with the last one, or when it was dropped, the file is deleted."""
+        """Note that a chunk is done; after the last one, or if the attempt was dropped, the file is deleted.
+
+        Args:
+            uri: The object.
+            etag: Of the object.
+            chunk: Number of the chunk.
+            count: Chunks of the video.
+            attempt: Name of the attempt, as in `drop`.
+        """
         path = self.path(uri, etag)
         if attempt and self.dropped(uri, etag, attempt):
             self.drop(uri, etag, attempt)
             return
         with _locked(path):
             notes = path.with_suffix(".done")
-            with notes.open(
-                "a+", encoding="ascii"
-            ) as file:  # added to, so that who is killed here loses no other's note
+            # Appended to, so that a worker killed here loses no other worker's note.
+            with notes.open("a+", encoding="ascii") as file:
                 file.write(f"{chunk} ")
                 file.flush()
                 file.seek(0)
@@ -100,7 +138,7 @@ class Scratch:
                 _delete(path)
 
     def drop(self, uri: str, etag: str, attempt: str) -> None:
-        """Delete a file of which an attempt needs no chunk any more, and note that: its other chunks may be waiting."""
+        """Delete the file of an attempt that has ended, and note that for its other chunks, which may be waiting."""
         path = self.path(uri, etag)
         with _locked(path):
             _delete(path)
@@ -113,21 +151,23 @@ class Scratch:
         return False
 
     def wait_for_turn(self, timeout_s: float) -> None:
-        """Wait while enough files lie ready; after `timeout_s` go on, for the wait is a courtesy and no lock."""
+        """Wait while `files_max` files are fetched ahead, for `timeout_s` at most: it is a courtesy and not a lock."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self._waiting() >= self.files_max:
             time.sleep(POLL_S)
 
     def _waiting(self) -> int:
+        """Return how many files are fetched ahead."""
         return sum(time.time() - stat.st_mtime < TURN_MAX_S for _, stat in self._files())
 
     def _fetch(self, storage: Storage, uri: str, size: int, path: Path, *, wait: bool) -> None:
+        """Fetch an object under a draft name, and rename it when it is complete."""
         draft = path.with_suffix(f".{size}{DRAFT}{os.getpid()}")
         try:
-            while lack := self._reserve(size, draft):
+            while shortage := self._reserve(size, draft):
                 if not wait or not self._waiting():
-                    raise lack
+                    raise shortage
                 time.sleep(POLL_S)
             retry(lambda: storage.get_file(uri, draft), attempts=FETCHES_MAX)
             if draft.stat().st_size != size:
@@ -137,21 +177,22 @@ class Scratch:
             draft.unlink(missing_ok=True)
 
     def _reserve(self, size: int, draft: Path) -> Temporary | None:
-        """Begin a draft, which takes the space of the whole from now on; or why there is none."""
+        """Create an empty draft, which counts with its full size from now on, or return why there is not enough space."""
         with _open(self.folder, os.O_RDONLY) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._sweep()
             files = self._files()
             used = sum(_bytes(path, stat) for path, stat in files)
-            coming = used - sum(stat.st_size for _, stat in files)
+            reserved = used - sum(stat.st_size for _, stat in files)
             if used + size > self.bytes_max and used:
                 return Temporary(f"the scratch folder is full: {used // MEGABYTE} MB", 5.0)
-            if shutil.disk_usage(self.folder).free - coming - size < self.free_min:
+            if shutil.disk_usage(self.folder).free - reserved - size < self.free_min:
                 return Temporary(f"no space left for {size // MEGABYTE} MB in {self.folder}", 10.0)
             draft.touch()
             return None
 
     def _sweep(self) -> None:
+        """Delete files and notes that were left behind."""
         for path, stat in self._files():
             if time.time() - stat.st_mtime > IDLE_MAX_S:
                 with contextlib.suppress(OSError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -162,39 +203,43 @@ class Scratch:
                     note.unlink()
 
     def _files(self) -> list[tuple[Path, os.stat_result]]:
-        found = []
+        """Return the files in the folder, drafts included and notes excluded."""
+        files = []
         with contextlib.suppress(FileNotFoundError):
             for path in self.folder.iterdir():
                 with contextlib.suppress(FileNotFoundError):
                     if path.suffix not in NOTES and path.name != leftovers.NOTE:
-                        found.append((path, path.stat()))
-        return found
+                        files.append((path, path.stat()))
+        return files
 
 
 def beginning() -> str:
-    """What the names of this user's folders begin with."""
+    """Return the prefix of this user's scratch folders."""
     return f"pixr-scratch-{os.getuid()}-"
 
 
 def _bytes(path: Path, stat: os.stat_result) -> int:
-    """What a file takes, or will take when it is whole."""
+    """Return what a file takes, or will take once it is complete."""
     size, draft, _ = path.suffix[1:].partition(DRAFT)
     return int(size) if draft else stat.st_size
 
 
 def _delete(path: Path) -> None:
-    path.unlink(missing_ok=True)  # its name may have an ending: of what is being fetched, or is made while decoding
+    """Delete a file with its notes."""
+    path.unlink(missing_ok=True)  # drafts, and copies made while decoding, have a suffix of their own
     for suffix in ("", *NOTES):
         path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def _locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[int]:
-    """Hold a file's lock. Its lock file is deleted with it, and who waited for the old one has to begin again: two would
-    hold a lock each else.
+    """Hold a file's lock.
+
+    The lock file is deleted together with the file, so a worker that waited for a deleted lock must begin again;
+    otherwise two workers could hold a lock each.
 
     Raises:
-        OSError: another one holds it, and `how` does not wait.
+        OSError: the lock is held, and `how` does not wait.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     for _ in range(LOCK_TRIES_MAX):
@@ -207,16 +252,17 @@ def _locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[int]:
 
 
 def _is_lock_of(descriptor: int, path: Path) -> bool:
-    """Whether a lock that is held is still the one that others find."""
+    """Whether a held lock file is still the one at its path."""
     try:
-        found = path.with_suffix(".lock").stat()
+        current = path.with_suffix(".lock").stat()
     except FileNotFoundError:
         return False
-    return os.path.samestat(found, os.fstat(descriptor))
+    return os.path.samestat(current, os.fstat(descriptor))
 
 
 @contextlib.contextmanager
 def _open(path: Path, flags: int) -> Iterator[int]:
+    """Open a descriptor for the length of a block."""
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         yield descriptor

@@ -1,4 +1,4 @@
-"""What the sandbox can be asked to do, by name. Loaded by its keeper, with the decoders, before anything is confined."""
+"""The tasks of the sandbox, by name; the keeper loads this module, and the decoders with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TASKS: Mapping[str, Task] = {"probe": probe.probe, "decode": frames.decode}
 
 
 def warm() -> None:
-    """Load all that a task may load, once for all children: none of them can read a module any more."""
+    """Load every module that a task may need, once for all children, which cannot load modules once they are confined."""
     for module in pkgutil.walk_packages(av.__path__, "av."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
