@@ -1,1 +1,1 @@
-"""From an S3 object to rows of segments: schema `media`, the decoder, the encoder."""
+"""Ingest: from an S3 object to rows of segments. Owns the schema `media`, the decoders and the encoder."""

@@ -1,4 +1,4 @@
-"""`pixr ingest` and `pixr jobs`. Submits, follows and prints; decides nothing."""
+"""`pixr ingest` and `pixr jobs`: submit jobs, follow them and print how they stand. Decides nothing."""
 
 from __future__ import annotations
 
@@ -97,11 +97,11 @@ def jobs(ctx: click.Context, limit: int, as_json: bool) -> None:
 
     context: Context = ctx.obj
     with context.connect(JOBS, autocommit=True) as connection:
-        found = table.listing(connection, limit)
+        listed = table.listing(connection, limit)
     if as_json:
-        context.emit({"jobs": found})
+        context.emit({"jobs": listed})
     else:
-        context.console.print(_table(found))
+        context.console.print(_table(listed))
 
 
 @jobs.command()
@@ -155,7 +155,7 @@ def retry(context: Context, job_id: str, detach: bool, as_json: bool) -> None:
 def _plan(
     context: Context,
     connection: Connection,
-    given: str,
+    named: str,
     as_json: bool,
     extent: Extent,
     *,
@@ -175,28 +175,29 @@ def _plan(
 
     settings = context.settings
     known, is_known = creators.known_handles(connection, [creator]), creators.knows(connection)
-    asked = jobs.Options(creator, manifest, model, mode, known=known)  # refuses what a job would refuse
-    creator = asked.creator
+    options = jobs.Options(creator, manifest, model, mode, known=known)  # refuses what a job would refuse
+    creator = options.creator
     model_names.require_known(settings, connection, model)
-    if given.startswith("s3://"):
+    if named.startswith("s3://"):
         storage = Storage(runtime.endpoints(settings).s3)
-        source.check(given, storage, settings.s3.ingest_buckets)
-        found = source.listed(given, storage, creator=creator, manifest_uri=manifest, is_known=is_known)
+        source.check(named, storage, settings.s3.ingest_buckets)
+        listing = source.listed(named, storage, creator=creator, manifest_uri=manifest, is_known=is_known)
     else:
-        path, beside = Path(given).expanduser(), Path(manifest) if manifest else None
-        found = source.local(path, settings.s3.bucket, beside, extent, creator, is_known=is_known)
-    noted = Remarks()
-    noted.extend(found.remarks)
-    plan = estimate.of(settings, connection, found.videos, model, noted)
+        path, beside = Path(named).expanduser(), Path(manifest) if manifest else None
+        listing = source.local(path, settings.s3.bucket, beside, extent, creator, is_known=is_known)
+    remarks = Remarks()
+    remarks.extend(listing.remarks)
+    plan = estimate.of(settings, connection, listing.videos, model, remarks)
     if as_json:
-        context.emit(plan | {"remarks": noted.rows()})
+        context.emit(plan | {"remarks": remarks.rows()})
         return
-    _say_remarks(context, noted.rows())
+    _say_remarks(context, remarks.rows())
     for name, value in plan.items():
         context.console.print(f"{name.replace('_', ' ')}: {'unknown before the first job' if value is None else value}")
 
 
 def _write_sheets(context: Context, connection: Connection, job_id: str, folder: Path) -> None:
+    """Write a contact sheet for each of the job's searchable videos into a folder."""
     from cluster import runtime
     from cluster.storage import Storage
     from pipelines.jobs import jobs
@@ -210,9 +211,9 @@ def _write_sheets(context: Context, connection: Connection, job_id: str, folder:
 
 
 def _in_s3(
-    context: Context, connection: Connection, given: str, manifest: str, quiet: bool, extent: Extent
+    context: Context, connection: Connection, named: str, manifest: str, quiet: bool, extent: Extent
 ) -> tuple[Sent, str, str]:
-    """The S3 source of what was named, the local path it came from, and the manifest's address."""
+    """Return the S3 source, uploading a local path first, with the local path and the manifest's URI."""
     from cluster import folders, runtime
     from cluster.errors import Rejected
     from cluster.settings import EMBEDDED
@@ -220,10 +221,10 @@ def _in_s3(
     from pipelines.catalog import creators
     from pipelines.sources import source
 
-    if given.startswith("s3://"):
+    if named.startswith("s3://"):
         if manifest and not manifest.startswith("s3://"):
             raise Rejected("the manifest of an S3 source must be in S3 too", hint="upload it beside the videos")
-        return source.Sent(given, []), "", manifest
+        return source.Sent(named, []), "", manifest
     storage = Storage(runtime.endpoints(context.settings).s3)
     with context.console.status("uploading", spinner="dots") as status:
 
@@ -236,16 +237,16 @@ def _in_s3(
                 folders.require_space(context.settings.data_dir, context.settings.s3.free_space_min_mb, size)
 
         local = Path(manifest) if manifest else None
-        path, bucket = Path(given).expanduser(), context.settings.s3.bucket
+        path, bucket = Path(named).expanduser(), context.settings.s3.bucket
         is_known = creators.knows(connection)
         sent = source.upload(
             path, storage, bucket, local, progress, extent, is_known=is_known, require_room=require_room
         )
-    return sent, str(Path(given).expanduser().resolve()), ""
+    return sent, str(Path(named).expanduser().resolve()), ""
 
 
 def _follow(context: Context, connection: Connection, job_id: str, quiet: bool) -> dict[str, Any]:
-    """Show progress until the job is over; Ctrl-C leaves it running."""
+    """Show progress until the job is over; Ctrl-C leaves the job running."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from pipelines.jobs import jobs
@@ -266,6 +267,7 @@ def _follow(context: Context, connection: Connection, job_id: str, quiet: bool) 
 
 
 def _line(job: dict[str, Any]) -> str:
+    """Return the progress of a job on one line."""
     videos, progress = job["videos"], job["progress"]
     done = videos["total"] - progress["left"]
     eta = f", {progress['eta_s']:.0f} s left" if progress["eta_s"] else ""
@@ -273,6 +275,7 @@ def _line(job: dict[str, Any]) -> str:
 
 
 def _show(context: Context, job: dict[str, Any], as_json: bool) -> None:
+    """Print how a job stands."""
     if as_json:
         context.emit(job)
         return
@@ -298,21 +301,22 @@ def _show(context: Context, job: dict[str, Any], as_json: bool) -> None:
         context.console.print(f"  {name.replace('_', ' ')}: {value}")
 
 
-def _say_remarks(context: Context, found: list[dict[str, Any]]) -> None:
-    """What was left out, and rows and files that do not fit: one line a reason."""
+def _say_remarks(context: Context, rows: list[dict[str, Any]]) -> None:
+    """Print remarks, one line a reason."""
     from pipelines.sources import remarks
 
-    for row in found:
+    for row in rows:
         context.console.print(f"  {remarks.line(row)}", style="yellow", markup=False, soft_wrap=True)
 
 
-def _table(found: list[dict[str, Any]]) -> Any:
+def _table(listed: list[dict[str, Any]]) -> Any:
+    """Return jobs as a table."""
     from rich.table import Column, Table
 
-    name = Column("job", min_width=max((len(job["id"]) for job in found), default=0))  # what other commands ask for
-    rest = ("status", "ready", "refused", "failed", "segments", "seconds", "source")
-    table = Table(name, *rest, box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for job in found:
+    name = Column("job", min_width=max((len(job["id"]) for job in listed), default=0))  # never cut: commands take it
+    columns = ("status", "ready", "refused", "failed", "segments", "seconds", "source")
+    table = Table(name, *columns, box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for job in listed:
         videos = job["videos"]
         ready = f"{videos['ready']}/{videos['total']}"
         seconds = f"{job['seconds']:.1f}" if job["seconds"] else ""

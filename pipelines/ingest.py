@@ -1,13 +1,13 @@
-"""The ingest job: from the objects of a bucket to moments that can be searched. Ray runs `python -m pipelines.ingest`.
+"""The ingest job: from the objects of a bucket to searchable moments. Ray runs `python -m pipelines.ingest`.
 
     video ids → Plan     begins an attempt, fetches the file, probes it, cuts it into chunks      → chunks
               → Decode   in a sandboxed child: measurements of every frame, candidates as tensors → decoded chunks
-              → Embed    a pool of actors that hold the model                                      → vectors
+              → Embed    a pool of actors that hold the model                                     → vectors
               → Store    COPY into staging; the last chunk of a video makes it ready, whole
 
-Rows are chunks, so one long video is spread over the workers like many short ones, with the same moments as the
-result. A bad file is refused where it is found, by a row and never by an exception; Ray's retries are finite; what a
-crash leaves undone is taken up again from PostgreSQL (see `catalog`), here in rounds and after a driver's death by `watch`.
+Rows are chunks, so one long video is spread over the workers like many short ones, and gives the same moments. A bad
+file becomes a refused row and raises nothing; Ray's retries are finite. What a crash leaves unfinished is taken up
+again from PostgreSQL: here in rounds, and after a driver's death by `jobs/watch.py`.
 """
 
 from __future__ import annotations
@@ -59,120 +59,124 @@ log = logging.getLogger(__name__)
 
 DECODERS_A_PLANNER, PLANNERS_MIN = 8, 2
 DECODERS_A_STORER, STORERS_MIN = 8, 2
-CHUNKS_A_BATCH = 8  # what an encoder gets at once; their frames fill its batches together
+CHUNKS_A_BATCH = 8  # given to an encoder at once, which fills its batches with frames of all of them
 TASK_RETRIES = 3  # of a task whose worker was killed
 ACTOR_RESTARTS = 20
-SIGNS_A_TIMEOUT = 4  # signs of life of a step, in the time in which none would end its round
+SIGNS_A_TIMEOUT = 4  # signs of life that a step gives within `no_progress_timeout_s`
 ROUNDS_MAX = 60
 ROUND_FACTOR = 4  # by which rounds shrink after one that was cut short, and grow again
-WAIT_MAX_S = 5.0
-STOP_MAX_S = 30.0  # for a driver that shall stop to come to the end of a batch
+WAIT_MAX_S = 5.0  # between checks for videos that can be started
+STOP_MAX_S = 30.0  # for a stopped driver to finish a batch
 BEAT_TIMEOUT_MS = 20_000  # of one statement of a heartbeat
 
-# What another start of the driver may mend, beside errors of ours.
+# Errors that another start of the driver may not meet again, besides Pixr's own.
 RETRIED = (psycopg.OperationalError, psycopg.InterfaceError, OSError, MemoryError)
 
 Row = dict[str, Any]
 
 
-def pipeline(video_ids: list[int], place: JobContext, survey: Survey) -> Dataset:
-    """The whole of it. What looks at files runs only on nodes that can confine a decoder."""
+def pipeline(video_ids: list[int], context: JobContext, survey: Survey) -> Dataset:
+    """Compose the stages; those that read files run only on nodes that can confine a decoder."""
     import ray
 
-    warnings.filterwarnings("ignore", message="`ray_remote_args`")  # finite retries have no other way yet
-    ingest = place.ingest
+    warnings.filterwarnings("ignore", message="`ray_remote_args`")  # Ray has no other way to bound retries yet
+    ingest = context.ingest
     encoders = ray.data.ActorPoolStrategy(min_size=ingest.embedders_min, max_size=ingest.embedders_max)
     planners, decoders, storers = (ray.data.TaskPoolStrategy(size) for size in pool_sizes(ingest, survey.cpus()))
     return (
         ray.data.from_items([pack(video) for video in video_ids], override_num_blocks=len(video_ids))
         .flat_map(
-            many(Plan(place), place), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES,
+            many(Plan(context), context), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES,
             ray_remote_args_fn=survey.placing,
         )
         .flat_map(
-            one(Decode(place), place), num_cpus=ingest.decoder_cpus, compute=decoders,
+            one(Decode(context), context), num_cpus=ingest.decoder_cpus, compute=decoders,
             max_retries=TASK_RETRIES, ray_remote_args_fn=survey.placing,
         )
         .map_batches(
-            EmbedBatches, fn_constructor_args=(place,), compute=encoders, batch_size=CHUNKS_A_BATCH,
+            EmbedBatches, fn_constructor_args=(context,), compute=encoders, batch_size=CHUNKS_A_BATCH,
             num_cpus=ingest.embedder_cpus, num_gpus=ingest.embedder_gpus,
             max_restarts=ACTOR_RESTARTS, max_task_retries=TASK_RETRIES,
         )
-        .flat_map(one(Store(place), place), num_cpus=0.1, compute=storers, max_retries=TASK_RETRIES)
+        .flat_map(one(Store(context), context), num_cpus=0.1, compute=storers, max_retries=TASK_RETRIES)
     )  # fmt: skip
 
 
 def pool_sizes(ingest: IngestSettings, cpus: float) -> tuple[int, int | None, int]:
-    """How many may plan, decode and store at once, where this many CPUs decode; None is as many as there are CPUs.
+    """Return how many tasks may plan, decode and store at once, given the CPUs for decoding; None is as many as CPUs.
 
-    A stage without a bound of its own takes an equal part of all CPUs from the others, whether it has work or not: only
-    decoding may have none, so that it gets what the others leave.
+    A stage without a bound takes an equal part of all CPUs from the others, whether it has work or not. So only
+    decoding may have none, and gets what the others leave.
     """
     decoders = ingest.decoders_max or int(cpus / ingest.decoder_cpus)
     planners, storers = decoders // DECODERS_A_PLANNER, decoders // DECODERS_A_STORER
     return max(PLANNERS_MIN, planners), ingest.decoders_max or None, max(STORERS_MIN, storers)
 
 
-def one(stage: Callable[[Any], Any], place: JobContext) -> Callable[[Row], Iterator[Row]]:
-    """A stage of one row to one row, as Ray wants it."""
-    return many(lambda row: (stage(row),), place)
+def one(stage: Callable[[Any], Any], context: JobContext) -> Callable[[Row], Iterator[Row]]:
+    """Turn a stage from one row to one row into a function for Ray."""
+    return many(lambda row: (stage(row),), context)
 
 
-def many(stage: Callable[[Any], Iterable[Any]], place: JobContext) -> Callable[[Row], Iterator[Row]]:
-    """A stage of one row to several. While it takes long, signs of life come first."""
-    store = Store(place)
+def many(stage: Callable[[Any], Iterable[Any]], context: JobContext) -> Callable[[Row], Iterator[Row]]:
+    """Turn a stage from one row to several into a function for Ray, which yields signs of life while the stage runs."""
+    store = Store(context)
 
     def call(row: Row) -> Iterator[Row]:
-        give_way(place.ingest.niceness)
-        for given in alive(lambda: (settled(each, store) for each in stage(unpack(row["row"]))), place):
-            yield pack(given)
+        give_way(context.ingest.niceness)
+        for result in alive(lambda: (settled(result_row, store) for result_row in stage(unpack(row["row"]))), context):
+            yield pack(result)
 
     return call
 
 
-def alive(step: Callable[[], Iterable[Any]], place: JobContext) -> Iterator[Any]:
-    """What a step of this job gives, with signs of life that come often enough for `no_progress_timeout_s`."""
-    ingest = place.ingest
+def alive(step: Callable[[], Iterable[Any]], context: JobContext) -> Iterator[Any]:
+    """Run a step and yield its rows, with signs of life often enough for `no_progress_timeout_s`."""
+    ingest = context.ingest
     every_s = ingest.no_progress_timeout_s / SIGNS_A_TIMEOUT
     return signs.alive(step, AT_WORK, every_s, ingest.step_timeout_s)
 
 
 def settled(row: Any, store: Store) -> Any:
-    """Write a refusal down where it comes up: on the way to the end a model is loaded first, and a batch has to fill."""
+    """Record a refusal where it occurs: later stages may first load a model, and wait for a batch to fill."""
     return store(row) if isinstance(row, Refused) else row
 
 
 def give_way(niceness: int) -> None:
-    """Have this thread, and the processes that it starts, leave the CPU to searches. A worker serves one job alone."""
+    """Lower the priority of this thread, and of the processes that it starts, so that searches go first.
+
+    A worker serves a single job, so it is never raised again.
+    """
     if os.getpriority(os.PRIO_PROCESS, 0) < niceness:
         os.setpriority(os.PRIO_PROCESS, 0, niceness)
 
 
 def pack(row: Any) -> Row:
-    """Rows travel as opaque bytes: nothing is converted on the way, and types stay what they are."""
+    """Wrap a row as opaque bytes, so that Ray converts nothing and types stay what they are."""
     return {"row": pickle.dumps(row, protocol=5)}
 
 
 def unpack(data: bytes) -> Any:
+    """Return a wrapped row."""
     return pickle.loads(data)  # noqa: S301  written by `pack`, in a worker of this job
 
 
 class EmbedBatches:
-    """`Embed` as an actor. It is there at once, and loads its model while videos are looked at."""
+    """`Embed` as an actor, which starts at once and loads its model while videos are being probed."""
 
-    def __init__(self, place: JobContext) -> None:
-        give_way(place.ingest.niceness)
-        self._place = place
-        self._embed = signs.begin(lambda: Embed(place))
+    def __init__(self, context: JobContext) -> None:
+        give_way(context.ingest.niceness)
+        self._context = context
+        self._embed = signs.begin(lambda: Embed(context))
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-        rows = [unpack(each) for each in batch["row"]]
-        for row in alive(lambda: self._embed.result()(rows), self._place):
+        rows = [unpack(packed) for packed in batch["row"]]
+        for row in alive(lambda: self._embed.result()(rows), self._context):
             yield {"row": [pack(row)["row"]]}
 
 
 def run(settings: Settings, job_id: str, submission: int) -> int:
-    """Drive a job to its end; 0 when every video is accounted for and none has failed."""
+    """Drive a job to its end; return 0 if every video is accounted for and none has failed, else 1."""
     url = logins.url(settings, JOBS)
     with database.connect(url, autocommit=True) as connection:
         job_source, options = jobs.begin(connection, job_id, submission)
@@ -180,14 +184,14 @@ def run(settings: Settings, job_id: str, submission: int) -> int:
         with Heartbeat(url, job_id, submission, name, lease_s=10, also=show) as heart:
             try:
                 survey = Survey(jobs.section(settings, options))
-                place = prepare(settings, connection, job_id, submission, job_source, options, survey)
-                heart.lease_s = place.ingest.lease_s
-                rounds(connection, place, heart, survey)
-                jobs.settle(connection, job_id, place.model.id)
+                context = prepare(settings, connection, job_id, submission, job_source, options, survey)
+                heart.lease_s = context.ingest.lease_s
+                rounds(connection, context, heart, survey)
+                jobs.settle(connection, job_id, context.model.id)
                 error = jobs.reconcile(jobs.get(connection, job_id))
             except Rejected as refused:
                 error = str(refused)
-            except KeyboardInterrupt:  # of its heartbeat
+            except KeyboardInterrupt:  # sent by the heartbeat
                 if not heart.stopped:
                     raise
             if heart.stopped:
@@ -208,11 +212,23 @@ def prepare(
     options: jobs.Options,
     survey: Survey,
 ) -> JobContext:
-    """List the source once, take over from drivers that died, and learn what the model is. The nodes are asked meanwhile.
+    """List the source once, end the leases of drivers that died, and register the model; nodes are asked meanwhile.
+
+    Args:
+        settings: All settings.
+        connection: Connection to the primary, in autocommit mode.
+        job_id: The job.
+        submission: Number of this driver's submission.
+        job_source: S3 prefix, upload list, or CATALOGUE.
+        options: What to do, besides the source.
+        survey: The nodes; asking them is begun here.
+
+    Returns:
+        What the stages need.
 
     Raises:
-        Rejected: the source or the model cannot be used, or an error that another start would come to again.
-        Temporary, psycopg.OperationalError, ray.exceptions.RayError, OSError: another start may mend it.
+        Rejected: the source or the model cannot be used, or an error occurred that another start would meet again.
+        Temporary, psycopg.OperationalError, ray.exceptions.RayError, OSError: another start may succeed.
     """
     import ray
 
@@ -235,19 +251,20 @@ def _prepared(
     options: jobs.Options,
     survey: Survey,
 ) -> JobContext:
-    ends = runtime.endpoints(settings)
-    ingest, named = survey.ingest, settings.section(ModelSettings)
-    survey.begin()  # a node answers after some seconds, as does a model that nobody has registered
-    named = dataclasses.replace(named, name=options.model or named.name)
+    """Do the work of `prepare`, whose errors it sorts."""
+    endpoints = runtime.endpoints(settings)
+    ingest, model_settings = survey.ingest, settings.section(ModelSettings)
+    survey.begin()  # nodes take some seconds to answer, as does loading a model that is not registered
+    model_settings = dataclasses.replace(model_settings, name=options.model or model_settings.name)
     leases.release(connection, job_id, except_owner=owner(job_id, submission))
-    model = registry.register(connection, named, ingest.embedder_cpus)
-    if job_source == jobs.CATALOGUE:  # what is ingested from now on comes after what is filled in
-        index_admin.follow(connection, named.name)
-    s3 = dataclasses.replace(ends.s3, buckets=(settings.s3.bucket, *settings.s3.ingest_buckets))
+    model = registry.register(connection, model_settings, ingest.embedder_cpus)
+    if job_source == jobs.CATALOGUE:  # videos ingested from now on must get this model's vectors too
+        index_admin.follow(connection, model_settings.name)
+    s3 = dataclasses.replace(endpoints.s3, buckets=(settings.s3.bucket, *settings.s3.ingest_buckets))
     if not jobs.is_listed(connection, job_id):
         list_source(connection, Storage(s3), settings.s3.bucket, job_id, job_source, options, model.id)
     name = owner(job_id, submission)
-    return JobContext(job_id, name, logins.url(settings, JOBS), s3, settings.s3.bucket, ingest, named, model)
+    return JobContext(job_id, name, logins.url(settings, JOBS), s3, settings.s3.bucket, ingest, model_settings, model)
 
 
 def list_source(
@@ -259,13 +276,22 @@ def list_source(
     options: jobs.Options,
     model_id: int,
 ) -> None:
-    """List a job's source, write down what is there, and delete what was taken down before.
+    """List a job's source, register its videos, and delete uploads of videos that were taken down before.
+
+    Args:
+        connection: Connection to the primary.
+        storage: Object store to read from.
+        bucket: Pixr's own bucket, which holds uploads.
+        job_id: The job.
+        job_source: S3 prefix or upload list.
+        options: What to do, besides the source.
+        model_id: Number of the job's model.
 
     Raises:
-        Rejected: the source may not be listed, or nothing in it can be kept.
+        Rejected: the source may not be listed, or none of its videos can be stored.
     """
     lists.require_known(connection, job_source)
-    found = source.listed(
+    listing = source.listed(
         job_source,
         storage,
         creator=options.creator,
@@ -274,25 +300,35 @@ def list_source(
         is_known=creators.knows(connection),
         own_bucket=bucket,
     )
-    registered = list_videos(connection, job_id, found, model_id, options.rights)
+    registered = list_videos(connection, job_id, listing, model_id, options.rights)
     forget_removed(storage, bucket, registered)
-    jobs.mark_listed(connection, job_id)  # last: the driver that takes over does all of this again, or none of it
+    jobs.mark_listed(connection, job_id)  # last, so that a driver that takes over does all of this again, or nothing
 
 
 def list_videos(
     connection: Connection, job_id: str, found: source.Listing, model_id: int, rights: Rights = ANYBODY
 ) -> catalog.Registered:
-    """Write down a job's videos, and what people should know of its source.
+    """Register a job's videos, and store the remarks on its source in the job.
+
+    Args:
+        connection: Connection to the primary.
+        job_id: The job.
+        found: The listed source.
+        model_id: Number of the job's model.
+        rights: Creators that the job may speak for.
+
+    Returns:
+        The videos that were not stored, and remarks on others.
 
     Raises:
-        Rejected: the database keeps none of them.
+        Rejected: none of the videos can be stored.
     """
-    noted = Remarks()
-    noted.extend(found.remarks)
+    remarks = Remarks()
+    remarks.extend(found.remarks)
     registered = catalog.register(connection, job_id, found.videos, model_id, rights)
     for note in (*registered.refused, *registered.notes):
-        noted.add(note.kind, note.reason, name_of(note) if note.is_named else "")
-    jobs.note(connection, job_id, {"remarks": noted.rows()})
+        remarks.add(note.kind, note.reason, name_of(note) if note.is_named else "")
+    jobs.note(connection, job_id, {"remarks": remarks.rows()})
     refused = registered.refused
     if len(refused) == len(found.videos):
         raise Rejected(f"no video of {len(refused)} could be registered: {refused[0].reason}", code="nothing-to-do")
@@ -300,119 +336,137 @@ def list_videos(
 
 
 def forget_removed(storage: Storage, bucket: str, registered: catalog.Registered) -> None:
-    """Delete uploads of videos that were taken down: ingesting their folder again has sent them again."""
+    """Delete uploads of videos that were taken down; ingesting their folder again has uploaded them again."""
     for note in registered.notes:
         if note.kind == TAKEN_DOWN and note.video.source_uri.startswith(f"s3://{bucket}/{UPLOADS}/"):
             storage.delete(note.video.source_uri)
 
 
 def name_of(note: Note) -> str:
+    """Return a video's name for a remark."""
     name = note.video.source_uri.rpartition("/")[2]
     return f"{name} for {note.video.creator}" if note.kind == CREATOR_KEPT else name
 
 
 def owner(job_id: str, submission: int) -> str:
+    """Return the owner of a driver's leases."""
     return f"{job_id}/{submission}"
 
 
-def rounds(connection: Connection, place: JobContext, heart: Heartbeat, survey: Survey) -> None:
-    """Run the pipeline over what is open, again for what was put back, until nothing is; every wait is bounded.
+def rounds(connection: Connection, context: JobContext, heart: Heartbeat, survey: Survey) -> None:
+    """Run the pipeline over the open videos, and again over those put back, until none are left; every wait is bounded.
 
-    A round that was cut short is followed by smaller ones: what brought it down soon stands alone, and is refused when
-    it has been begun too often, while its neighbours get on.
+    After a round that was cut short the next ones are smaller: the video that brought it down is soon alone in its
+    round, and is refused when it has been started too often, while the others proceed.
+
+    Args:
+        connection: Connection to the primary, in autocommit mode.
+        context: What the stages need.
+        heart: Says when to stop.
+        survey: The nodes.
 
     Raises:
         Rejected: no node can confine a decoder.
     """
-    size = 0  # videos of the next round; 0 is all
+    size = 0  # videos of the next round; 0: all
     for number in range(ROUNDS_MAX):
-        ready = startable(connection, place, heart)
+        ready = startable(connection, context, heart)
         if not ready:
             break
         chosen = ready[: size or len(ready)]
         try:
-            whole = execute(chosen, place, heart, number, survey)
+            is_complete = execute(chosen, context, heart, number, survey)
         except Rejected as refused:
-            leases.give_up(connection, place.job_id, str(refused), place.owner)
-            leases.put_back(connection, place.owner)  # videos that searches find stay as they are
-            jobs.settle(connection, place.job_id, place.model.id)
+            leases.give_up(connection, context.job_id, str(refused), context.owner)
+            leases.put_back(connection, context.owner)  # those still leased are searchable, and stay so
+            jobs.settle(connection, context.job_id, context.model.id)
             raise
-        size = size * ROUND_FACTOR if whole else max(1, len(chosen) // ROUND_FACTOR)
-        lost = leases.put_back(connection, place.owner)  # nobody works on them any more
+        size = size * ROUND_FACTOR if is_complete else max(1, len(chosen) // ROUND_FACTOR)
+        lost = leases.put_back(connection, context.owner)  # the round is over, so these are not worked on
         if lost:
-            log.warning("%s videos were left behind by round %s", lost, number, extra={"job_id": place.job_id})
+            log.warning("%s videos were left behind by round %s", lost, number, extra={"job_id": context.job_id})
     if not heart.stopped:
-        leases.give_up(connection, place.job_id)
+        leases.give_up(connection, context.job_id)
 
 
-def startable(connection: Connection, place: JobContext, heart: Heartbeat) -> list[int]:
-    """Wait for videos that can be begun; none where all are finished, the job shall stop, or waiting comes to nothing.
+def startable(connection: Connection, context: JobContext, heart: Heartbeat) -> list[int]:
+    """Wait for videos that can be started; return none if all are finished, the job must stop, or the wait is too long.
 
-    Waiting is no round: videos rest after a failure, and another job may be at them.
+    Videos rest after a failure, or another job may hold their leases. Waiting does not count as a round.
     """
-    deadline = time.monotonic() + place.ingest.waited_max_s
+    deadline = time.monotonic() + context.ingest.waited_max_s
     while not heart.stopped:
-        jobs.settle(connection, place.job_id, place.model.id)
-        ready, waiting, wait_s = jobs.open_videos(connection, place.job_id)
+        jobs.settle(connection, context.job_id, context.model.id)
+        ready, waiting, wait_s = jobs.open_videos(connection, context.job_id)
         if ready or not waiting or time.monotonic() > deadline:
             return ready
         time.sleep(min(max(wait_s, 0.1), WAIT_MAX_S))
     return []
 
 
-def execute(video_ids: list[int], place: JobContext, heart: Heartbeat, number: int, survey: Survey) -> bool:
-    """One run of the pipeline, and whether it came to its end. What it leaves behind, the next round takes up.
+def execute(video_ids: list[int], context: JobContext, heart: Heartbeat, number: int, survey: Survey) -> bool:
+    """Run the pipeline once; the next round takes up what it leaves.
+
+    Args:
+        video_ids: The videos.
+        context: What the stages need.
+        heart: Says when to stop.
+        number: Of the round.
+        survey: The nodes.
+
+    Returns:
+        Whether it came to its end.
 
     Raises:
-        Rejected: no node can confine a decoder. Ray works on nothing of the round any more.
+        Rejected: no node can confine a decoder. Ray has then stopped all work of the round.
     """
     import ray
 
-    configure(place)
+    configure(context)
     counts: dict[str, int] = {}
-    whole = True
+    is_complete = True
     try:
         survey.require()
-        batches = pipeline(video_ids, place, survey).iter_batches(batch_size=None, prefetch_batches=0)
+        batches = pipeline(video_ids, context, survey).iter_batches(batch_size=None, prefetch_batches=0)
         with contextlib.closing(iter(batches)) as running:  # type: ignore[type-var]  # a generator
             for done in (unpack(row) for batch in running for row in batch["row"]):
                 if done != AT_WORK:
                     counts[done.outcome] = counts.get(done.outcome, 0) + 1
-                if done.outcome == UNCONFINED:  # by a node that had not answered
+                if done.outcome == UNCONFINED:  # from a node that had not answered yet
                     survey.require()
                 if heart.stopped:
                     break
     except (ray.exceptions.RayError, ray.data.exceptions.ExecutionTimeoutError) as error:
-        whole = False
-        log.warning("round %s was cut short: %s", number, str(error).splitlines()[0], extra={"job_id": place.job_id})
+        is_complete = False
+        log.warning("round %s was cut short: %s", number, str(error).splitlines()[0], extra={"job_id": context.job_id})
         time.sleep(backoff_s(number, 1.0, WAIT_MAX_S))
-    log.info("round %s over %s videos: %s", number, len(video_ids), counts, extra={"job_id": place.job_id})
-    return whole
+    log.info("round %s over %s videos: %s", number, len(video_ids), counts, extra={"job_id": context.job_id})
+    return is_complete
 
 
-def configure(place: JobContext) -> None:
-    """Ray Data's settings for this driver; nothing may be retried for ever, dropped in silence or wait in vain."""
+def configure(context: JobContext) -> None:
+    """Set Ray Data's options for this driver, so that nothing is retried for ever, dropped silently, or waited for in vain."""
     import ray
 
-    context = ray.data.DataContext.get_current()
-    context.wait_for_min_actors_s = (
-        place.ingest.start_timeout_s
-    )  # nothing of a round is begun before, and no time counts
-    context.execution_no_progress_timeout_s = place.ingest.no_progress_timeout_s
-    context.max_errored_blocks = 0
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = False
-    context.target_max_block_size = 1  # byte: a block a row, for a row is a task's worth and larger than that
+    data_context = ray.data.DataContext.get_current()
+    # No video of a round is started, and no time counted, before the encoders have a process each.
+    data_context.wait_for_min_actors_s = context.ingest.start_timeout_s
+    data_context.execution_no_progress_timeout_s = context.ingest.no_progress_timeout_s
+    data_context.max_errored_blocks = 0
+    data_context.enable_progress_bars = False
+    data_context.execution_options.preserve_order = False
+    data_context.target_max_block_size = 1  # byte: one row a block, since a row is as much as a task should get
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    store_bytes = resources.get("object_store_memory", 0.0) * place.ingest.object_store_share
-    context.execution_options.resource_limits = ray.data.ExecutionResources.for_limits(object_store_memory=store_bytes)
+    store_bytes = resources.get("object_store_memory", 0.0) * context.ingest.object_store_share
+    limits = ray.data.ExecutionResources.for_limits(object_store_memory=store_bytes)
+    data_context.execution_options.resource_limits = limits
 
 
 class Heartbeat(threading.Thread):
-    """Keeps the job's and the videos' leases while the driver works, and learns when it shall stop.
+    """Renews the leases of the job and its videos while the driver works, and learns when the driver must stop.
 
-    It goes on until the job is over, whatever goes wrong in it: a driver without one works on what others have taken over.
-    One that shall stop and does not come to it within `stop_s` is ended, with the work that Ray does for it.
+    It continues whatever goes wrong in it, since a driver without heartbeats works on what others have taken over. A
+    driver that must stop and does not within `stop_s` is interrupted, with the work that Ray does for it.
     """
 
     def __init__(
@@ -425,6 +479,17 @@ class Heartbeat(threading.Thread):
         also: Callable[[Connection], None],
         stop_s: float = STOP_MAX_S,
     ) -> None:
+        """Prepare the thread; it starts with the `with` block.
+
+        Args:
+            postgres_url: Where to connect.
+            job_id: The job.
+            submission: Number of the driver's submission.
+            lease_owner: Owner of the videos' leases.
+            lease_s: Length of a lease in seconds.
+            also: Called with each beat, to show the job's figures.
+            stop_s: Seconds that the driver has to stop.
+        """
         super().__init__(name="heartbeat", daemon=True)
         self._url = database.with_statement_timeout(postgres_url, BEAT_TIMEOUT_MS)
         self._job, self._submission, self._owner = job_id, submission, lease_owner
@@ -442,6 +507,7 @@ class Heartbeat(threading.Thread):
         self.join(10)
 
     def run(self) -> None:
+        """Beat until the job is over or the driver must stop; interrupt a driver that does not stop in time."""
         while not self.stopped:
             if self._over.wait(max(0.5, min(self.lease_s / 4, 5.0))):
                 return
@@ -457,11 +523,12 @@ class Heartbeat(threading.Thread):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def _beat(self, connection: Connection) -> None:
+        """Beat once."""
         self.stopped = not jobs.beat(connection, self._job, self._submission)
         if self.stopped:
             return
         leases.renew(connection, self._owner, self.lease_s)
-        try:  # what is shown is worth no lease
+        try:  # the leases must not depend on showing figures
             self._also(connection)
         except Temporary as error:
             log.warning("the job's figures are not shown: %s", error, extra={"job_id": self._job})
@@ -470,20 +537,18 @@ class Heartbeat(threading.Thread):
 
 
 def main() -> int:
-    """The entry point of Ray's job: which job it is stands in the arguments, everything else in the settings."""
+    """Run the job named by the arguments; everything else is in the settings. This is the entry point of Ray's job."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.ingest")
     parser.add_argument("--job", required=True)
     parser.add_argument("--submission", type=int, required=True)
     arguments = parser.parse_args()
     telemetry.configure("ingest")
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored where Ray was started in the background of a shell
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if Ray was started in the background of a shell
     settings = settings_module.load()
     ray_cluster.connect(settings)
     try:
         return run(settings, arguments.job, arguments.submission)
-    except Rejected as error:  # another driver has it, or it is over
+    except Rejected as error:  # another driver has taken over, or the job is over
         log.error("driver ended: %s", error, extra={"job_id": arguments.job})
         return 1
 

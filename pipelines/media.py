@@ -1,4 +1,4 @@
-"""The nouns of ingest, as frozen values: a probed Video, its Chunks, the Shots found in it, the Segments kept.
+"""The nouns of ingest as frozen values: a probed Video, its Chunks, the Shots found in it, the Segments stored.
 
 Times are whole milliseconds from the start of the file's presentation (where a player's clock shows 0). A stage returns
 the next noun; it never fills in the last one. Knows no file, decoder, database or cluster.
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-THUMBNAILS = "thumbnails"
+THUMBNAILS = "thumbnails"  # prefix of their keys in the bucket
 PIPELINE_VERSION = 3  # raise it when the same video would give other segments
 
-# Codes of what is no fault of a video: a dependency is away (or the sandbox cannot be started), or this machine cannot
-# confine a decoder.
+# Codes of failures that are not the video's fault: a dependency is away (or the sandbox cannot be started), or this
+# machine cannot confine a decoder.
 TEMPORARY, UNCONFINED = "temporary", "unconfined"
 NO_FAULT = (TEMPORARY, UNCONFINED)
 
@@ -26,16 +26,16 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Failure:
-    """Why something could not be done, in one line. `final` means that trying again cannot help."""
+    """Why something could not be done."""
 
     code: str
-    reason: str
-    final: bool = False
+    reason: str  # one line
+    final: bool = False  # trying again cannot help
 
 
 @dataclass(frozen=True)
 class Video:
-    """What a file is, from its index alone. `frame_ms` is the presentation time of each frame, ascending."""
+    """What a probed file is, known from its index alone."""
 
     container: str
     codec: str
@@ -45,16 +45,14 @@ class Video:
     duration_ms: int
     has_audio: bool
     rotation: int  # degrees clockwise to turn a decoded frame
-    decoder: str  # "decord" or "av": who decodes this file right
-    frame_ms: Times
-    frame_pts: NDArray[np.int64]  # in the stream's own time base
-    key_frames: NDArray[np.int32]  # indices into frame_ms
-    warning: str = ""
-    counted: bool = (
-        False  # the file's clock is broken: times belong to frames by their order, not by what packets state
-    )
-    mirrored: bool = False  # left to right, after it was turned
-    track: int = 0  # which of the file's streams is the picture
+    decoder: str  # "decord", or "av" where decord would not decode the file correctly
+    frame_ms: Times  # (frames,), presentation times, ascending
+    frame_pts: NDArray[np.int64]  # (frames,), the same in the stream's time base
+    key_frames: NDArray[np.int32]  # (key frames,), indices into frame_ms
+    warning: str = ""  # what of the file is missing or damaged
+    counted: bool = False  # the file's clock is broken, so frames have times by their order, not by their packets
+    mirrored: bool = False  # left to right, after rotation
+    track: int = 0  # index of the video stream in the file
 
     def __post_init__(self) -> None:
         if not len(self.frame_ms) or len(self.frame_ms) != len(self.frame_pts):
@@ -63,14 +61,15 @@ class Video:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A run of frames decoded at once: [first, stop) is decoded, [own_first, own_stop) is answered for.
+    """A run of frames decoded at once: [first, stop) is decoded, [own_first, own_stop) is owned.
 
     The decoded run is wider than the owned one, so that every decision about an owned frame sees its neighbours; the
-    answer is then the same wherever the cuts between chunks fall.
+    result is then the same wherever the cuts between chunks fall. All four are indices into `Video.frame_ms`; in the
+    mode "key-frames", into its key frames.
     """
 
-    number: int
-    count: int
+    number: int  # from 0
+    count: int  # chunks of the video
     first: int
     stop: int
     own_first: int
@@ -95,10 +94,10 @@ class Shot:
 
 @dataclass(frozen=True)
 class Segment:
-    """A moment as it will be stored; `best_frame_ms` is its sharpest frame, `vector` has length one."""
+    """A moment as it will be stored."""
 
     start_ms: int
     end_ms: int
-    best_frame_ms: int
-    thumbnail: bytes
-    vector: Floats
+    best_frame_ms: int  # of its sharpest candidate
+    thumbnail: bytes  # WebP
+    vector: Floats  # (dimensions,), unit length

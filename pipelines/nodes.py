@@ -1,7 +1,8 @@
-"""The nodes of the cluster: which of them can confine a decoder. Files are given to those alone.
+"""The nodes of the Ray cluster: which of them can confine a decoder, since only those are given files.
 
-Each node is asked once, one that joins later when tasks are placed next. A node that has not answered, or could not
-say, is given nothing while another has said that it can. Knows Ray's nodes and labels, not what runs on them.
+Each node is asked once; a node that joins later is asked when tasks are placed next. A node that has not answered, or
+could not tell, gets no files as long as another one has confirmed that it can. Knows Ray's nodes and labels, not what
+runs on them.
 """
 
 from __future__ import annotations
@@ -18,37 +19,39 @@ from pipelines import stages
 from pipelines.media import UNCONFINED, Failure
 from pipelines.settings import IngestSettings
 
-ANSWER_MAX_S = 180.0  # until a first node has said that it can: each starts a process, and loads the decoders
+ANSWER_MAX_S = 180.0  # until the first node confirms: each must start a process and load the decoders
 ANSWER_LOOK_S = 0.2
-LOOK_INTERVAL_S = 2.0  # between looks at who has joined, while tasks are placed
-ASK_AGAIN_S = 30.0  # a node that could not say
-LABEL = "ray.io/node-id"  # each node has it from Ray
+LOOK_INTERVAL_S = 2.0  # between looks for new nodes, while tasks are placed
+ASK_AGAIN_S = 30.0  # a node that could not tell
+LABEL = "ray.io/node-id"  # set by Ray on each node
 
 
 @dataclass
 class _Node:
-    """A node that has the CPUs to decode, and what it has said."""
+    """A node with enough CPUs to decode, and its answer."""
 
     cpus: float
-    asked: Any = None  # the answer to come
+    asked: Any = None  # Ray's reference to the answer, until it has come
     answered: bool = False
-    refusal: Failure | None = None  # of its answer; None: it can
-    ask_again_at: float = 0.0  # monotonic, where the answer says nothing of confinement
+    refusal: Failure | None = None  # its answer; None: it can confine a decoder
+    ask_again_at: float = 0.0  # monotonic time, after an answer that does not concern confinement
 
     @property
     def is_able(self) -> bool:
+        """Whether it has confirmed that it can confine a decoder."""
         return self.answered and self.refusal is None
 
     @property
     def is_weak(self) -> bool:
+        """Whether it has said that it cannot."""
         return self.refusal is not None and self.refusal.code == UNCONFINED
 
 
 @dataclass
 class Survey:
-    """What the nodes have said. May be used by several threads.
+    """The answers of the nodes. May be used by several threads.
 
-    Nobody is asked where the settings accept nodes that cannot confine a decoder.
+    If the settings accept nodes that cannot confine a decoder, none is asked.
     """
 
     ingest: IngestSettings
@@ -57,20 +60,20 @@ class Survey:
     _looked_at: float = field(default=-math.inf, repr=False)
 
     def begin(self) -> None:
-        """Ask the nodes, and wait for none.
+        """Ask the nodes without waiting for answers.
 
         Raises:
-            ray.exceptions.RayError: the cluster does not say which nodes it has.
+            ray.exceptions.RayError: Ray does not say which nodes it has.
         """
         if not self.ingest.sandbox_weaker_accepted:
             self._look()
 
     def require(self) -> None:
-        """Wait until a node can confine a decoder, or all have answered; ANSWER_MAX_S at most.
+        """Wait until a node confirms, or all have answered, for ANSWER_MAX_S at most; a silent node counts as able then.
 
         Raises:
-            Rejected: each of them has refused. One that does not answer is taken for one that can.
-            ray.exceptions.RayError: the cluster does not say which nodes it has.
+            Rejected: every node has refused.
+            ray.exceptions.RayError: Ray does not say which nodes it has.
         """
         deadline = time.monotonic() + ANSWER_MAX_S
         while not self.ingest.sandbox_weaker_accepted:
@@ -82,7 +85,7 @@ class Survey:
             time.sleep(ANSWER_LOOK_S)
 
     def placing(self) -> dict[str, Any]:
-        """Where a task that starts decoders may run, as arguments for Ray; called for each task."""
+        """Return where a task that starts decoders may run, as arguments for Ray; called for each task."""
         if self.ingest.sandbox_weaker_accepted:
             return {}
         nodes = self._look(LOOK_INTERVAL_S)
@@ -93,13 +96,13 @@ class Survey:
         return {"label_selector": {LABEL: f"!in({', '.join(weak)})"}} if weak else {}
 
     def cpus(self) -> float:
-        """CPUs of the nodes that files are given to."""
+        """Return the number of CPUs of the nodes that are given files."""
         nodes = self._look(LOOK_INTERVAL_S).values()
-        given = [node for node in nodes if node.is_able] or [node for node in nodes if not node.is_weak]
-        return sum(node.cpus for node in given)
+        usable = [node for node in nodes if node.is_able] or [node for node in nodes if not node.is_weak]
+        return sum(node.cpus for node in usable)
 
     def _look(self, interval_s: float = 0.0) -> dict[str, _Node]:
-        """The nodes that decode, with the answers that have come; new ones are asked. Not more often than `interval_s`."""
+        """Return the nodes that decode, with their answers so far; looks for new ones at most every `interval_s` seconds."""
         with self._lock:
             if time.monotonic() >= self._looked_at + interval_s:
                 self._find()
@@ -109,18 +112,18 @@ class Survey:
             return dict(self._nodes)
 
     def _find(self) -> None:
-        """Who is there."""
+        """List the live nodes with enough CPUs."""
         import ray
 
-        found: dict[str, _Node] = {}
+        nodes: dict[str, _Node] = {}
         for node in ray.nodes():  # type: ignore[no-untyped-call]
             cpus, name = node["Resources"].get("CPU", 0.0), node["NodeID"]
             if node["Alive"] and cpus >= self.ingest.decoder_cpus:
-                found[name] = self._nodes.get(name) or _Node(cpus)
-        self._nodes = found
+                nodes[name] = self._nodes.get(name) or _Node(cpus)
+        self._nodes = nodes
 
     def _hear(self, name: str, node: _Node) -> None:
-        """Take a node's answer, if it has come; ask it, if nobody has."""
+        """Take a node's answer if it has come, or ask the node."""
         import ray
 
         if node.is_able or node.is_weak or self.ingest.sandbox_weaker_accepted:
@@ -133,7 +136,7 @@ class Survey:
 
 
 def ask(name: str, ingest: IngestSettings) -> Any:
-    """Why a node would look at no file; the answer to come."""
+    """Ask a node whether it can confine a decoder; return Ray's reference to the answer."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -142,7 +145,7 @@ def ask(name: str, ingest: IngestSettings) -> Any:
 
 
 def heard(answer: Any) -> Failure | None:
-    """An answer that has come. Where the node or its process died meanwhile it says nothing of confinement."""
+    """Return an answer that has come; if the node or its process died, it does not concern confinement."""
     import ray
 
     try:
@@ -153,10 +156,10 @@ def heard(answer: Any) -> Failure | None:
 
 
 def judge(refusals: Sequence[Failure | None], silent: int = 0) -> None:
-    """What nodes have said, and how many have not.
+    """Check the answers of the nodes, of which `silent` have not answered.
 
     Raises:
-        Rejected: each of them has refused.
+        Rejected: every node has refused.
     """
     refused = [refusal for refusal in refusals if refusal and refusal.code == UNCONFINED]
     if refused and len(refused) == len(refusals) and not silent:

@@ -1,6 +1,6 @@
-"""Repooling: the moments of every ready video made anew of its frame vectors, without decoding anything.
+"""Repooling: make the moments of every ready video again from its frame vectors, without decoding.
 
-One video at a time, in a transaction each; run again, it changes nothing. Knows the order, not how a moment is made.
+One video at a time, in a transaction each; running it again changes nothing. Knows the order, not how a moment is made.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from psycopg import Connection
 
 from cluster.errors import Rejected
 from cluster.storage import Storage
+from pipelines.models import registry
 from pipelines.moments import frame_vectors, segments, sink
 from pipelines.settings import IngestSettings
 
@@ -18,19 +19,28 @@ REFUSED_SHOWN_MAX = 20
 
 
 def run(connection: Connection, storage: Storage, bucket: str, settings: IngestSettings) -> dict[str, Any]:
-    """Every video whose frame vectors are there, by each model that is still known."""
-    known = {row[0] for row in connection.execute("SELECT id FROM media.models").fetchall()}
+    """Repool every video with stored frame vectors, for each model that is still registered.
+
+    Args:
+        connection: Connection to the primary, in autocommit mode.
+        storage: Object store of frame vectors and thumbnails.
+        bucket: Bucket of frame vectors and thumbnails.
+        settings: Rules for shots.
+
+    Returns:
+        Counts of `videos` and `segments` made, of videos `skipped` because they are not ready or in use, and the first
+        reasons why frame vectors were `refused`.
+    """
+    known_models = registry.ids(connection)
     videos: set[int] = set()
     made = skipped = 0
     refused: list[str] = []
-    looked_at, shown = -1, list[str]()
+    current_video, shown = -1, list[str]()
     for video_id, model_id in frame_vectors.listed(storage, bucket):
-        if model_id not in known:
+        if model_id not in known_models:
             continue
-        if (
-            video_id != looked_at
-        ):  # its models follow each other at once, and links to what was shown are kept for longer
-            looked_at, shown = video_id, segments.thumbnails(connection, video_id)
+        if video_id != current_video:  # several models of one video: keep the thumbnails from before the first one
+            current_video, shown = video_id, segments.thumbnails(connection, video_id)
         try:
             kept = sink.repool(connection, storage, video_id, model_id, bucket=bucket, settings=settings, spared=shown)
         except Rejected as error:

@@ -15,17 +15,13 @@ DURATION_MOST_S = 2_000_000  # times are milliseconds in 32 bits
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The encoder: a bundled model, a folder in open_clip's format, `architecture/tag` or `hf-hub:…`.
-
-    `allowed` are other models that a job may ask for. `threads` 0 leaves the number to PyTorch; `device` is auto, cpu,
-    cuda or cuda:N.
-    """
+    """The encoder: a bundled model, a folder in open_clip's format, `architecture/tag` or `hf-hub:…`."""
 
     SECTION: ClassVar[str] = "model"
     name: str = "pixr-emoji"
-    allowed: tuple[str, ...] = ()
-    device: str = "auto"
-    threads: int = 0
+    allowed: tuple[str, ...] = ()  # other models that a job may ask for
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    threads: int = 0  # 0: PyTorch decides
     compile: bool = False  # the image tower of ingest by torch.compile: a minute at the start of each actor
 
     def __post_init__(self) -> None:
@@ -37,7 +33,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class IngestSettings:
-    """Everything from an S3 object to rows of segments."""
+    """How ingest turns objects in S3 into segments."""
 
     SECTION: ClassVar[str] = "ingest"
 
@@ -133,6 +129,7 @@ class IngestSettings:
         self._check_least()
 
     def _check_least(self) -> None:
+        """Check the least value of each number."""
         ones = ("sample_interval_ms", "fixed_segment_ms", "thumbnail_side_px", "embed_batch_frames", "lease_s",
                 "probe_cpu_max_s", "probe_timeout_s", "probe_memory_max_mb", "probe_output_max_mb",
                 "decode_cpu_max_s", "decode_timeout_s", "decode_memory_max_mb", "decode_output_max_mb",

@@ -1,7 +1,9 @@
-"""The stages of ingest as plain classes: what happens to one video, one chunk, one batch of chunks. No Ray in here.
+"""The stages of ingest as plain classes, without Ray: what happens to one video, one chunk, one batch of chunks.
 
-A stage gets a row and returns a row. What goes wrong with a row comes back as a `Refused` row, which `Store` writes down;
-nothing is raised for a bad file. Each stage can be called by hand.
+    video id → Plan → Task … → Decode → Decoded → Embed → ChunkRow → Store → Done
+
+A stage takes a row and gives rows. A row that fails becomes a `Refused` row, which `Store` records; a bad file raises
+nothing. `Refused` and `Done` rows pass through the stages behind them unchanged. Each stage can be called by hand.
 """
 
 from __future__ import annotations
@@ -40,92 +42,103 @@ from pipelines.settings import IngestSettings, ModelSettings
 if TYPE_CHECKING:
     from pipelines.models.encoder import Encoder
 
-TURN_TIMEOUT_S = 60.0
-FULL_HD = 1920 * 1080
+TURN_TIMEOUT_S = 60.0  # for more urgent jobs, and for files that are fetched already
+FULL_HD = 1920 * 1080  # pixels
 CHUNK_SHORTEST_MS = 20_000
 
 
 @dataclass(frozen=True)
 class JobContext:
-    """Where a job reads and writes, and by which rules. `owner` names this run of the job in leases."""
+    """What all stages of a job share: where it reads and writes, and by which settings."""
 
     job_id: str
-    owner: str
+    owner: str  # of the leases: this run of the job, "job/submission"
     postgres_url: str
     s3: S3Endpoint
-    bucket: str
+    bucket: str  # for thumbnails and frame vectors
     ingest: IngestSettings
     model_settings: ModelSettings
     model: ModelInfo
-    files_ahead_max: int = 16
+    files_ahead_max: int = 16  # files fetched ahead of decoding, on each machine
 
     def __repr__(self) -> str:
-        return f"Place({self.owner!r})"  # the URL holds a password
+        return f"JobContext({self.owner!r})"  # the URL holds a password
 
 
 @dataclass(frozen=True)
 class Task:
-    """One chunk to decode."""
+    """One chunk to decode: the row between Plan and Decode."""
 
     lease: leases.Lease
     chunk: Chunk
-    order: Mapping[str, Any]
-    fetch_s: float
+    order: Mapping[str, Any]  # fields of a `decoders.DecodeRequest`, without path and scratch
+    fetch_s: float  # how long fetching the file took; counted in the first chunk alone
     frames: int = 0  # of the whole video; 0: not known
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One chunk, decoded: measurements of each frame, pictures of the candidates at the model's size."""
+    """One chunk, decoded: the row between Decode and Embed."""
 
     task: Task
-    frame_ms: Times
-    features: Floats
-    candidate_ms: Times
-    sharpness: Floats
-    candidates: Bytes8
-    thumbnails: Sequence[bytes]
+    frame_ms: Times  # (frames,), of the owned frames
+    features: Floats  # (frames, shots.FEATURES); (0, shots.FEATURES) in modes that look for no cuts
+    candidate_ms: Times  # (candidates,)
+    sharpness: Floats  # (candidates,)
+    candidates: Bytes8  # (candidates, side, side, 3), at the model's size
+    thumbnails: Sequence[bytes]  # WebP, one a candidate
     losses: Losses
-    decode_s: float
+    decode_s: float  # CPU time
     memory_mb: float  # of the child, at its peak
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A video that stops here, and why."""
+    """The attempt at a video has failed: the row that any stage may give."""
 
     video_id: int
-    token: int
+    token: int  # of its lease
     failure: Failure
 
 
 @dataclass(frozen=True)
 class Done:
-    """How far a row got: "staged", "ready", "queued", "unconfined", "quarantined", "fenced" or "busy"."""
+    """How far a row got: the row that Store gives."""
 
     video_id: int
-    outcome: str
+    outcome: str  # "staged", "ready", "queued", "unconfined", "quarantined", "fenced" or "busy"
 
 
-AT_WORK = Done(0, "at work")  # of no video: a stage that takes long is alive
+AT_WORK = Done(0, "at work")  # concerns no video: a sign that a slow stage is alive
 
 
 class Plan:
-    """A video's id → its chunks: begins the attempt, fetches the file, probes it, cuts it."""
+    """Begin an attempt at a video: claim its lease, fetch the file, probe it, and cut it into chunks.
 
-    def __init__(self, place: JobContext) -> None:
-        self._place = place
+    Takes a video id. Gives a `Task` for each chunk; or one `Refused`; or `Done` with "busy" if the video has a lease,
+    is finished or must wait, or with "quarantined" if it has been started too often.
+
+    Example:
+        `7` → `Task(chunk=Chunk(number=0, count=2, …), …)`, `Task(chunk=Chunk(number=1, count=2, …), …)`
+    """
+
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
 
     def __call__(self, video_id: int) -> Iterator[Task | Refused | Done]:
-        place = self._place
-        scratch_of(place).wait_for_turn(TURN_TIMEOUT_S)
-        with database.connect(place.postgres_url, autocommit=True) as connection:
-            jobs.give_way(connection, place.job_id, TURN_TIMEOUT_S)
+        context = self._context
+        scratch_of(context).wait_for_turn(TURN_TIMEOUT_S)
+        with database.connect(context.postgres_url, autocommit=True) as connection:
+            jobs.give_way(connection, context.job_id, TURN_TIMEOUT_S)
             lease = leases.claim(
-                connection, video_id, place.owner, lease_s=place.ingest.lease_s, starts_max=place.ingest.starts_max
+                connection,
+                video_id,
+                context.owner,
+                lease_s=context.ingest.lease_s,
+                starts_max=context.ingest.starts_max,
             )
             if isinstance(lease, Failure):
-                sink.tidy(connection, storage_of(place.s3), place.bucket, video_id)
+                sink.tidy(connection, storage_of(context.s3), context.bucket, video_id)
         if lease is None or isinstance(lease, Failure):
             yield Done(video_id, "busy" if lease is None else "quarantined")
             return
@@ -136,89 +149,106 @@ class Plan:
             yield Refused(video_id, lease.token, as_failure(error))
 
     def _chunks(self, lease: leases.Lease) -> Iterator[Task | Refused]:
-        place = self._place
-        if lease.source_bytes > place.ingest.file_max_mb * 1024 * 1024:
-            raise Rejected(f"the file is larger than {place.ingest.file_max_mb} MB", code="too-large")
-        if failure := refusal(place.ingest):
+        """Fetch and probe the leased file, and yield its chunks."""
+        context = self._context
+        if lease.source_bytes > context.ingest.file_max_mb * 1024 * 1024:
+            raise Rejected(f"the file is larger than {context.ingest.file_max_mb} MB", code="too-large")
+        if failure := refusal(context.ingest):
             yield Refused(lease.video_id, lease.token, failure)
             return
         began = time.monotonic()
-        with scratch_of(place).file(
-            storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes, wait=True
+        with scratch_of(context).file(
+            storage_of(context.s3), lease.source_uri, lease.source_etag, lease.source_bytes, wait=True
         ) as path:
             fetch_s = time.monotonic() - began
-            video = probe(path, place.ingest)
+            video = probe(path, context.ingest)
             digest = content_hash(path) if isinstance(video, Video) else ""
         if isinstance(video, Failure):
-            scratch_of(place).done(lease.source_uri, lease.source_etag)
+            scratch_of(context).done(lease.source_uri, lease.source_etag)
             yield Refused(lease.video_id, lease.token, video)
             return
-        with database.connect(place.postgres_url, autocommit=True) as connection:
+        with database.connect(context.postgres_url, autocommit=True) as connection:
             leases.describe(connection, lease, described(video) | {"content_hash": digest})
-        mode = place.ingest.mode
-        plan = chunks.plan(video, chunk_ms(video, place.ingest), mode)
+        mode = context.ingest.mode
+        plan = chunks.plan(video, chunk_ms(video, context.ingest), mode)
         frames = sum(chunk.own_stop - chunk.own_first for chunk in plan)
         for number, chunk in enumerate(plan):
-            order = chunks.order(video, chunk, mode) | picture_sizes(video, place)
+            order = chunks.order(video, chunk, mode) | picture_sizes(video, context)
             yield Task(lease, chunk, order, fetch_s if number == 0 else 0.0, frames)
 
 
 class Decode:
-    """A chunk to decode → a chunk decoded, in the sandbox; the second decoder has its turn where the first gives up."""
+    """Decode a chunk in the sandbox, with the second decoder where the first gives up.
 
-    def __init__(self, place: JobContext) -> None:
-        self._place = place
+    Takes a `Task`. Gives `Decoded`; or `Refused`; or `Done` with "fenced" if another chunk has ended this attempt.
+
+    Example:
+        `Task(chunk=Chunk(number=0, …), …)` → `Decoded(frame_ms=[0, 40, 80, …], candidate_ms=[0, 1000, …], …)`
+    """
+
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
 
     def __call__(self, row: Task | Refused | Done) -> Decoded | Refused | Done:
         if not isinstance(row, Task):
             return row
-        lease, place = row.lease, self._place
+        lease, context = row.lease, self._context
         if self._is_over(row):
-            scratch_of(place).drop(lease.source_uri, lease.source_etag, str(lease.token))
+            scratch_of(context).drop(lease.source_uri, lease.source_etag, str(lease.token))
             return Done(lease.video_id, "fenced")
         try:
-            result = refusal(place.ingest) or self._decoded(row)
+            result = refusal(context.ingest) or self._decoded(row)
         except (Temporary, Rejected) as error:
             result = as_failure(error)
         if isinstance(result, Failure):
-            scratch_of(place).drop(lease.source_uri, lease.source_etag, str(lease.token))
+            scratch_of(context).drop(lease.source_uri, lease.source_etag, str(lease.token))
             return Refused(lease.video_id, lease.token, result)
-        scratch_of(place).done(lease.source_uri, lease.source_etag, row.chunk.number, row.chunk.count, str(lease.token))
+        scratch_of(context).done(
+            lease.source_uri, lease.source_etag, row.chunk.number, row.chunk.count, str(lease.token)
+        )
         return result
 
     def _decoded(self, row: Task) -> Decoded | Failure:
-        lease, place = row.lease, self._place
-        with scratch_of(place).file(
-            storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes
+        """Decode the chunk from the file in the scratch folder."""
+        lease, context = row.lease, self._context
+        with scratch_of(context).file(
+            storage_of(context.s3), lease.source_uri, lease.source_etag, lease.source_bytes
         ) as path:
-            return decode(path, row, place.ingest)
+            return decode(path, row, context.ingest)
 
     def _is_over(self, row: Task) -> bool:
-        """Whether another chunk has ended this attempt: on this machine, or anywhere, once it is written down."""
-        lease, place = row.lease, self._place
+        """Whether another chunk has ended this attempt, on this machine or, as the database says, on another."""
+        lease, context = row.lease, self._context
         if row.chunk.count == 1:
             return False
-        if scratch_of(place).dropped(lease.source_uri, lease.source_etag, str(lease.token)):
+        if scratch_of(context).dropped(lease.source_uri, lease.source_etag, str(lease.token)):
             return True
-        with database.connect(place.postgres_url, autocommit=True) as connection:
+        with database.connect(context.postgres_url, autocommit=True) as connection:
             return not leases.holds(connection, lease)
 
 
 class Embed:
-    """Decoded chunks → rows for the sink. Holds the model; frames of several videos share its batches."""
+    """Encode the candidates of several chunks in the model's batches; holds the model.
 
-    def __init__(self, place: JobContext) -> None:
+    Takes a list of rows. Gives a `sink.ChunkRow` for each `Decoded`.
+
+    Example:
+        `[Decoded(candidates=(3, 224, 224, 3), …)]` → `ChunkRow(vectors=(3, 512), …)` (shapes in place of arrays)
+    """
+
+    def __init__(self, context: JobContext) -> None:
+        """Load the model, and check that it is the registered one."""
         from pipelines.models import encoder
 
-        model = place.model_settings
+        model = context.model_settings
         self._encoder: Encoder = encoder.load(
             model.name,
             device=model.device,
             threads=model.threads,
-            batch_frames=place.ingest.embed_batch_frames,
+            batch_frames=context.ingest.embed_batch_frames,
             compiled=model.compile,
         )
-        assert self._encoder.fingerprint == place.model.fingerprint, "the model's weights differ between machines"
+        assert self._encoder.fingerprint == context.model.fingerprint, "the model's weights differ between machines"
 
     def __call__(self, rows: Sequence[Decoded | Refused | Done]) -> Iterator[sink.ChunkRow | Refused | Done]:
         decoded = [row for row in rows if isinstance(row, Decoded)]
@@ -226,32 +256,38 @@ class Embed:
         if not decoded:
             return
         began, cpu = time.monotonic(), time.process_time()
-        frames = np.concatenate([row.candidates for row in decoded])
-        vectors, batch = self._encoder.frames(frames), self._encoder.batch_frames
+        frames = np.concatenate([row.candidates for row in decoded])  # (candidates of all rows, side, side, 3)
+        vectors, batch = (
+            self._encoder.frames(frames),
+            self._encoder.batch_frames,
+        )  # (candidates of all rows, dimensions)
         slots = -(-len(frames) // batch) * batch
         spent = max(time.process_time() - cpu, 0.0) or time.monotonic() - began
-        at = 0
+        start = 0
         for row in decoded:
             count = len(row.candidates)
             share = count / max(1, len(frames))
-            yield chunk_row(row, vectors[at : at + count], spent * share, slots * share)
-            at += count
+            yield chunk_row(row, vectors[start : start + count], spent * share, slots * share)
+            start += count
 
 
 class Store:
-    """Rows → the database: chunks are staged, the last one of a video makes it ready, refusals are written down.
+    """Write rows to the database: stage a chunk, make a video ready with its last chunk, record a refusal.
 
-    A database that could not keep a chunk (its disk is full, it was too busy) is no fault of the video: it rests, and no
-    attempt is counted.
+    Takes a `sink.ChunkRow` or `Refused`. Gives `Done`. If the database could not store a chunk (its disk is full, it
+    was too busy), the video is not at fault: it is queued again and the attempt is not counted.
+
+    Example:
+        `ChunkRow(video_id=7, chunk=0, chunks=2, …)` → `Done(7, "staged")`; then chunk 1 → `Done(7, "ready")`
     """
 
-    def __init__(self, place: JobContext) -> None:
-        self._place = place
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
 
     def __call__(self, row: sink.ChunkRow | Refused | Done) -> Done:
         if isinstance(row, Done):
             return row
-        with database.connect(self._place.postgres_url, autocommit=True) as connection:
+        with database.connect(self._context.postgres_url, autocommit=True) as connection:
             if isinstance(row, Refused):
                 return self._refuse(connection, row)
             try:
@@ -261,26 +297,28 @@ class Store:
                 return self._refuse(connection, Refused(row.video_id, row.token, as_failure(error)))
 
     def _staged(self, connection: Connection, row: sink.ChunkRow) -> Done:
-        place = self._place
-        if not sink.stage(connection, place.job_id, row):
+        """Stage a chunk; after the last one, check what was lost and make the video ready."""
+        context = self._context
+        if not sink.stage(connection, context.job_id, row):
             return Done(row.video_id, "staged")
         losses = sink.losses(connection, row.video_id, row.token)
-        if failure := losses.refusal(place.ingest.decodable_share_min):
+        if failure := losses.refusal(context.ingest.decodable_share_min):
             return self._refuse(connection, Refused(row.video_id, row.token, failure))
-        kept = sink.finalise(
+        written = sink.finalise(
             connection,
-            storage_of(place.s3),
+            storage_of(context.s3),
             row.video_id,
             row.token,
-            model_id=place.model.id,
-            bucket=place.bucket,
-            settings=place.ingest,
-            job_id=place.job_id,
+            model_id=context.model.id,
+            bucket=context.bucket,
+            settings=context.ingest,
+            job_id=context.job_id,
         )
-        return Done(row.video_id, "ready" if kept else "fenced")
+        return Done(row.video_id, "ready" if written else "fenced")
 
     def _refuse(self, connection: Connection, row: Refused) -> Done:
-        ingest = self._place.ingest
+        """Record the failure, and delete what a quarantined video has left behind."""
+        ingest = self._context.ingest
         status = leases.fail(
             connection,
             row.video_id,
@@ -290,17 +328,17 @@ class Store:
             backoff_s=backoff_s(1, ingest.backoff_base_s, ingest.backoff_max_s),
         )
         if status == "quarantined":
-            sink.tidy(connection, storage_of(self._place.s3), self._place.bucket, row.video_id)
+            sink.tidy(connection, storage_of(self._context.s3), self._context.bucket, row.video_id)
         return Done(row.video_id, UNCONFINED if status and row.failure.code == UNCONFINED else status or "fenced")
 
 
 def refusal(settings: IngestSettings) -> Failure | None:
-    """Why no file can be looked at on this machine, whatever it holds."""
+    """Return why this machine cannot decode any file, or None."""
     return sandbox().refusal(profiles.probe(settings))
 
 
 def probe(path: Path, settings: IngestSettings) -> Video | Failure:
-    """Look at a file in the sandbox."""
+    """Probe a file in the sandbox."""
     arguments = {
         "path": str(path),
         "pixels_max": settings.pixels_max,
@@ -314,7 +352,7 @@ def probe(path: Path, settings: IngestSettings) -> Video | Failure:
 
 
 def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failure:
-    """Decode a chunk in the sandbox; with PyAV after decord has failed."""
+    """Decode a chunk in the sandbox; with PyAV if decord fails."""
     profile = profiles.decode(settings)
     copied = task.order["decoder"] == "decord" and not task.order["whole"]
     order = {**task.order, "path": str(path), "scratch": f"{path}-{task.chunk.number}.mkv" if copied else ""}
@@ -326,17 +364,17 @@ def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failur
     arrays = from_zero(result.arrays)
     losses = _losses(task, result.values, len(arrays["candidate_ms"]))
     whole = dataclasses.replace(losses, frames=max(task.frames, losses.frames), pictures=1)
-    if failure := whole.refusal(settings.decodable_share_min):  # more is lost in this chunk than the file may lose
+    if failure := whole.refusal(settings.decodable_share_min):  # this chunk alone lost more than the file may lose
         return failure
     pictures = chunks.thumbnails(arrays["thumbnail_sizes"], arrays["thumbnails"])
     names = ("frame_ms", "features", "candidate_ms", "sharpness", "candidates")
-    found: dict[str, Any] = {name: arrays[name] for name in names}
-    found |= {"thumbnails": pictures, "decode_s": result.cpu_seconds, "memory_mb": result.memory_mb}
-    return Decoded(task=task, **found, losses=losses)
+    values: dict[str, Any] = {name: arrays[name] for name in names}
+    values |= {"thumbnails": pictures, "decode_s": result.cpu_seconds, "memory_mb": result.memory_mb}
+    return Decoded(task=task, **values, losses=losses)
 
 
 def _answer(order: Mapping[str, Any], profile: Profile) -> Result | Failure:
-    """What one decoder gives, if it is an answer to the order."""
+    """Run one decoder, and check its answer against the request."""
     result = sandbox().run("decode", order, profile)
     if isinstance(result, Failure):
         return result
@@ -344,12 +382,13 @@ def _answer(order: Mapping[str, Any], profile: Profile) -> Result | Failure:
 
 
 def _losses(task: Task, values: Mapping[str, Any], pictures: int) -> Losses:
+    """Return what the decoder lost of the chunk's owned frames."""
     wanted = task.chunk.own_stop - task.chunk.own_first
     return Losses(wanted, max(0, wanted - int(values["decoded"])), int(values["concealed"]), pictures)
 
 
 def from_zero(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Without frames from before the video begins: a decoder finds some where damage has cost the index a packet."""
+    """Drop frames from before the video begins, which a decoder returns where damage has cost the index a packet."""
     frames, pictures = (int((arrays[name] < 0).sum()) for name in ("frame_ms", "candidate_ms"))
     skipped = {"frame_ms": frames, "features": frames, "candidate_ms": pictures, "sharpness": pictures,
                "candidates": pictures, "thumbnail_sizes": pictures,
@@ -358,6 +397,17 @@ def from_zero(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chunk_row(row: Decoded, vectors: Floats, embed_s: float, slots: float) -> sink.ChunkRow:
+    """Return a decoded chunk as a row of the staging table.
+
+    Args:
+        row: The chunk.
+        vectors: float32 (candidates, dimensions), unit length.
+        embed_s: Its share of the encoder's time in seconds.
+        slots: Its share of the frames in the encoder's batches, padding included.
+
+    Returns:
+        The row.
+    """
     lease, chunk = row.task.lease, row.task.chunk
     costs = {
         "fetch_s": row.task.fetch_s,
@@ -373,36 +423,43 @@ def chunk_row(row: Decoded, vectors: Floats, embed_s: float, slots: float) -> si
 
 
 def chunk_ms(video: Video, settings: IngestSettings) -> int:
-    """Large pictures decode slower: their chunks are shorter, so that a chunk is a matter of seconds."""
+    """Return the length of chunks; large pictures decode slowly, so their chunks are shorter, to take some seconds each."""
     scale = min(1.0, 2 * FULL_HD / (video.width * video.height))
     return max(min(CHUNK_SHORTEST_MS, settings.chunk_ms), int(settings.chunk_ms * scale))
 
 
-def picture_sizes(video: Video, place: JobContext) -> dict[str, Any]:
-    side = max(place.model.image_size, place.ingest.thumbnail_side_px)
+def picture_sizes(video: Video, context: JobContext) -> dict[str, Any]:
+    """Return the fields of a `decoders.DecodeRequest` that follow from the model and the settings."""
+    side = max(context.model.image_size, context.ingest.thumbnail_side_px)
     width, height = chunks.decode_size(video, side)
     return {
         "width": width,
         "height": height,
-        "model_side": place.model.image_size,
-        "fit": place.model.fit,
-        "thumbnail_side": place.ingest.thumbnail_side_px,
-        "interval_ms": place.ingest.sample_interval_ms,
+        "model_side": context.model.image_size,
+        "fit": context.model.fit,
+        "thumbnail_side": context.ingest.thumbnail_side_px,
+        "interval_ms": context.ingest.sample_interval_ms,
     }
 
 
 def described(video: Video) -> dict[str, Any]:
+    """Return the columns of `media.videos` that probing fills."""
     names = ("container", "codec", "width", "height", "fps", "duration_ms", "has_audio", "warning")
     return {name: getattr(video, name) for name in names}
 
 
 def content_hash(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def as_failure(error: Temporary | Rejected) -> Failure:
-    """What a dependency said, as a reason: away is temporary, refused is final, unless it refuses us and not the file."""
+    """Return an error of a dependency as a failure.
+
+    A dependency that is away is temporary. A rejection is final, unless it is about Pixr and not about the file (status
+    500 and above).
+    """
     if isinstance(error, Temporary):
         return Failure(TEMPORARY, error.public)
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -412,14 +469,16 @@ def as_failure(error: Temporary | Rejected) -> Failure:
 
 @lru_cache(maxsize=1)
 def sandbox() -> Sandbox:
-    """This process's keeper of decoders, started when it is first needed."""
+    """Return this process's sandbox, started at the first use."""
     return Sandbox()
 
 
 @lru_cache(maxsize=4)
 def storage_of(endpoint: S3Endpoint) -> Storage:
+    """Return an object store, one for each endpoint."""
     return Storage(endpoint)
 
 
-def scratch_of(place: JobContext) -> Scratch:
-    return Scratch.of(place.ingest, place.s3.url, place.bucket, place.files_ahead_max)
+def scratch_of(context: JobContext) -> Scratch:
+    """Return the scratch folder of a job on this machine."""
+    return Scratch.of(context.ingest, context.s3.url, context.bucket, context.files_ahead_max)

@@ -1,1 +1,1 @@
-"""Sample videos of a painted world, with the exact truth. No production code."""
+"""Sample videos of a painted world, with exact ground truth. No production code."""

@@ -1,4 +1,4 @@
-"""`pixr samples`: write sample videos of the visual world, with their manifest and the exact truth."""
+"""`pixr samples`: write sample videos of the visual world, with a manifest and ground truth."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Films scenes into video files with FFmpeg, and spoils files on purpose.
+"""Encoding scenes into video files with FFmpeg, and making broken files on purpose.
 
 Frames go to FFmpeg through a pipe; the program is the one on PATH, else the static one of `imageio-ffmpeg`. Knows
-scenes and codecs, nothing about captions or truth.
+scenes and codecs, nothing about captions or ground truth.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipelines.samples import world
 from pipelines.samples.world import Scene
 from pipelines.samples.world_paint import Painter, Pixels
 
-CODECS = {  # encoder and its arguments, the sound beside it, the file's suffix
+CODECS = {  # encoder with its arguments, audio codec, file suffix
     "h264": (("libx264", "-preset", "veryfast", "-crf", "24"), "aac", "mp4"),
     "hevc": (("libx265", "-preset", "ultrafast", "-crf", "26", "-tag:v", "hvc1"), "aac", "mp4"),
     "vp9": (
@@ -37,7 +37,7 @@ TONES_HZ = (262, 330, 392, 440, 523)
 
 @dataclass(frozen=True)
 class Form:
-    """How a video is written."""
+    """Codec, size and frame rate of a video."""
 
     codec: str = "h264"
     width: int = 640
@@ -56,15 +56,27 @@ class Form:
 
     @property
     def suffix(self) -> str:
+        """The suffix of the file."""
         return CODECS[self.codec][2]
 
     def ms(self, frame: int) -> int:
-        """When a frame begins."""
+        """Return when a frame begins, in milliseconds."""
         return round(frame * 1000 / self.fps)
 
 
 def shoot(path: Path, form: Form, scenes: Sequence[Scene], frames: Sequence[int], dissolve: int) -> None:
-    """Film scenes one after another; `dissolve` frames at the head of each show the last one fading."""
+    """Encode scenes one after another into a file.
+
+    Args:
+        path: The file to write.
+        form: Codec, size and frame rate.
+        scenes: The scenes.
+        frames: Length of each in frames.
+        dissolve: Frames at the beginning of each scene in which the one before fades out.
+
+    Raises:
+        Rejected: FFmpeg cannot encode it.
+    """
     seconds = sum(frames) / form.fps
     command = [
         ffmpeg(),
@@ -83,15 +95,19 @@ def shoot(path: Path, form: Form, scenes: Sequence[Scene], frames: Sequence[int]
         for frame in _frames(form, scenes, frames, dissolve):
             process.stdin.write(frame.tobytes())
         process.stdin.close()
-        complaint = process.stderr.read().decode(errors="replace").strip()
+        message = process.stderr.read().decode(errors="replace").strip()
     except BrokenPipeError:
-        complaint = process.stderr.read().decode(errors="replace").strip() or "FFmpeg ended early"
+        message = process.stderr.read().decode(errors="replace").strip() or "FFmpeg ended early"
     if process.wait() != 0:
-        raise Rejected(f"FFmpeg cannot write {path.name}: {complaint[-300:]}", code="no-encoder")
+        raise Rejected(f"FFmpeg cannot write {path.name}: {message[-300:]}", code="no-encoder")
 
 
 def spoil(source: Path, target: Path, fault: str) -> None:
-    """Make an awkward file of a good one: its index cut off, its picture left out, or nothing in it."""
+    """Make a broken file of a good one: cut off, without video, or empty.
+
+    Raises:
+        ValueError: the fault is unknown.
+    """
     if fault == "truncated":
         data = source.read_bytes()
         target.write_bytes(data[: len(data) // 2])
@@ -105,13 +121,14 @@ def spoil(source: Path, target: Path, fault: str) -> None:
 
 
 def ffmpeg() -> str:
-    """The FFmpeg program."""
+    """Return the path of the FFmpeg program."""
     import imageio_ffmpeg
 
     return shutil.which("ffmpeg") or str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
 def _frames(form: Form, scenes: Sequence[Scene], frames: Sequence[int], dissolve: int) -> Iterator[Pixels]:
+    """Yield the frames, uint8 (height, width, 3), of all scenes."""
     painter = Painter(world.artwork(), form.width, form.height)
     last: Pixels | None = None
     for scene, count in zip(scenes, frames, strict=True):
@@ -127,11 +144,13 @@ def _frames(form: Form, scenes: Sequence[Scene], frames: Sequence[int], dissolve
 
 
 def _picture(form: Form) -> list[str]:
+    """Return FFmpeg's arguments for the frames on its standard input."""
     size = f"{form.width}x{form.height}"
     return ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", str(form.fps), "-i", "-"]
 
 
 def _sound(path: Path, form: Form, seconds: float) -> list[str]:
+    """Return FFmpeg's arguments for a tone as long as the video."""
     if not form.sound:
         return []
     tone = TONES_HZ[sum(path.name.encode()) % len(TONES_HZ)]
@@ -139,6 +158,7 @@ def _sound(path: Path, form: Form, seconds: float) -> list[str]:
 
 
 def _coding(form: Form) -> list[str]:
+    """Return FFmpeg's arguments for encoding."""
     video, sound, _ = CODECS[form.codec]
     quiet = ["-x265-params", "log-level=error"] if form.codec == "hevc" else []
     audio = ["-c:a", sound, "-b:a", "64k"] if form.sound else ["-an"]

@@ -1,8 +1,8 @@
-"""Sample videos: scenes of the visual world as real files, with a manifest and the exact truth.
+"""Sample videos: scenes of the visual world as real files, with a manifest and exact ground truth.
 
-Every video has several shots; `truth.jsonl` says what is seen in each from when to when. The same seed plans the same
-videos. Also writes the awkward files that any catalogue holds: truncated, without picture, empty. Knows the encoders of
-FFmpeg; knows no model and no database.
+Every video has several shots; `truth.jsonl` says what each shows, from when to when. The same seed gives the same
+videos. It also makes the broken files that real catalogues contain: truncated, without video, empty. Knows the encoders
+of FFmpeg; knows no model and no database.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TRUTH = "truth.jsonl"
 
 @dataclass(frozen=True)
 class FilmedShot:
-    """What is seen from when to when."""
+    """What a shot shows, from when to when."""
 
     start_ms: int
     end_ms: int
@@ -47,7 +47,7 @@ class FilmedShot:
 
 @dataclass(frozen=True)
 class Sample:
-    """A video of the manifest, and its truth. `fault` names what is wrong with the file, if anything."""
+    """A video of the manifest, with its ground truth."""
 
     file: str
     title: str
@@ -58,19 +58,19 @@ class Sample:
     form: Form
     duration_ms: int
     shots: tuple[FilmedShot, ...]
-    fault: str = ""
+    fault: str = ""  # what is wrong with the file; "" for a good one
 
 
 @dataclass(frozen=True)
 class Script:
-    """What will be filmed: scenes with their lengths in frames."""
+    """The plan of a video: scenes with their lengths in frames."""
 
     scenes: tuple[Scene, ...]
     frames: tuple[int, ...]
-    dissolves: bool
+    dissolves: bool  # whether a scene dissolves into the next
 
     def shots(self, form: Form) -> tuple[FilmedShot, ...]:
-        """The truth; a dissolve belongs to the shot it leads to."""
+        """Return the ground truth; a dissolve belongs to the shot that it leads to."""
         concepts, shots, start = world.artwork().concepts, [], 0
         for scene, count in zip(self.scenes, self.frames, strict=True):
             names = tuple(concepts[index].name for index in scene.concepts)
@@ -91,7 +91,21 @@ def write(
     seconds: tuple[float, float] = (2.0, 4.0),
     concepts: tuple[int, int] = (1, 2),
 ) -> list[Sample]:
-    """Film `count` videos into a folder, with `manifest.csv` and the truth. What was filmed there before goes."""
+    """Make videos in a folder, with `manifest.csv` and `truth.jsonl`, and delete the videos made there before.
+
+    Args:
+        out: The folder.
+        count: Number of videos.
+        seed: The same seed gives the same videos.
+        forms: Codecs, sizes and frame rates, taken in turn.
+        creators: Number of creators, who own the videos in turn.
+        shots: Least and most shots of a video.
+        seconds: Least and greatest length of a shot.
+        concepts: Least and most concepts of a shot.
+
+    Returns:
+        The videos.
+    """
     out.mkdir(parents=True, exist_ok=True)
     for former in read(out) if (out / TRUTH).exists() else []:
         (out / Path(former.file).name).unlink(missing_ok=True)
@@ -106,14 +120,17 @@ def write(
 
 
 def read(folder: Path) -> list[Sample]:
-    """The samples that a folder's truth describes."""
+    """Return the videos that a folder's ground truth describes."""
     lines = (folder / TRUTH).read_text(encoding="utf-8").splitlines()
     return [_sample(json.loads(line)) for line in lines]
 
 
 def demo(out: Path, seed: int) -> list[Sample]:
-    """Nine good videos of three creators in several codecs and sizes, one of them upright and one without sound, and
-    three files that nobody can play: truncated, without picture, empty."""
+    """Make the demo's set: nine good videos of three creators, and three broken files.
+
+    The good ones have several codecs and sizes, one is upright and one has no sound. The broken ones are truncated,
+    without video, and empty.
+    """
     forms = (
         Form(width=854, height=480),
         Form(width=1280, height=720, fps=24),
@@ -132,7 +149,7 @@ def demo(out: Path, seed: int) -> list[Sample]:
 
 
 def fault(out: Path, of: Sample, name: str) -> Sample:
-    """A copy of a sample's file with a fault, as a sample of its own without shots."""
+    """Copy a sample's file with a fault; return it as a sample of its own without shots."""
     target = f"{name}-{Path(of.file).stem}.mp4"
     film.spoil(out / of.file, out / target, name)
     return replace(of, file=target, title=f"A file that is {name}", fault=name, shots=(), duration_ms=0)
@@ -146,14 +163,25 @@ def plan(
     seconds: tuple[float, float],
     concepts: tuple[int, int],
 ) -> Script:
-    """Choose the scenes of a video: no concept twice, neighbours before different backgrounds."""
+    """Choose the scenes of a video: no concept twice, and adjacent scenes with different backgrounds.
+
+    Args:
+        rng: Source of randomness.
+        form: Size and frame rate of the video.
+        shots: Least and most shots.
+        seconds: Least and greatest length of a shot.
+        concepts: Least and most concepts of a shot.
+
+    Returns:
+        The plan.
+    """
     number = rng.randint(*shots)
     sizes = [rng.randint(*concepts) for _ in range(number)]
-    chosen = rng.sample(range(len(world.artwork().concepts)), sum(sizes))
+    unused = rng.sample(range(len(world.artwork().concepts)), sum(sizes))
     scenes: list[Scene] = []
     for size in sizes:
-        own, chosen = chosen[:size], chosen[size:]
-        scene = world.compose(rng, own, wide=form.width / form.height)
+        scene_concepts, unused = unused[:size], unused[size:]
+        scene = world.compose(rng, scene_concepts, wide=form.width / form.height)
         while scenes and scene.background.name == scenes[-1].background.name:
             scene = replace(scene, background=world.background(rng))
         scenes.append(scene)
@@ -162,13 +190,13 @@ def plan(
 
 
 def wallet(creator: str, seed: int) -> str:
-    """A valid Solana address for a made-up creator: a public Ed25519 key in base 58."""
+    """Return a valid Solana address for an invented creator: a public Ed25519 key in base58."""
     secret = hashlib.sha256(f"sample wallet {seed} {creator}".encode()).digest()
     return base58.b58encode(Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()).decode()
 
 
 def describe(out: Path, samples: Sequence[Sample]) -> None:
-    """Write the manifest and the truth."""
+    """Write the manifest and the ground truth."""
     with (out / "manifest.csv").open("w", encoding="utf-8", newline="") as lines:
         table = csv.writer(lines)
         table.writerow(("file", "title", "description", "tags", "creator", "wallet"))
@@ -179,11 +207,13 @@ def describe(out: Path, samples: Sequence[Sample]) -> None:
 
 
 def _sample(row: dict[str, Any]) -> Sample:
+    """Return a sample from a line of the ground truth."""
     shots = tuple(FilmedShot(**shot | {"concepts": tuple(shot["concepts"])}) for shot in row["shots"])
     return Sample(**row | {"shots": shots, "form": Form(**row["form"]), "tags": tuple(row["tags"])})
 
 
 def _produce(out: Path, number: int, seed: int, creators: int, form: Form, script: Script) -> Sample:
+    """Make one video."""
     shots = script.shots(form)
     names = [name for shot in shots for name in shot.concepts]
     kinds = {concept.name: concept.kind for concept in world.artwork().concepts}

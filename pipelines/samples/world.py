@@ -1,8 +1,8 @@
-"""The visual world: what can be seen in a sample video or a training picture, and the scenes made of it.
+"""The visual world: the concepts that sample videos and training pictures can show, and scenes composed of them.
 
-A scene is a background and a few items, each one concept of the artwork at a place, size and angle, moving. Scenes are
-values: everything about them follows from a seed. `world_words` names them, `world_paint` paints them, `samples` makes
-videos of them, `training` makes batches of pictures. Knows nothing about models, files of videos or databases.
+A scene is a background and a few items, each a concept of the artwork with place, size, angle and motion. Scenes are
+values: everything about them follows from a seed. `world_words` describes them, `world_paint` paints them, `samples`
+makes videos of them, `training` batches of pictures. Knows nothing about models, video files or databases.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 ARTWORK = Path(__file__).resolve().parents[2] / "configs" / "artwork"
-SEEN = "noto"  # the set of artwork the samples show; the others only teach
+SEEN = "noto"  # the set of artwork that samples show; the other sets are for training alone
 
 COLOURS = {
     "red": (200, 40, 40),
@@ -41,22 +41,22 @@ ITEMS_MAX = 6
 
 @dataclass(frozen=True)
 class Concept:
-    """One thing that can be seen: its code point, its name, the words that also find it, its kind."""
+    """One thing that can be seen."""
 
     index: int
-    code: str
+    code: str  # Unicode code point in hexadecimal digits
     name: str
-    keywords: tuple[str, ...]
+    keywords: tuple[str, ...]  # other words that find it
     kind: str
-    sets: tuple[str, ...]
+    sets: tuple[str, ...]  # of the artwork that contain it
 
 
 @dataclass(frozen=True)
 class Background:
-    """What is behind the items; `seed` decides the details."""
+    """What is behind the items."""
 
-    name: str
-    seed: int
+    name: str  # one of BACKGROUNDS
+    seed: int  # decides the details
 
     def __post_init__(self) -> None:
         if self.name not in BACKGROUNDS:
@@ -65,49 +65,51 @@ class Background:
 
 @dataclass(frozen=True)
 class Item:
-    """A concept in a scene. Places are fractions of the frame, the size one of its shorter side, moves per second."""
+    """A concept in a scene, with its place and motion."""
 
-    concept: int
-    x: float
-    y: float
-    size: float
-    angle: float = 0.0
-    flip: bool = False
-    dx: float = 0.0
-    dy: float = 0.0
-    spin: float = 0.0
+    concept: int  # index
+    x: float  # of the centre, as a share of the frame's width
+    y: float  # of the centre, as a share of the frame's height
+    size: float  # as a share of the frame's shorter side
+    angle: float = 0.0  # degrees
+    flip: bool = False  # mirrored from left to right
+    dx: float = 0.0  # motion a second, in the units of x
+    dy: float = 0.0  # motion a second, in the units of y
+    spin: float = 0.0  # degrees a second
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One shot: what is to be seen in it."""
+    """What one shot shows."""
 
     background: Background
     items: tuple[Item, ...]
 
     @property
     def concepts(self) -> tuple[int, ...]:
-        """The concepts to be seen, each once, in order of appearance."""
+        """The indices of its concepts, each once, in order of appearance."""
         return tuple(dict.fromkeys(item.concept for item in self.items))
 
     def at(self, second: float) -> Scene:
-        """The scene after a while of moving; items turn back before they leave the frame."""
+        """Return the scene `second` seconds later; items turn back before they leave the frame."""
         return replace(self, items=tuple(_moved(item, second) for item in self.items))
 
 
 @dataclass(frozen=True)
 class Artwork:
-    """The bundled pictures and the concepts they show."""
+    """The bundled pictures and the concepts that they show."""
 
     folder: Path
 
     @cached_property
     def _document(self) -> dict[str, object]:
+        """The content of `concepts.json`."""
         document: dict[str, object] = json.loads((self.folder / "concepts.json").read_text(encoding="utf-8"))
         return document
 
     @cached_property
     def concepts(self) -> tuple[Concept, ...]:
+        """All concepts, by index."""
         rows = self._document["concepts"]
         assert isinstance(rows, list)
         return tuple(
@@ -117,10 +119,11 @@ class Artwork:
 
     @cached_property
     def _sheets(self) -> dict[str, Image.Image]:
+        """The picture sheets that were opened, by set."""
         return {}
 
     def sprite(self, concept: int, name: str = SEEN) -> Image.Image:
-        """The picture of a concept, square, with transparency."""
+        """Return the picture of a concept from a set: square, with transparency."""
         if name not in self._sheets:
             self._sheets[name] = Image.open(self.folder / f"{name}.webp").convert("RGBA")
         cells, columns = self._document["cells"], self._document["columns"]
@@ -133,18 +136,28 @@ class Artwork:
 
 @cache
 def artwork() -> Artwork:
-    """The artwork that comes with Pixr."""
+    """Return the artwork that comes with Pixr."""
     return Artwork(ARTWORK)
 
 
 def background(rng: random.Random) -> Background:
-    """Any background; places as often as plain colours."""
+    """Choose a background; places are as frequent as plain colours and patterns together."""
     name = rng.choice(rng.choice((tuple(COLOURS), PLACES, PLACES, PATTERNS)))
     return Background(name, rng.randrange(1 << 30))
 
 
 def compose(rng: random.Random, concepts: Sequence[int], *, wide: float = 1.0, moving: bool = True) -> Scene:
-    """A scene of these concepts in a frame `wide` times as wide as high, some of them shown more than once."""
+    """Compose a scene, in which some concepts may appear more than once.
+
+    Args:
+        rng: Source of randomness.
+        concepts: Indices of the concepts to show.
+        wide: Width of the frame divided by its height.
+        moving: Whether items may move.
+
+    Returns:
+        The scene.
+    """
     shown = list(concepts)
     while len(shown) < ITEMS_MAX and rng.random() < 0.25:
         shown.append(rng.choice(list(concepts)))
@@ -157,6 +170,7 @@ def compose(rng: random.Random, concepts: Sequence[int], *, wide: float = 1.0, m
 
 
 def _item(rng: random.Random, concept: int, place: tuple[float, float], size: float, moving: bool) -> Item:
+    """Choose angle and motion of an item."""
     x, y = place
     angle = rng.gauss(0, 10) if rng.random() < 0.8 else rng.uniform(-35, 35)
     speed = rng.choice((0.0, 0.03, 0.06, 0.1)) if moving else 0.0
@@ -166,7 +180,7 @@ def _item(rng: random.Random, concept: int, place: tuple[float, float], size: fl
 
 
 def _places(rng: random.Random, count: int, wide: float) -> list[tuple[float, float]]:
-    """Centres on a loose grid whose cells are about square in the frame."""
+    """Choose centres on a loose grid whose cells are about square in the frame."""
     if count == 0:
         return []
     options = [(columns, -(-count // columns)) for columns in range(1, count + 1)]
@@ -181,12 +195,13 @@ def _places(rng: random.Random, count: int, wide: float) -> list[tuple[float, fl
 
 
 def _moved(item: Item, second: float) -> Item:
+    """Return an item `second` seconds later."""
     x, y = _bounced(item.x + item.dx * second), _bounced(item.y + item.dy * second)
     return replace(item, x=x, y=y, angle=item.angle + item.spin * second)
 
 
 def _bounced(place: float, low: float = 0.12, high: float = 0.88) -> float:
-    """A place folded back into the frame."""
+    """Reflect a coordinate back into the frame."""
     if low <= place <= high:
         return place
     return max(low, min(high, 2 * high - place if place > high else 2 * low - place))

@@ -1,6 +1,7 @@
-"""Paints scenes of the visual world: backgrounds from formulas, items from the artwork.
+"""Painting scenes of the visual world: backgrounds from formulas, items from the artwork.
 
-Used for the frames of sample videos and for the cached backgrounds of training. numpy and Pillow only.
+It paints the frames of sample videos and the cached backgrounds of training. numpy and Pillow only. Planes are float32
+(height, width): `x` and `y` are coordinates in units of the frame's shorter side.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ Pixels = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 
 
-def background(what: Background, width: int, height: int) -> Pixels:
-    """The background alone, RGB."""
-    rng = np.random.default_rng(what.seed)
+def background(wanted: Background, width: int, height: int) -> Pixels:
+    """Paint a background, uint8 (height, width, 3), RGB."""
+    rng = np.random.default_rng(wanted.seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(max(1, min(width, height) - 1))
-    painted = _flat(rng, COLOURS[what.name], y) if what.name in COLOURS else PAINTERS[what.name](rng, x, y)
+    painted = _flat(rng, COLOURS[wanted.name], y) if wanted.name in COLOURS else PAINTERS[wanted.name](rng, x, y)
     return np.clip(painted, 0, 255).astype(np.uint8)
 
 
 @dataclass
 class Painter:
-    """Paints scenes at one size; keeps the scaled pictures of the items it has painted."""
+    """Paints scenes at one size, and keeps the scaled pictures of the current scene's items."""
 
     artwork: Artwork
     width: int
@@ -36,7 +37,7 @@ class Painter:
     _sprites: dict[tuple[int, int, bool], Image.Image] = field(default_factory=dict)
 
     def paint(self, scene: Scene) -> Pixels:
-        """One frame, RGB."""
+        """Paint a frame, uint8 (height, width, 3), RGB."""
         if scene.background not in self._backgrounds:
             self._backgrounds.clear()
             self._sprites.clear()
@@ -50,6 +51,7 @@ class Painter:
         return np.asarray(canvas.convert("RGB"))
 
     def _sprite(self, item: Item) -> Image.Image:
+        """Return an item's picture, scaled and turned."""
         side = max(4, round(item.size * min(self.width, self.height)))
         key = (item.concept, side, item.flip)
         if key not in self._sprites:
@@ -59,28 +61,38 @@ class Painter:
 
 
 def over(canvas: Image.Image, sprite: Image.Image, left: int, top: int) -> None:
-    """Composite, also where the sprite reaches over the edge."""
-    cut = (
+    """Draw a sprite with transparency onto a canvas, also where it extends over the edge.
+
+    Args:
+        canvas: RGBA, changed in place.
+        sprite: RGBA.
+        left: Of the sprite on the canvas, in pixels.
+        top: Of the sprite on the canvas, in pixels.
+    """
+    visible = (
         max(0, -left),
         max(0, -top),
         min(sprite.width, canvas.width - left),
         min(sprite.height, canvas.height - top),
     )
-    if cut[0] < cut[2] and cut[1] < cut[3]:
-        canvas.alpha_composite(sprite, (max(0, left), max(0, top)), cut)
+    if visible[0] < visible[2] and visible[1] < visible[3]:
+        canvas.alpha_composite(sprite, (max(0, left), max(0, top)), visible)
 
 
 def _mix(low: NDArray[np.floating], high: NDArray[np.floating], share: Plane) -> Plane:
+    """Blend two colours (3,) or pictures (height, width, 3) by a share (height, width); return (height, width, 3)."""
     mixed: Plane = (low + (high - low) * np.clip(share, 0, 1)[..., None]).astype(np.float32)
     return mixed
 
 
 def _flat(rng: np.random.Generator, colour: tuple[int, int, int], y: Plane) -> Plane:
+    """Paint a plain colour, slightly darker towards the bottom."""
     tone = np.clip(np.array(colour) + rng.normal(0, 12, 3), 0, 255)
     return _mix(tone, tone * 0.94, y)
 
 
 def _any_colour(rng: np.random.Generator) -> NDArray[np.floating]:
+    """Return a random colour (3,)."""
     return rng.uniform(20, 245, 3)
 
 
@@ -109,7 +121,7 @@ def _dots(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
 
 
 def _puffs(rng: np.random.Generator, x: Plane, y: Plane, count: int, below: float) -> Plane:
-    """Soft round shapes, 0..1."""
+    """Return soft round shapes, (height, width), above 0 inside."""
     share = np.zeros_like(x)
     for _ in range(count):
         cx, cy, r = rng.uniform(0, x.max()), rng.uniform(0, below), rng.uniform(0.06, 0.16)
@@ -154,7 +166,10 @@ def _forest(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
 
 
 def _part(values: Plane) -> Plane:
-    """What is behind the point. Not `% 1`, of which NumPy warns now and then though nothing is wrong with the values."""
+    """Return the fractional part.
+
+    NumPy's `% 1` sometimes warns although nothing is wrong with the values.
+    """
     return (values - np.floor(values)).astype(values.dtype)
 
 

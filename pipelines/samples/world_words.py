@@ -1,7 +1,7 @@
-"""What the visual world is called: captions for scenes, from one plain wording to many varied ones.
+"""Captions for scenes of the visual world: one exact wording, and many varied ones.
 
 The plain caption names every concept and the background. Varied captions use templates, synonyms and keywords, as
-people do when they search. Only words; knows no pixels.
+people do when they search. Knows words, no pixels.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TEMPLATES = (
 
 
 def plain(scene: Scene, concepts: Sequence[Concept]) -> str:
-    """One exact sentence: everything in the scene and what is behind it."""
+    """Return one exact sentence: everything in the scene, and its background."""
     counts = Counter(item.concept for item in scene.items)
     names = [_counted(concepts[index].name, counts[index]) for index in scene.concepts]
     behind = BEHIND[scene.background.name][0]
@@ -50,7 +50,7 @@ def plain(scene: Scene, concepts: Sequence[Concept]) -> str:
 
 
 def varied(rng: random.Random, scene: Scene, concepts: Sequence[Concept]) -> str:
-    """What somebody might call the scene."""
+    """Return a caption as a person might search for the scene."""
     names = [_called(rng, concepts[index]) for index in scene.concepts]
     rng.shuffle(names)
     joined = _listed(names) if rng.random() < 0.8 else " ".join(names)
@@ -60,13 +60,13 @@ def varied(rng: random.Random, scene: Scene, concepts: Sequence[Concept]) -> str
 
 
 def queries(concept: Concept) -> tuple[str, ...]:
-    """The keywords that stand for a concept, without those that hold digits or no letters."""
+    """Return the keywords that stand for a concept, without those that hold digits or no letters."""
     words = ((word, word.replace("-", "").replace(" ", "")) for word in concept.keywords)
     return tuple(word for word, letters in words if letters.isalpha() and len(word) > 2)
 
 
 def with_article(name: str) -> str:
-    """'a dog', 'an apple', 'jeans'."""
+    """Return 'a dog', 'an apple', 'jeans'."""
     last = name.split()[-1]
     if last.endswith("s") and not last.endswith(("ss", "us", "is", "os")):
         return name
@@ -74,6 +74,7 @@ def with_article(name: str) -> str:
 
 
 def _called(rng: random.Random, concept: Concept) -> str:
+    """Return a name or a keyword of a concept."""
     roll = rng.random()
     words = queries(concept)
     if roll < 0.75 or not words:
@@ -82,10 +83,12 @@ def _called(rng: random.Random, concept: Concept) -> str:
 
 
 def _counted(name: str, count: int) -> str:
+    """Return a name with its number."""
     return with_article(name) if count == 1 else f"{NUMBERS[count]} times {name}"
 
 
 def _listed(names: Sequence[str]) -> str:
+    """Join names with commas and "and"."""
     if len(names) < 2:
         return "".join(names)
     return f"{', '.join(names[:-1])} and {names[-1]}"

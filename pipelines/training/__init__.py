@@ -1,1 +1,1 @@
-"""Training of the bundled model: pictures and captions painted on the fly, two towers, and the calibration after."""
+"""Training of the bundled model on pictures and captions painted on the fly; calibration and cut. No production code."""

@@ -1,8 +1,8 @@
-"""Trains the bundled model: `python -m pipelines.training --minutes 180`.
+"""Train the bundled model: `python -m pipelines.training --minutes 180`.
 
-Runs on two CPU cores: one learns, one paints. Stopped and started again with the same state file it goes on where it
-was. Every few minutes it measures recall on scenes of seeds it never trains with, writes a line to the log and the
-model's folder (the running average of the weights).
+It uses two CPU cores: one trains, one paints. A run that finds a state file continues from it. Every few minutes it
+measures recall on scenes of seeds that are never trained with, writes a line to the log, and writes the model's folder
+(with the running average of the weights).
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ from pipelines.training.course import JOINT_FROM, Course, TrainingSchedule, norm
 from pipelines.training.pictures import Lesson, Studio, paint
 from pipelines.training.words import Phrasebook
 
-HELD_OUT_SEED = 1 << 40  # training seeds stay far below
+HELD_OUT_SEED = 1 << 40  # far above the seeds of training
 
 
 def recall(course: Course, lesson: Lesson) -> dict[str, float]:
-    """Of held-out scenes: how often the plain caption finds its picture, and the picture its concept."""
+    """Measure held-out scenes: how often the plain caption finds its picture, and a picture is nearest to a concept in it."""
     model, concepts = course.average, course.phrases.concepts
     with torch.inference_mode():
         pictures = functional.normalize(model.visual(normal(torch.from_numpy(lesson.pixels))), dim=-1)  # type: ignore[operator]
         captions = [world_words.plain(scene, concepts) for scene in lesson.scenes]
         texts = functional.normalize(model.text(course.tokenizer(captions)), dim=-1)  # type: ignore[operator]
     order = (texts @ pictures.T).argsort(dim=1, descending=True)
-    own = torch.arange(len(order))[:, None]
-    named = (pictures @ course.table[: len(concepts)].T).argmax(1)
-    right = [int(index) in scene.concepts for index, scene in zip(named, lesson.scenes, strict=True)]
-    found = {f"r{k}": float((order[:, :k] == own).any(1).float().mean()) for k in (1, 5)}
-    return found | {"concept": float(np.mean(right))}
+    own_index = torch.arange(len(order))[:, None]
+    nearest = (pictures @ course.table[: len(concepts)].T).argmax(1)
+    right = [int(index) in scene.concepts for index, scene in zip(nearest, lesson.scenes, strict=True)]
+    recalls = {f"r{k}": float((order[:, :k] == own_index).any(1).float().mean()) for k in (1, 5)}
+    return recalls | {"concept": float(np.mean(right))}
 
 
 def log(path: Path, line: dict[str, Any]) -> None:
+    """Append a line to the log, and print it."""
     rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()}
     with path.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(rounded) + "\n")
@@ -53,7 +54,16 @@ def log(path: Path, line: dict[str, Any]) -> None:
 
 
 def train(course: Course, folder: Path, cfg: dict[str, Any], words: Any, seed: int, every_s: float) -> None:
-    """Until the budget is used up."""
+    """Train until the time budget is used up.
+
+    Args:
+        course: The training's state.
+        folder: Where state, log and model are written.
+        cfg: The model's configuration.
+        words: The tokenizer.
+        seed: Seed of the lessons.
+        every_s: Seconds between measurements.
+    """
     context = multiprocessing.get_context("spawn")
     lessons: Queue[Lesson] = context.Queue(4)
     wanted = context.Array("d", course.lesson)
@@ -62,7 +72,7 @@ def train(course: Course, folder: Path, cfg: dict[str, Any], words: Any, seed: i
     rng = random.Random(seed + course.steps)
     held_out = Studio(world.artwork(), seed=HELD_OUT_SEED, others=0.0).lesson(512, shape.IMAGE_SIZE)
     losses: list[float] = []
-    noted = time.monotonic()
+    measured_at = time.monotonic()
     while course.share < 1:
         course.model.train()
         joint = course.pictures_share >= JOINT_FROM and course.steps % 3 == 0
@@ -73,14 +83,23 @@ def train(course: Course, folder: Path, cfg: dict[str, Any], words: Any, seed: i
             wanted[:] = course.lesson
             lesson = lessons.get()
             losses.append(course.pictures_step(torch.from_numpy(lesson.pixels), lesson.scenes, lesson.captions))
-        if time.monotonic() - noted > every_s or course.share >= 1:
+        if time.monotonic() - measured_at > every_s or course.share >= 1:
             note(course, folder, cfg, words, held_out, losses)
-            losses, noted = [], time.monotonic()
+            losses, measured_at = [], time.monotonic()
     painter.terminate()
 
 
 def note(course: Course, folder: Path, cfg: dict[str, Any], words: Any, held_out: Lesson, losses: list[float]) -> None:
-    """Measure, log, keep the state, write the model."""
+    """Measure recall, write a line to the log, and save the state and the model.
+
+    Args:
+        course: The training's state.
+        folder: Where state, log and model are written.
+        cfg: The model's configuration.
+        words: The tokenizer.
+        held_out: Scenes to measure on.
+        losses: Of the steps since the last measurement.
+    """
     line = {
         "at": time.strftime("%H:%M:%S", time.gmtime()),
         "share": course.share,
@@ -100,6 +119,7 @@ def note(course: Course, folder: Path, cfg: dict[str, Any], words: Any, held_out
 
 
 def main() -> None:
+    """Read the arguments and train."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.training", description=__doc__)
     parser.add_argument("--minutes", type=float, default=180, help="wall-clock budget in all, also over several runs")
     parser.add_argument("--out", type=Path, default=Path("build/training"), help="state, log and the model's folder")

@@ -1,10 +1,10 @@
-"""Packs the artwork of the visual world: which concepts there are, what they are called, what they look like.
+"""Packing the artwork of the visual world: which concepts exist, their names, and their pictures.
 
 Run once per change of the set, from a folder where npm has installed `emojibase-data` (names and keywords of the
-Unicode CLDR) and the vector icons of `@iconify-json/noto`, `noto-v1`, `fxemoji` and `fluent-emoji-flat`; needs the
-package `resvg-py`. Writes `configs/artwork/`: one picture sheet a set and `concepts.json`. Skin tones, flags,
-look-alikes and concepts that nobody could tell apart are left out, by `configs/artwork/selection.toml` and by comparing
-pictures.
+Unicode CLDR) and the vector icons of `@iconify-json/noto`, `noto-v1`, `fxemoji` and `fluent-emoji-flat`; it needs the
+package `resvg-py`. It writes `configs/artwork/`: one picture sheet a set, and `concepts.json`. Skin tones, flags,
+look-alikes and concepts that people could not tell apart are left out, by `configs/artwork/selection.toml` and by
+comparing pictures.
 
     python -m pipelines.training.artwork NODE_MODULES
 """
@@ -32,7 +32,7 @@ ALIKE_MAX = 0.98  # cosine of two 16-pixel pictures; above it the later concept 
 
 @dataclass(frozen=True)
 class Icons:
-    """One set of vector icons as iconify packs it: found by code point where it says so, by name elsewhere."""
+    """A set of vector icons as iconify packs it, found by code point if it lists those, else by name."""
 
     icons: dict[str, Any]
     by_code: dict[str, str]
@@ -40,12 +40,14 @@ class Icons:
 
     @classmethod
     def read(cls, folder: Path) -> Icons:
+        """Read a set from its folder."""
         data = json.loads((folder / "icons.json").read_text(encoding="utf-8"))
         chars = folder / "chars.json"
         by_code = json.loads(chars.read_text(encoding="utf-8")) if chars.is_file() else {}
         return cls(data["icons"], by_code, (data.get("width", 16), data.get("height", 16)))
 
     def svg(self, code: str, labels: list[str]) -> str | None:
+        """Return the icon of a concept as SVG, or None."""
         names = [self.by_code.get(code.lower(), ""), self.by_code.get(code.lower().removesuffix("-fe0f"), "")]
         for label in labels:
             slug = "-".join("".join(c if c.isalnum() else " " for c in label.lower()).split())
@@ -61,7 +63,7 @@ class Icons:
 
 
 def raster(svg: str, side: int) -> Image.Image:
-    """A square picture with transparency."""
+    """Render SVG as a square picture with transparency."""
     import resvg_py  # type: ignore[import-not-found, unused-ignore]
 
     big = Image.open(io.BytesIO(resvg_py.svg_to_bytes(svg_string=svg, width=side * 2))).convert("RGBA")
@@ -72,32 +74,32 @@ def raster(svg: str, side: int) -> Image.Image:
 
 
 def wanted(data: list[dict[str, Any]], selection: dict[str, Any]) -> list[dict[str, Any]]:
-    """The entries of the CLDR that the world shows."""
-    extra, out = set(selection["extra"]), set(selection["left_out"])
+    """Return the entries of the CLDR that the selection includes."""
+    extra, left_out = set(selection["extra"]), set(selection["left_out"])
     for entry in data:
         entry["label"] = entry["label"].replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     chosen = [e for e in data if e.get("group") in selection["groups"] or e["label"] in extra]
-    return [e for e in chosen if e["label"] not in out and e.get("version", 0) <= VERSION_MAX]
+    return [e for e in chosen if e["label"] not in left_out and e.get("version", 0) <= VERSION_MAX]
 
 
 def distinct(entries: list[dict[str, Any]], pictures: list[Image.Image]) -> list[int]:
-    """Indices of the entries that look like none before them."""
+    """Return the indices of entries that look like none before them."""
     kept: list[int] = []
-    looks: list[np.ndarray[Any, Any]] = []
+    features: list[np.ndarray[Any, Any]] = []
     for index, picture in enumerate(pictures):
         small = np.asarray(picture.resize((16, 16), Image.Resampling.BOX), np.float32) / 255
-        look = np.concatenate([(small[..., :3] - 0.5) * small[..., 3:], 0.25 * small[..., 3:]], -1).ravel()
-        look /= np.linalg.norm(look) + 1e-6
-        if looks and max(float(look @ other) for other in looks) > ALIKE_MAX:
+        feature = np.concatenate([(small[..., :3] - 0.5) * small[..., 3:], 0.25 * small[..., 3:]], -1).ravel()
+        feature /= np.linalg.norm(feature) + 1e-6
+        if features and max(float(feature @ other) for other in features) > ALIKE_MAX:
             print("left out, looks like another:", entries[index]["label"])
             continue
         kept.append(index)
-        looks.append(look)
+        features.append(feature)
     return kept
 
 
 def sheet(pictures: list[Image.Image | None], side: int) -> Image.Image:
-    """All pictures of a set in one, row by row; a missing one is an empty cell."""
+    """Arrange all pictures of a set in one, row by row; a missing one leaves an empty cell."""
     rows = -(-len(pictures) // COLUMNS)
     whole = Image.new("RGBA", (COLUMNS * side, rows * side))
     for index, picture in enumerate(pictures):
@@ -134,12 +136,14 @@ def pack(modules: Path, out: Path) -> None:
 
 
 def _svg(icons: Icons, entry: dict[str, Any]) -> str | None:
+    """Return the icon of an entry, also under its name without " face"."""
     return icons.svg(entry["hexcode"], [entry["label"], entry["label"].removesuffix(" face")])
 
 
 def _concept(
     entry: dict[str, Any], names: dict[str, str], subgroups: dict[int, str], sets: list[str]
 ) -> dict[str, Any]:
+    """Return the row of `concepts.json` for an entry."""
     name = names.get(entry["label"], entry["label"].removeprefix("person ")).lower()
     keywords = sorted({tag.lower() for tag in [*entry.get("tags", []), entry["label"]]} - {name})
     kind = subgroups[entry["subgroup"]]

@@ -1,9 +1,9 @@
-"""Calibrates relevance: how often an answer of this cosine is right, measured on clips of seeds never trained with.
+"""Calibrating relevance: how often an answer with a given cosine is right, measured on clips never trained with.
 
-Films clips as real H.264, pools the vectors of each shot as ingest does, asks for the shots by caption, name and
-keyword, by picture and by each other, looks at the first answers as a viewer would, and fits the share of right ones as
-a rising function of the cosine (pool adjacent violators). Writes `calibration.json` into the model's folder, where the
-encoder finds it.
+It encodes clips as real H.264, pools the vectors of each shot as ingest does, searches for the shots by caption, name
+and keyword, by picture and by each other, and fits the share of right answers among the first ones as a rising function
+of the cosine (pool adjacent violators). It writes `calibration.json` into the model's folder, where the encoder finds
+it.
 
     python -m pipelines.training.calibrate configs/models/pixr-emoji
 """
@@ -26,8 +26,8 @@ from pipelines.training import cut
 from pipelines.training.questions import SEED, Catalogue, Meaning, Vectors, clips, pictured, questions
 
 CLIPS = 300
-ANSWERS = 20
-POINTS = 60
+ANSWERS = 20  # to each question that are looked at
+POINTS = 60  # of a curve
 
 Floats = NDArray[np.float64]
 
@@ -35,25 +35,54 @@ Floats = NDArray[np.float64]
 def by_text(
     model: encoder.Encoder, catalogue: Catalogue, written: Sequence[Sample], seed: int
 ) -> tuple[Floats, Floats]:
-    """Cosines of answers to captions, names and keywords, and whether each is right (1.0) or not."""
-    asked = questions(written, seed)
-    cosines = model.texts([text for text, _ in asked]) @ catalogue.vectors.T
-    return _answers(catalogue, cosines, [meaning for _, meaning in asked])
+    """Search for shots by captions, names and keywords.
+
+    Args:
+        model: The model.
+        catalogue: The shots.
+        written: The clips.
+        seed: Seed of the questions.
+
+    Returns:
+        float64 (answers,) each: the cosine of each answer, and whether it is right (1.0) or wrong (0.0).
+    """
+    asked_texts = questions(written, seed)
+    cosines = model.texts([text for text, _ in asked_texts]) @ catalogue.vectors.T
+    return _answers(catalogue, cosines, [meaning for _, meaning in asked_texts])
 
 
 def by_picture(model: encoder.Encoder, catalogue: Catalogue, seed: int) -> tuple[Floats, Floats]:
-    """The same of answers to newly painted pictures of single concepts, and to each shot among those of other clips."""
+    """Search for shots by newly painted pictures of single concepts, and by each shot among those of other clips.
+
+    Args:
+        model: The model.
+        catalogue: The shots.
+        seed: Seed of the pictures.
+
+    Returns:
+        float64 (answers,) each: the cosine of each answer, and whether it is right (1.0) or wrong (0.0).
+    """
     return _answers(catalogue, *pictured(model, catalogue, seed))
 
 
 def _answers(catalogue: Catalogue, cosines: Vectors, wanted: Sequence[Meaning]) -> tuple[Floats, Floats]:
-    first = np.argsort(-cosines, axis=1)[:, :ANSWERS]
-    found = np.take_along_axis(cosines, first, 1)
-    return found.ravel().astype(float), catalogue.right(first, wanted).ravel().astype(float)
+    """Return cosines and rightness of the first answers to each question, given cosines (questions, shots)."""
+    first = np.argsort(-cosines, axis=1)[:, :ANSWERS]  # (questions, ANSWERS)
+    best = np.take_along_axis(cosines, first, 1)
+    return best.ravel().astype(float), catalogue.right(first, wanted).ravel().astype(float)
 
 
 def rising(cosines: Floats, right: Floats, points: int = POINTS) -> tuple[list[float], list[int]]:
-    """The rising curve nearest to the shares of right answers, as a few points from -1 to 1."""
+    """Fit the rising curve nearest to the shares of right answers (isotonic regression).
+
+    Args:
+        cosines: float64 (answers,).
+        right: float64 (answers,), 1.0 or 0.0.
+        points: Groups of answers that it is fitted to.
+
+    Returns:
+        Cosines from -1 to 1, and the relevance in ppm at each.
+    """
     order = np.argsort(cosines)
     blocks: list[list[float]] = []  # mean cosine, share right, weight
     for cosine, share in zip(np.array_split(cosines[order], points), np.array_split(right[order], points), strict=True):
@@ -68,7 +97,12 @@ def rising(cosines: Floats, right: Floats, points: int = POINTS) -> tuple[list[f
 
 
 def write(folder: Path, curves: Mapping[str, tuple[Floats, Floats]]) -> None:
-    """Fit and write each curve, and say what it was made from."""
+    """Fit each curve and write `calibration.json`; print what each was made from.
+
+    Args:
+        folder: The model's folder.
+        curves: By name, float64 (answers,) each: cosines, and whether each answer is right.
+    """
     fitted = {}
     for name, (cosines, right) in curves.items():
         xs, ys = rising(cosines, right)
@@ -78,6 +112,7 @@ def write(folder: Path, curves: Mapping[str, tuple[Floats, Floats]]) -> None:
 
 
 def main() -> None:
+    """Read the arguments, calibrate the model and fit its cut."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.training.calibrate", description=__doc__)
     parser.add_argument("model", type=Path, help="its folder")
     parser.add_argument("--clips", type=int, default=CLIPS)

@@ -1,9 +1,9 @@
-"""Fits the cut of a model: which answers to a text are near enough to be shown (`pipelines.models.cutoff`).
+"""Fitting the cut of a model: which answers to a text are near enough to be shown (`pipelines.models.cutoff`).
 
-Asks what `questions` has, what the catalogue does not show, and nonsense; then takes the line from what
-a text could attain to the least cosine of its answers that hides the most of what is not there, of those that lose
-hardly a good answer.
-Writes the numbers into `calibration.json` and the reference beside it. On other clips it only measures:
+It searches for what `questions` has, for concepts that the catalogue does not show, and for nonsense. The cut is a line
+from the cosine that a text could attain to the least cosine of its answers. Of all lines that lose hardly any good
+answer it takes the one that hides most answers to what is absent. It writes the numbers into `calibration.json` and the
+reference beside it. With --measure it only measures:
 
     python -m pipelines.training.cut configs/models/pixr-emoji --folder CLIPS --seed 77 --measure
 """
@@ -31,11 +31,11 @@ from pipelines.training.pictures import Studio
 from pipelines.training.questions import Catalogue, Vectors
 from pipelines.training.words import Phrasebook
 
-PORTRAITS = 2  # painted of each concept; their mean direction is its reference
+PORTRAITS = 2  # pictures of each concept, whose mean direction is its reference
 PORTRAIT_SEED = 3
-LOSS_MAX = 0.0095  # of R@5, on the clips it is fitted to: on others it may be a little more, at most 0.01 is wanted
-KNOWN_LOSS_MAX = 0.001  # of the texts of training that may count as unknown
-FIRST = 5
+LOSS_MAX = 0.0095  # of R@5 on the clips it is fitted to, so that it stays below 0.01 on others
+KNOWN_LOSS_MAX = 0.001  # share of the texts of training that may count as unknown
+FIRST = 5  # answers to a question that are looked at
 SLOPES, FLOORS = np.arange(0.0, 0.6, 0.02), np.arange(0.2, 0.26, 0.005).round(4)
 KNOWN_TEXTS, NONSENSE = 4000, 200
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
@@ -53,14 +53,21 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Texts with what decides about their answers: the best cosine that should be shown, or the best there is."""
+    """Texts with the figures that decide whether their answers are shown."""
 
-    best: Floats
-    known: Floats
-    attainable: Floats
+    best: Floats  # (texts,), the cosine of the best right answer; of the best answer if none is right
+    known: Floats  # (texts,), as `Reference.known`
+    attainable: Floats  # (texts,), as `Reference.attainable`
 
     def lost(self, cutoff: Cutoff) -> NDArray[np.bool_]:
-        """Which texts are left without that answer."""
+        """Return for which texts a cut hides the best answer.
+
+        Args:
+            cutoff: The cut.
+
+        Returns:
+            bool (texts,).
+        """
         lost: NDArray[np.bool_] = (self.known < cutoff.known_min) | (
             self.best < np.maximum(cutoff.floor, cutoff.base + cutoff.slope * self.attainable)
         )
@@ -68,53 +75,66 @@ class LabelledTexts:
 
 
 def reference(model: encoder.Encoder) -> Reference:
-    """All names and keywords of the world, and a portrait of each concept; in half precision, as they are kept."""
+    """Encode all names and keywords of the world, and a portrait of each concept; rounded to half precision, as stored."""
     artwork = world.artwork()
     phrases, studio = Phrasebook(artwork.concepts), Studio(artwork, seed=PORTRAIT_SEED, others=0.0, worn=False)
     total = sum(
-        model.frames(np.stack([studio.portrait(each.index, model.image_size) for each in artwork.concepts]))
+        model.frames(np.stack([studio.portrait(concept.index, model.image_size) for concept in artwork.concepts]))
         for _ in range(PORTRAITS)
     )
     pictures = total / np.linalg.norm(total, axis=1, keepdims=True)
     texts = model.texts([*phrases.names, *phrases.words])
-    return Reference(*(each.astype(np.float16).astype(np.float32) for each in (texts, pictures)))
+    return Reference(*(vectors.astype(np.float16).astype(np.float32) for vectors in (texts, pictures)))
 
 
 def groups(
     model: encoder.Encoder, held: Reference, catalogue: Catalogue, written: Sequence[Sample], seed: int
 ) -> dict[str, LabelledTexts]:
-    """What is asked: `found` (with a right answer among the first), `absent`, `outside` the world, and `nonsense`."""
-    asked = questions.questions(written, seed)
-    vectors = model.texts([text for text, _ in asked])
+    """Search for everything that the cut is fitted to.
+
+    Args:
+        model: The model.
+        held: Its reference.
+        catalogue: The shots.
+        written: The clips.
+        seed: Seed of the questions.
+
+    Returns:
+        The texts in four groups: `found` (with a right answer among the first), `absent` (concepts of the world that no
+        shot shows), `outside` (of the world), and `nonsense`.
+    """
+    asked_texts = questions.questions(written, seed)
+    vectors = model.texts([text for text, _ in asked_texts])
     cosines = vectors @ catalogue.vectors.T
     first = np.argsort(-cosines, axis=1)[:, :FIRST]
-    right = catalogue.right(first, [meaning for _, meaning in asked])
+    right = catalogue.right(first, [meaning for _, meaning in asked_texts])
     best = np.where(right, np.take_along_axis(cosines, first, 1), -np.inf).max(1)
     found = _asked(held, vectors, best)
-    has = np.isfinite(best)
+    has_answer = np.isfinite(best)
     others = {"absent": absent(catalogue), "outside": OUTSIDE, "nonsense": nonsense(random.Random(seed), NONSENSE)}
-    made = {"found": LabelledTexts(found.best[has], found.known[has], found.attainable[has])}
+    by_group = {"found": LabelledTexts(found.best[has_answer], found.known[has_answer], found.attainable[has_answer])}
     for name, texts in others.items():
         vectors = model.texts(list(texts))
-        made[name] = _asked(held, vectors, (vectors @ catalogue.vectors.T).max(1))
-    return made
+        by_group[name] = _asked(held, vectors, (vectors @ catalogue.vectors.T).max(1))
+    return by_group
 
 
 def _asked(held: Reference, vectors: Vectors, best: NDArray[np.floating]) -> LabelledTexts:
+    """Return texts with vectors (texts, dimensions) and best cosines (texts,)."""
     known, attainable = (vectors @ held.texts.T).max(1), (vectors @ held.pictures.T).max(1)
     return LabelledTexts(best.astype(np.float64), known.astype(np.float64), attainable.astype(np.float64))
 
 
 def absent(catalogue: Catalogue) -> list[str]:
-    """The names of the concepts that no shot shows."""
-    return [each.name for each in world.artwork().concepts if not catalogue.shown[:, each.index].any()]
+    """Return the names of the concepts that no shot shows."""
+    return [concept.name for concept in world.artwork().concepts if not catalogue.shown[:, concept.index].any()]
 
 
 def nonsense(rng: random.Random, count: int) -> list[str]:
-    """Strings that mean nothing: letters, runs of keys, two words of letters, syllables."""
+    """Return strings without meaning: letters, runs of keys, two words of letters, syllables."""
 
-    def letters(most: int) -> str:
-        return "".join(rng.choice(string.ascii_lowercase) for _ in range(rng.randint(3, most)))
+    def letters(letters_max: int) -> str:
+        return "".join(rng.choice(string.ascii_lowercase) for _ in range(rng.randint(3, letters_max)))
 
     def keys() -> str:
         row = rng.choice(ROWS)
@@ -129,31 +149,41 @@ def nonsense(rng: random.Random, count: int) -> list[str]:
 
 
 def fit(model: encoder.Encoder, held: Reference, asked: Mapping[str, LabelledTexts]) -> Cutoff:
-    """The cut that hides the most of what is absent and of nonsense, of those that lose at most LOSS_MAX of what is found."""
+    """Return the cut that hides most of what is absent and of nonsense, and loses at most LOSS_MAX of what is found."""
     phrases, found = Phrasebook(world.artwork().concepts), asked["found"]
     texts = model.texts(phrases.texts(random.Random(1), KNOWN_TEXTS)[0])
     trained = float(np.quantile((texts @ held.texts.T).max(1), KNOWN_LOSS_MAX))
     known_min = round(min(trained, float(np.quantile(found.known, KNOWN_LOSS_MAX))), 4)
-    lines = []
+    candidates = []
     for slope in SLOPES:
         for floor in FLOORS:
             level = Cutoff(known_min=known_min, floor=float(floor), base=-1.0)
-            lost = found.lost(level)
-            more = int(LOSS_MAX * len(lost)) - int(lost.sum())
-            if more >= 0:
+            lost = found.lost(level)  # (texts,)
+            spare = int(LOSS_MAX * len(lost)) - int(lost.sum())
+            if spare >= 0:
                 margins = np.sort((found.best - slope * found.attainable)[~lost])
-                line = replace(level, base=round(float(margins[more]), 4), slope=round(float(slope), 4))
-                lines.append((_hidden(line, asked), line))
-    return max(lines, key=lambda each: each[0])[1]
+                line = replace(level, base=round(float(margins[spare]), 4), slope=round(float(slope), 4))
+                candidates.append((_hidden(line, asked), line))
+    return max(candidates, key=lambda scored: scored[0])[1]
 
 
 def _hidden(line: Cutoff, asked: Mapping[str, LabelledTexts]) -> float:
-    """How good a cut is, once it loses little enough. Nonsense counts twice: no answer to it is even nearly right."""
+    """Score a cut by what it hides; nonsense counts twice, since any answer to it is wrong."""
     return float(asked["absent"].lost(line).mean() + 2 * asked["nonsense"].lost(line).mean())
 
 
 def least_of_pictures(model: encoder.Encoder, catalogue: Catalogue, calibration: Calibration, seed: int) -> int:
-    """The relevance, in ppm, below which answers to pictures and moments are hidden, at the same loss."""
+    """Return the least relevance of answers to pictures and moments, at the same loss.
+
+    Args:
+        model: The model.
+        catalogue: The shots.
+        calibration: The model's calibration.
+        seed: Seed of the pictures.
+
+    Returns:
+        The relevance in ppm, a multiple of 1000.
+    """
     cosines, wanted = questions.pictured(model, catalogue, seed)
     first = np.argsort(-cosines, axis=1)[:, :FIRST]
     right = catalogue.right(first, wanted)
@@ -163,25 +193,33 @@ def least_of_pictures(model: encoder.Encoder, catalogue: Catalogue, calibration:
 
 
 def report(cutoff: Cutoff, asked: Mapping[str, LabelledTexts]) -> None:
-    """Print the share of each group that gets no answer, also for lines that lose more or less."""
+    """Print the share of each group that gets no answer, also for cuts that lose more or less."""
     names = list(asked)
     print(" | ".join(["base", *(f"{name} ({len(asked[name].best)})" for name in names)]))
-    for more in (-0.04, -0.02, -0.01, 0.0, 0.01, 0.02, 0.04, 0.06):
-        moved = replace(cutoff, base=cutoff.base + more, floor=cutoff.floor + more)
+    for shift in (-0.04, -0.02, -0.01, 0.0, 0.01, 0.02, 0.04, 0.06):
+        moved = replace(cutoff, base=cutoff.base + shift, floor=cutoff.floor + shift)
         print(" | ".join([f"{moved.base:.4f}", *(f"{asked[name].lost(moved).mean():.3f}" for name in names)]))
 
 
 def write(folder: Path, cutoff: Cutoff, held: Reference) -> None:
-    """Add the numbers to the calibration, and the reference beside it."""
+    """Add the cut to the calibration, and write the reference beside it."""
     fitted = json.loads((folder / FILE).read_text(encoding="utf-8"))
     fitted["cut"] = {name: getattr(cutoff, name) for name in ("known_min", "floor", "base", "slope", "pictures_ppm")}
     (folder / FILE).write_text(json.dumps(fitted, indent=1) + "\n", encoding="utf-8")
-    kept = {name: vectors.astype(np.float16) for name, vectors in asdict(held).items()}
-    np.savez_compressed(folder / REFERENCE, allow_pickle=False, **kept)
+    halves = {name: vectors.astype(np.float16) for name, vectors in asdict(held).items()}
+    np.savez_compressed(folder / REFERENCE, allow_pickle=False, **halves)
 
 
 def fitted(model: encoder.Encoder, folder: Path, catalogue: Catalogue, written: Sequence[Sample], seed: int) -> None:
-    """Fit the cut to a catalogue, say what it does, and write it."""
+    """Fit the cut to a catalogue, print what it does, and write it.
+
+    Args:
+        model: The model.
+        folder: Its folder.
+        catalogue: The shots.
+        written: The clips.
+        seed: Seed of the questions.
+    """
     held = reference(model)
     asked = groups(model, held, catalogue, written, seed)
     line = fit(model, held, asked)
@@ -191,6 +229,7 @@ def fitted(model: encoder.Encoder, folder: Path, catalogue: Catalogue, written: 
 
 
 def main() -> None:
+    """Read the arguments, and fit or measure the cut."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.training.cut", description=__doc__)
     parser.add_argument("model", type=Path, help="its folder")
     parser.add_argument("--folder", type=Path, required=True, help="the clips; they are filmed if they are not there")

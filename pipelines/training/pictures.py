@@ -1,8 +1,8 @@
-"""Training pictures: scenes of the visual world painted small and fast, worn like frames of real videos.
+"""Training pictures: scenes of the visual world painted small and fast, degraded like frames of real videos.
 
-Sprites are decoded once, in three sizes; one affine transform brings scale, turn, squeeze and mirror. Wear: another
-artwork, brightness, contrast, colour shift, blur, noise, low resolution, JPEG blocks, a cropped frame. Runs in a worker
-process of its own, without torch.
+Sprites are decoded once, in three sizes; one affine transform does scale, rotation, aspect ratio and mirroring.
+Degradation: artwork of another set, brightness, contrast, colour shift, blur, noise, low resolution, JPEG blocks, a
+cropped background. Runs in a worker process of its own, without torch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,8 @@ from PIL import Image, ImageFilter
 from pipelines.samples import world, world_paint, world_words
 from pipelines.samples.world import SEEN, Artwork, Item, Scene
 
-FRAMES = (
-    16 / 9,
-    16 / 9,
-    4 / 3,
-    1.0,
-    9 / 16,
-)  # width to height; the model sees all of them squashed to a square
-MANY = (1, 2, 2, 3, 3)  # concepts in a scene with several
+FRAMES = (16 / 9, 16 / 9, 4 / 3, 1.0, 9 / 16)  # aspect ratios; the model sees all of them squashed to a square
+MANY = (1, 2, 2, 3, 3)  # number of concepts in a scene that may have several
 MANY_SHARE = 0.75
 LEVEL_MAX = 2.0
 BACKGROUNDS_KEPT = 1_200
@@ -37,17 +31,25 @@ BACKGROUND_SIDE = 128
 
 @dataclass(frozen=True)
 class Lesson:
-    """A batch: pictures [N, S, S, 3], their captions and scenes."""
+    """A batch of training pictures."""
 
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]  # (pictures, side, side, 3)
     captions: list[str]
     scenes: list[Scene]
 
 
 class Studio:
-    """Paints lessons. `others` is the share of items drawn by another hand than the samples'."""
+    """Paints lessons."""
 
     def __init__(self, artwork: Artwork, *, seed: int, others: float = 0.4, worn: bool = True) -> None:
+        """Set the seed and the degradation.
+
+        Args:
+            artwork: The pictures of concepts.
+            seed: Seed of everything painted.
+            others: Share of items painted with artwork of another set than the samples'.
+            worn: Whether pictures are degraded.
+        """
         self.artwork = artwork
         self.rng = random.Random(seed)
         self.noise = np.random.default_rng(seed)
@@ -56,7 +58,10 @@ class Studio:
         self._behind: list[tuple[world.Background, Image.Image]] = []
 
     def lesson(self, count: int, side: int, level: float = LEVEL_MAX) -> Lesson:
-        """A batch of pictures. Up to level 1 each shows one concept, the nearer to 0 the plainer; at 2 one to three."""
+        """Paint a batch of pictures.
+
+        Up to level 1 each shows one concept, the plainer the nearer the level is to 0; at level 2 one to three.
+        """
         self.ease = max(0.0, 1 - level)
         pixels = np.empty((count, side, side, 3), np.uint8)
         scenes, captions = [], []
@@ -73,7 +78,7 @@ class Studio:
         return Lesson(pixels, captions, scenes)
 
     def _scene(self, concepts: list[int], wide: float) -> Scene:
-        """A scene; an easy one shows its concept once, large, upright and in the middle."""
+        """Compose a scene; an easy one shows its concept once, large, upright and in the middle."""
         scene = world.compose(self.rng, concepts, wide=wide).at(self.rng.uniform(0, 3))
         if self.ease == 0:
             return scene
@@ -81,28 +86,48 @@ class Studio:
         return Scene(scene.background, tuple(self._eased(item) for item in items))
 
     def _eased(self, item: Item) -> Item:
-        left = 1 - self.ease
-        x, y = 0.5 + (item.x - 0.5) * left, 0.5 + (item.y - 0.5) * left
+        """Move an item towards the middle, upright and large, by how easy the lesson is."""
+        difficulty = 1 - self.ease
+        x, y = 0.5 + (item.x - 0.5) * difficulty, 0.5 + (item.y - 0.5) * difficulty
         size = item.size + (0.93 - item.size) * self.ease
         flip = item.flip and self.rng.random() > self.ease
-        return replace(item, x=x, y=y, size=size, angle=item.angle * left, flip=flip)
+        return replace(item, x=x, y=y, size=size, angle=item.angle * difficulty, flip=flip)
 
     def portrait(self, concept: int, side: int) -> NDArray[np.uint8]:
-        """A picture of one concept in a square frame."""
+        """Paint one concept in a square frame.
+
+        Args:
+            concept: Index of the concept.
+            side: Pixels a side.
+
+        Returns:
+            uint8 (side, side, 3).
+        """
         behind, picture = self._background()
         scene = world.compose(self.rng, [concept], moving=False)
         return self.paint(Scene(behind, scene.items), picture, 1.0, side)
 
     def paint(self, scene: Scene, behind: Image.Image, wide: float, side: int) -> NDArray[np.uint8]:
-        """One picture: the frame squashed to a square of `side`."""
+        """Paint a scene, with its frame squashed to a square.
+
+        Args:
+            scene: The scene.
+            behind: The picture of its background.
+            wide: Width of the frame divided by its height.
+            side: Pixels a side.
+
+        Returns:
+            uint8 (side, side, 3).
+        """
         canvas = self._crop(behind, side)
-        short = (min(1.0, 1 / wide), min(1.0, wide))  # the shorter side in widths and in heights of the frame
+        short = (min(1.0, 1 / wide), min(1.0, wide))  # the shorter side as a share of width and of height
         for item in scene.items:
             self._draw(canvas, item, short, side)
         picture = canvas.convert("RGB")
         return self._wear(picture) if self.worn and self.rng.random() >= self.ease else np.asarray(picture)
 
     def _draw(self, canvas: Image.Image, item: Item, short: tuple[float, float], side: int) -> None:
+        """Draw an item with one affine transform."""
         other = self.rng.random() < self.others * (1 - self.ease)
         name = self.rng.choice(self.artwork.concepts[item.concept].sets) if other else SEEN
         width, height = item.size * short[0] * side, item.size * short[1] * side
@@ -122,6 +147,7 @@ class Studio:
         world_paint.over(canvas, drawn, left, top)
 
     def _sizes(self, concept: int, name: str) -> list[Image.Image]:
+        """Return a concept's picture in three sizes, the largest first."""
         if (concept, name) not in self._sprites:
             whole = self.artwork.sprite(concept, name)
             sides = (72, 40, 20)
@@ -129,6 +155,7 @@ class Studio:
         return self._sprites[concept, name]
 
     def _background(self, *, plain: bool = False) -> tuple[world.Background, Image.Image]:
+        """Return a background with its picture; a pool of them is reused."""
         if plain:
             what = world.Background(self.rng.choice(tuple(world.COLOURS)), self.rng.randrange(1 << 30))
             return what, Image.fromarray(world_paint.background(what, 16, 16))
@@ -140,12 +167,14 @@ class Studio:
         return self.rng.choice(self._behind)
 
     def _crop(self, behind: Image.Image, side: int) -> Image.Image:
+        """Cut a random part out of a background, and mirror it half of the time."""
         wide, high = self.rng.uniform(0.7, 1) * behind.width, self.rng.uniform(0.7, 1) * behind.height
         left, top = self.rng.uniform(0, behind.width - wide), self.rng.uniform(0, behind.height - high)
         cut = behind.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + wide, top + high))
         return (cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.rng.random() < 0.5 else cut).convert("RGBA")
 
     def _wear(self, picture: Image.Image) -> NDArray[np.uint8]:
+        """Degrade a picture at random."""
         rng = self.rng
         if rng.random() < 0.25:
             picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
@@ -168,7 +197,7 @@ class Studio:
 
 
 def paint(lessons: Queue[Lesson], wanted: Any, seed: int) -> None:
-    """The painter's process: lessons of the count, side and level wanted at the time, until it is ended."""
+    """Paint lessons of the wanted count, side and level until this process is ended."""
     studio = Studio(world.artwork(), seed=seed)
     while True:
         count, side, level = wanted

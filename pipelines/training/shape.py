@@ -1,7 +1,7 @@
-"""The shape of the bundled model, as an `open_clip_config.json`, and how its folder is written.
+"""The architecture of the bundled model, as an `open_clip_config.json`, and writing its folder.
 
-A timm backbone for pixels, open_clip's own text transformer for words, 256 dimensions in common. Weights are kept in
-half precision. Any folder written here loads with plain open_clip: `local-dir:<folder>`.
+A timm backbone for pixels, open_clip's own text transformer, and vectors of 256 dimensions. Weights are stored in half
+precision. Any folder written here loads with plain open_clip: `local-dir:<folder>`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tokenizers import Tokenizer
 from pipelines.training import tokens
 
 DIMENSIONS = 256
-IMAGE_SIZE = 96
-CONTEXT = 24
-BACKBONE = "cs3darknet_s"  # plain convolutions: learns in far fewer pictures than separable ones do
+IMAGE_SIZE = 96  # pixels a side
+CONTEXT = 24  # tokens
+BACKBONE = "cs3darknet_s"  # plain convolutions need far fewer pictures than separable ones
 
 
 def config(
@@ -31,7 +31,19 @@ def config(
     width: int = 192,
     layers: int = 3,
 ) -> dict[str, Any]:
-    """What open_clip reads."""
+    """Return open_clip's configuration of the model.
+
+    Args:
+        vocabulary: Entries of the tokenizer.
+        dimensions: Of the vectors.
+        image_size: Pixels a side.
+        backbone: timm's name of the vision model.
+        width: Of the text transformer.
+        layers: Of the text transformer.
+
+    Returns:
+        The content of `open_clip_config.json`.
+    """
     vision = {"timm_model_name": backbone, "timm_pool": "avg", "timm_proj": "", "image_size": image_size}
     text = {
         "context_length": CONTEXT,
@@ -56,7 +68,7 @@ def config(
 
 
 def create(cfg: dict[str, Any]) -> torch.nn.Module:
-    """A model of this shape with random weights."""
+    """Return a model of this configuration with random weights."""
     from open_clip.model import CustomTextCLIP
 
     model_cfg = {key: value for key, value in cfg["model_cfg"].items() if key != "custom_text"}
@@ -65,7 +77,14 @@ def create(cfg: dict[str, Any]) -> torch.nn.Module:
 
 
 def write(folder: Path, cfg: dict[str, Any], model: torch.nn.Module, tokenizer: Tokenizer) -> None:
-    """The folder that open_clip loads."""
+    """Write the folder that open_clip loads.
+
+    Args:
+        folder: The folder, created if need be.
+        cfg: The configuration.
+        model: The weights.
+        tokenizer: The tokenizer.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps(cfg, indent=1) + "\n", encoding="utf-8")
     tokens.save(tokenizer, folder)

@@ -1,7 +1,7 @@
-"""The small model's own tokenizer: lower-case whole words where the world knows them, pieces of words where not.
+"""The tokenizer of the bundled model: lower-case whole words that the world knows, and pieces of other words.
 
-Built from the texts of the visual world, at most 8,000 entries, saved as `tokenizer.json` beside the weights so that
-open_clip finds it in the model's folder and needs no network.
+Built from the texts of the visual world, at most 8,000 entries, and saved as `tokenizer.json` beside the weights, so
+that open_clip finds it in the model's folder without a network.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ ENDINGS = (
 
 
 def build(texts: Iterable[str]) -> Tokenizer:
-    """A WordPiece tokenizer that knows every word of these texts, and pieces of others; texts end in `END`."""
+    """Return a WordPiece tokenizer that knows every word of these texts, and pieces of others; texts end in `END`.
+
+    Raises:
+        ValueError: the texts have too many words.
+    """
     normalizer, splitter = (
         normalizers.BertNormalizer(lowercase=True, strip_accents=True),
         pre_tokenizers.BertPreTokenizer(),
@@ -71,7 +75,15 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def encoder(tokenizer: Tokenizer, context: int) -> Callable[[list[str]], torch.Tensor]:
-    """Texts to ids [N, context], ending in `END`, padded to `context`, as open_clip does."""
+    """Return a function from texts to token ids, as open_clip has them.
+
+    Args:
+        tokenizer: The tokenizer.
+        context: Tokens a text.
+
+    Returns:
+        A function that returns int64 (texts, context), ending in `END` and padded.
+    """
     import torch
 
     tokenizer.enable_truncation(context)

@@ -1,7 +1,7 @@
-"""Training texts: what somebody might type, and where in the space it should point.
+"""Training texts as people might type them, with their targets in the space.
 
-A mention is a concept's name or a keyword; a keyword that stands for several concepts points between them. A text has
-one to three mentions, often a template around them, sometimes a background.
+A mention is a concept's name or a keyword; a keyword of several concepts has a target between them. A text has one to
+three mentions, often in a template, sometimes with a background.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pipelines.samples.world import BACKGROUNDS, Concept
 from pipelines.samples.world_words import BEHIND, TEMPLATES, queries, with_article
 
 Rows = NDArray[np.float32]
-PART_LETTERS_MIN = 3  # of a part of a compound: "the me" and "me at" are none
+PART_LETTERS_MIN = 3  # of each part of a compound, so that "the me" and "me at" are not taken for compounds
 
 
 class Phrasebook:
-    """Every mention of the world with the concepts it stands for; makes texts with their targets."""
+    """Every mention of the world with the concepts that it stands for; makes texts with their targets."""
 
     def __init__(self, concepts: Sequence[Concept]) -> None:
         self.concepts = concepts
@@ -36,7 +36,7 @@ class Phrasebook:
         self.words = sorted(set(self.meanings) - set(self.names))
 
     def corpus(self) -> list[str]:
-        """All words of the world, for the tokenizer."""
+        """Return all words of the world, for the tokenizer."""
         behind = [phrase for phrases in BEHIND.values() for phrase in phrases]
         return [
             *self.names,
@@ -47,7 +47,7 @@ class Phrasebook:
         ]
 
     def compounds(self) -> list[str]:
-        """Words of the world that two others make up, in two, but for those that it has in two as well ("hot dog")."""
+        """Return compound words of the world, in their two parts, except those it also spells in two words ("hot dog")."""
         spoken = [re.findall("[a-z]+", text.lower()) for text in self.corpus()]
         words = {word for text in spoken for word in text}
         apart = {pair for text in spoken for pair in pairwise(text)}
@@ -59,7 +59,7 @@ class Phrasebook:
         return sorted(" ".join(pair) for pair in parted - apart if words.issuperset(pair))
 
     def texts(self, rng: random.Random, count: int) -> tuple[list[str], Rows, Rows]:
-        """Texts, and for each the weights of the concepts and backgrounds it means."""
+        """Return texts, and float32 weights of the concepts (count, concepts) and backgrounds (count, backgrounds) meant."""
         texts = []
         fronts = np.zeros((count, len(self.concepts)), np.float32)
         behinds = np.zeros((count, len(BACKGROUNDS)), np.float32)
@@ -78,7 +78,7 @@ class Phrasebook:
         return texts, fronts / fronts.sum(1, keepdims=True), behinds
 
     def mention(self, rng: random.Random) -> tuple[str, list[int]]:
-        """A name, with or without article or number, or a keyword; and what it means."""
+        """Return a name, with or without article or number, or a keyword; and the concepts that it means."""
         if rng.random() < 0.5:
             word = rng.choice(self.words)
             return word, self.meanings[word]
@@ -92,6 +92,7 @@ class Phrasebook:
         return rng.choice(spelled), self.meanings[name]
 
     def _joined(self, rng: random.Random, mentions: list[str]) -> str:
+        """Join mentions into one text."""
         if rng.random() < 0.2 or len(mentions) == 1:
             return " ".join(mentions)
         return f"{', '.join(mentions[:-1])} and {mentions[-1]}"
