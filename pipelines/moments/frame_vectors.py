@@ -1,4 +1,4 @@
-"""Frame vectors: what a video's moments are made of, kept in S3 as Parquet, so that moments can be made without decoding.
+"""Frame vectors: what a video's moments are made of, kept in S3 as Parquet, so moments can be remade without decoding.
 
 That serves new rules for shots, and an index that was lost. Each video has a folder, `frames/<video>/`:
 `measurements.parquet` has a row a frame, `model-<id>.parquet` a row a candidate. They are written before the moments
