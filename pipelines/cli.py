@@ -73,8 +73,8 @@ def ingest(
         if origin:
             lists.remember(connection, sent.uri)
         known = creators.known_handles(connection, [options["creator"]])
-        asked = jobs.Options(origin=origin, manifest=manifest, reassign=reassign, known=known, **options)
-        job = jobs.create(context.settings, connection, sent.uri, asked, priority=priority)
+        job_options = jobs.Options(origin=origin, manifest=manifest, reassign=reassign, known=known, **options)
+        job = jobs.create(context.settings, connection, sent.uri, job_options, priority=priority)
         if detach:
             job["remarks"] = job["remarks"] or sent.remarks  # the job has them once it has read its list
         else:

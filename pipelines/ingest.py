@@ -306,14 +306,14 @@ def list_source(
 
 
 def list_videos(
-    connection: Connection, job_id: str, found: source.Listing, model_id: int, rights: Rights = ANYBODY
+    connection: Connection, job_id: str, listing: source.Listing, model_id: int, rights: Rights = ANYBODY
 ) -> catalog.Registered:
     """Register a job's videos, and store the remarks on its source in the job.
 
     Args:
         connection: Connection to the primary.
         job_id: The job.
-        found: The listed source.
+        listing: The listed source.
         model_id: Number of the job's model.
         rights: Creators that the job may speak for.
 
@@ -324,13 +324,13 @@ def list_videos(
         Rejected: none of the videos can be stored.
     """
     remarks = Remarks()
-    remarks.extend(found.remarks)
-    registered = catalog.register(connection, job_id, found.videos, model_id, rights)
+    remarks.extend(listing.remarks)
+    registered = catalog.register(connection, job_id, listing.videos, model_id, rights)
     for note in (*registered.refused, *registered.notes):
         remarks.add(note.kind, note.reason, name_of(note) if note.is_named else "")
     jobs.note(connection, job_id, {"remarks": remarks.rows()})
     refused = registered.refused
-    if len(refused) == len(found.videos):
+    if len(refused) == len(listing.videos):
         raise Rejected(f"no video of {len(refused)} could be registered: {refused[0].reason}", code="nothing-to-do")
     return registered
 

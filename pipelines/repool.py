@@ -33,7 +33,7 @@ def run(connection: Connection, storage: Storage, bucket: str, settings: IngestS
     """
     known_models = registry.ids(connection)
     videos: set[int] = set()
-    made = skipped = 0
+    segments_made = skipped = 0
     refused: list[str] = []
     current_video, shown = -1, list[str]()
     for video_id, model_id in frame_vectors.listed(storage, bucket):
@@ -42,13 +42,20 @@ def run(connection: Connection, storage: Storage, bucket: str, settings: IngestS
         if video_id != current_video:  # several models of one video: keep the thumbnails from before the first one
             current_video, shown = video_id, segments.thumbnails(connection, video_id)
         try:
-            kept = sink.repool(connection, storage, video_id, model_id, bucket=bucket, settings=settings, spared=shown)
+            written = sink.repool(
+                connection, storage, video_id, model_id, bucket=bucket, settings=settings, spared=shown
+            )
         except Rejected as error:
             refused.append(f"{error.detail}: {error.hint}")
             continue
-        if kept is None:
+        if written is None:
             skipped += 1
             continue
-        made += 0 if video_id in videos else kept.segments
+        segments_made += 0 if video_id in videos else written.segments
         videos.add(video_id)
-    return {"videos": len(videos), "segments": made, "skipped": skipped, "refused": refused[:REFUSED_SHOWN_MAX]}
+    return {
+        "videos": len(videos),
+        "segments": segments_made,
+        "skipped": skipped,
+        "refused": refused[:REFUSED_SHOWN_MAX],
+    }

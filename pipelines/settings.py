@@ -44,7 +44,7 @@ class IngestSettings:
     shot_max_ms: int = 12_000
     fixed_segment_ms: int = 5000  # in the modes that look for no cuts
     thumbnail_side_px: int = 216  # the shorter side
-    frame_vectors: bool = False  # keep in S3 what moments are made of, so that they can be made anew without decoding
+    frame_vectors: bool = False  # keep in S3 what moments are made of, to make them again without decoding
 
     # How the work is spread. A chunk ends at the first key frame after this much video.
     chunk_ms: int = 60_000
@@ -57,11 +57,11 @@ class IngestSettings:
     embed_batch_frames: int = 32
     niceness: int = 10  # of the workers, 0 to 19 (nice(2)): a job leaves the CPU to searches on the same machine
     object_store_share: float = 0.5  # of the object store, for frames on their way; Ray Data takes half at most
-    start_timeout_s: int = 600  # for a round's encoders to have a process each; none of its videos is begun before
+    start_timeout_s: int = 600  # for a round's encoders to start; its videos are begun after that
     no_progress_timeout_s: int = 120  # of a round without a row or a sign of life
     step_timeout_s: int = 3600  # how long a file, a chunk, a batch or loading the model gives signs of life at most
 
-    # What looking at a file, and decoding a chunk of it, may cost and do in the sandbox; what a file may be.
+    # Limits of probing a file and of decoding a chunk in the sandbox, and of files that are accepted.
     probe_cpu_max_s: int = 120
     probe_timeout_s: int = 120
     probe_memory_max_mb: int = 3072
@@ -93,7 +93,7 @@ class IngestSettings:
     jobs_at_work_max: int = 4
     jobs_at_work_each_max: int = 2  # of those that speak for the same creators and no others
 
-    # When to give up. A start is an attempt that was begun; one that a dying machine cut short is no failure.
+    # When to give up. A start is an attempt that was begun; if a dying machine cut it short, it is not a failure.
     failures_max: int = 3
     starts_max: int = 12
     backoff_base_s: float = 1.0

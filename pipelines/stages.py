@@ -363,8 +363,10 @@ def decode(path: Path, task: Task, settings: IngestSettings) -> Decoded | Failur
         return result
     arrays = from_zero(result.arrays)
     losses = _losses(task, result.values, len(arrays["candidate_ms"]))
-    whole = dataclasses.replace(losses, frames=max(task.frames, losses.frames), pictures=1)
-    if failure := whole.refusal(settings.decodable_share_min):  # this chunk alone lost more than the file may lose
+    losses_of_video = dataclasses.replace(losses, frames=max(task.frames, losses.frames), pictures=1)
+    if failure := losses_of_video.refusal(
+        settings.decodable_share_min
+    ):  # this chunk alone lost more than the file may lose
         return failure
     pictures = chunks.thumbnails(arrays["thumbnail_sizes"], arrays["thumbnails"])
     names = ("frame_ms", "features", "candidate_ms", "sharpness", "candidates")
@@ -383,8 +385,8 @@ def _answer(order: Mapping[str, Any], profile: Profile) -> Result | Failure:
 
 def _losses(task: Task, values: Mapping[str, Any], pictures: int) -> Losses:
     """Return what the decoder lost of the chunk's owned frames."""
-    wanted = task.chunk.own_stop - task.chunk.own_first
-    return Losses(wanted, max(0, wanted - int(values["decoded"])), int(values["concealed"]), pictures)
+    owned_frames = task.chunk.own_stop - task.chunk.own_first
+    return Losses(owned_frames, max(0, owned_frames - int(values["decoded"])), int(values["concealed"]), pictures)
 
 
 def from_zero(arrays: Mapping[str, Any]) -> dict[str, Any]:

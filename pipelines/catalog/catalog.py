@@ -123,6 +123,7 @@ def _taken_down(connection: Connection, job_id: str, page: Sequence[Listed]) -> 
 
 
 def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
+    """Insert the videos of a page, or queue those whose objects have changed."""
     rows = [
         {
             "source_uri": video.source_uri, "etag": video.etag, "size": video.size, "creator": video.creator,
@@ -153,6 +154,7 @@ def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
 
 def _add_to_job(connection: Connection, job_id: str, page: Sequence[Listed], model_id: int) -> None:
     # Videos that are ingested already are skipped here, in one statement a page, without reading any object.
+    """Add the videos of a page to the job, marked as skipped if they need no work."""
     connection.execute(
         """
         INSERT INTO media.job_videos (job_id, video_id, position, outcome, error, error_code)

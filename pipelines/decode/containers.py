@@ -91,14 +91,14 @@ def _moving(path: str, streams: list[VideoStream]) -> list[VideoStream]:
     return [stream for stream in streams if counts[stream.index] > 1] or streams
 
 
-def _counted(path: str, wanted: set[int]) -> Counter[int]:
+def _counted(path: str, stream_indices: set[int]) -> Counter[int]:
     """Count the first packets of each stream, until all wanted ones have two."""
     counts: Counter[int] = Counter()
     with open_container(path) as container:
         try:
             for number, packet in enumerate(container.demux()):
                 counts[packet.stream_index] += bool(packet.size)
-                if number >= PREVIEW_PACKETS_MAX or all(counts[index] > 1 for index in wanted):
+                if number >= PREVIEW_PACKETS_MAX or all(counts[index] > 1 for index in stream_indices):
                     break
         except (av.error.FFmpegError, OSError):
             pass  # the packets read so far decide; `packets.index_of` reads all and reports the damage

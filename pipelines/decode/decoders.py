@@ -126,22 +126,22 @@ def _samples(plane: Any, depth: int) -> shots.Plane:
 
 def _with_av(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame | None]]:
     """Decode from the key frame before the chunk on."""
-    wanted, at, scaler = order.frame_pts, 0, VideoReformatter()
+    wanted_pts, position, scaler = order.frame_pts, 0, VideoReformatter()
     with open_container(order.path) as container:
         stream = picture(container, order.track)
         stream.thread_count = 1
         if order.key_frames_only:
             stream.codec_context.skip_frame = "NONKEY"
         from_start = order.whole or order.counted
-        packets = container.demux(stream) if from_start else _from_key_frame(container, stream, wanted[0])
+        packets = container.demux(stream) if from_start else _from_key_frame(container, stream, wanted_pts[0])
         for frame, is_sound in itertools.islice(_decoded(packets), order.before if order.counted else 0, None):
             if not order.counted and frame.pts is not None:
-                at = _position(wanted, at, frame.pts)
-            if at == len(wanted):
+                position = _position(wanted_pts, position, frame.pts)
+            if position == len(wanted_pts):
                 return
-            if order.counted or wanted[at] == frame.pts:  # each time once, and only times in the index
-                at += 1
-                yield order.frame_ms[at - 1], _Native(frame, order, scaler) if is_sound else None
+            if order.counted or wanted_pts[position] == frame.pts:  # each time once, and only times in the index
+                position += 1
+                yield order.frame_ms[position - 1], _Native(frame, order, scaler) if is_sound else None
 
 
 def _decoded(packets: Iterator[Any]) -> Iterator[tuple[av.VideoFrame, bool]]:
@@ -214,11 +214,11 @@ def _from_key_frame(container: InputContainer, stream: VideoStream, pts: int) ->
     return container.demux(stream)
 
 
-def _position(times: Sequence[int], at: int, time: int) -> int:
-    """Return the first index from `at` on whose time is not before `time`."""
-    while at < len(times) and times[at] < time:
-        at += 1
-    return at
+def _position(times: Sequence[int], start: int, time: int) -> int:
+    """Return the first index from `start` on whose time is not before `time`."""
+    while start < len(times) and times[start] < time:
+        start += 1
+    return start
 
 
 # ── decord ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -264,8 +264,8 @@ def _with_decord(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame]]:
 def _on_grid(order: DecodeRequest) -> Sequence[int]:
     """Return the owned frames that are the first of their interval, as indices into `frame_ms`."""
     owned = range(order.own_first, order.own_stop)
-    before = [order.previous_ms, *order.frame_ms[order.own_first : order.own_stop - 1]]
-    return [at for at, previous in zip(owned, before, strict=True) if order.on_grid(order.frame_ms[at], previous)]
+    previous_ms = [order.previous_ms, *order.frame_ms[order.own_first : order.own_stop - 1]]
+    return [at for at, previous in zip(owned, previous_ms, strict=True) if order.on_grid(order.frame_ms[at], previous)]
 
 
 @contextlib.contextmanager

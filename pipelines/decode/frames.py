@@ -110,13 +110,13 @@ class _FrameSampler:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the candidates in order of time, as arrays."""
         side, times = self._order.model_side, sorted(self._kept)
-        kept = [self._kept[time_ms] for time_ms in times]
+        candidates = [self._kept[time_ms] for time_ms in times]
         return {
             "candidate_ms": np.array(times, np.int32),
-            "sharpness": np.array([sample.sharpness for sample in kept], np.float32),
-            "candidates": np.array([sample.picture for sample in kept], np.uint8).reshape(-1, side, side, 3),
-            "thumbnail_sizes": np.array([len(sample.thumbnail) for sample in kept], np.int32),
-            "thumbnails": np.frombuffer(b"".join(sample.thumbnail for sample in kept), np.uint8),
+            "sharpness": np.array([sample.sharpness for sample in candidates], np.float32),
+            "candidates": np.array([sample.picture for sample in candidates], np.uint8).reshape(-1, side, side, 3),
+            "thumbnail_sizes": np.array([len(sample.thumbnail) for sample in candidates], np.int32),
+            "thumbnails": np.frombuffer(b"".join(sample.thumbnail for sample in candidates), np.uint8),
         }
 
 
@@ -167,8 +167,8 @@ class _Cuts:
         if stop <= begin:
             return
         measured = shots.measure(np.stack(self._planes))  # (frames, 3, cells) → (frames, FEATURES)
-        for at in np.flatnonzero(shots.peaks(measured[:, shots.CHANGE])[begin:stop]) + begin + self._dropped:
-            if held := self._held.get(int(at) + shots.SETTLE):
+        for number in np.flatnonzero(shots.peaks(measured[:, shots.CHANGE])[begin:stop]) + begin + self._dropped:
+            if held := self._held.get(int(number) + shots.SETTLE):
                 self._samples.keep(*held)
         self._features.append(measured[begin:stop][self._owned[begin:stop]])
         self._measured = self._dropped + stop
@@ -220,6 +220,6 @@ def _webp(pixels: Bytes8, side: int) -> bytes:
     scale = side / min(image.size)
     if scale < 1:
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
-    out = io.BytesIO()
-    image.save(out, "WEBP", quality=WEBP_QUALITY, method=WEBP_METHOD)
-    return out.getvalue()
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=WEBP_QUALITY, method=WEBP_METHOD)
+    return buffer.getvalue()

@@ -333,13 +333,13 @@ def _held_ms(container: InputContainer, stream: VideoStream, index: PacketIndex)
     pace, facts = _pace_ms(stream, index), index.facts
     if index.counted or not facts.pts_known or facts.picture_end is None:
         return pace
-    held = index.clock.ms(facts.picture_end) - index.last_ms
-    remaining = _declared_end_ms(container, index) - index.last_ms
-    if facts.mov and held > 0:  # durations are stored in decoding order; within a frame the header's length is right
-        return max(1, remaining) if 0 <= remaining <= held + pace else held
-    if held >= max(1, HELD_SHARE_MIN * pace):
-        return held
-    return remaining if 0 < remaining < pace else pace
+    held_ms = index.clock.ms(facts.picture_end) - index.last_ms
+    remaining_ms = _declared_end_ms(container, index) - index.last_ms
+    if facts.mov and held_ms > 0:  # durations are stored in decoding order; within a frame the header's length is right
+        return max(1, remaining_ms) if 0 <= remaining_ms <= held_ms + pace else held_ms
+    if held_ms >= max(1, HELD_SHARE_MIN * pace):
+        return held_ms
+    return remaining_ms if 0 < remaining_ms < pace else pace
 
 
 def _declared_ms(container: InputContainer, index: PacketIndex) -> int:

@@ -143,16 +143,16 @@ def _decoded(packet: Any) -> list[av.VideoFrame]:
 
 def _describe(container: InputContainer, stream: VideoStream, index: PacketIndex, first: FirstFrame) -> dict[str, Any]:
     """Return the values of a `media.Video`; decord is chosen only if nothing in the file is known to confuse it."""
-    codec, facts, lie = stream.codec_context, index.facts, first.orientation
+    codec, facts, frame_orientation = stream.codec_context, index.facts, first.orientation
     shape = stream.sample_aspect_ratio or codec.sample_aspect_ratio or Fraction(1)
     width, height = max(1, round(codec.width * (shape if shape > 0 else 1))), codec.height
-    if lie.rotation in (90, 270):
+    if frame_orientation.rotation in (90, 270):
         width, height = height, width
     duration_ms = packets.duration_ms(container, stream, index)
     bits = Path(container.name).stat().st_size * 8000 / max(1, duration_ms)
     unsure = (
         facts.program_stream, facts.broken, facts.discarded, facts.open_gop, facts.changes, not facts.pts_known,
-        index.counted, index.repeats, not lie.upright, shape != 1, len(index.pts) < stream.frames, facts.hidden,
+        index.counted, index.repeats, not frame_orientation.upright, shape != 1, len(index.pts) < stream.frames, facts.hidden,
         facts.headless, first.wide, len(container.streams.video) > 1, _holes(index.frame_ms) != "", bits > REMUX_BITS_MAX,
     )  # fmt: skip
     return {
@@ -163,8 +163,8 @@ def _describe(container: InputContainer, stream: VideoStream, index: PacketIndex
         "fps": packets.frame_rate(stream, index),
         "duration_ms": duration_ms,
         "has_audio": facts.has_sound,
-        "rotation": lie.rotation,
-        "mirrored": lie.mirrored,
+        "rotation": frame_orientation.rotation,
+        "mirrored": frame_orientation.mirrored,
         "track": stream.index,
         "decoder": "av" if any(unsure) else "decord",
         "counted": index.counted,
@@ -182,14 +182,14 @@ def _whole_enough(index: PacketIndex, values: dict[str, Any], share_min: float) 
         Undecodable: it lost more than `share_min` allows, or is encrypted.
     """
     frames, length_s = values.pop("declared")
-    found = len(index.pts) + index.facts.hidden + index.facts.headless
+    frames_found = len(index.pts) + index.facts.hidden + index.facts.headless
     if index.facts.encrypted > (1 - share_min) * len(index.pts):
         raise encrypted()
-    if frames and not index.facts.discarded and found < frames:
-        if found < share_min * frames:
-            reason = f"the file is cut off or damaged: {found} of {frames} frames are there"
+    if frames and not index.facts.discarded and frames_found < frames:
+        if frames_found < share_min * frames:
+            reason = f"the file is cut off or damaged: {frames_found} of {frames} frames are there"
             raise Undecodable("damaged", reason, final=True)
-        return f"{frames - found} of {frames} frames are missing"
+        return f"{frames - frames_found} of {frames} frames are missing"
     if index.reach_s < share_min * length_s - 1:
         reason = f"the file is cut off or damaged: {index.reach_s:.1f} of {length_s:.1f} s are there"
         raise Undecodable("damaged", reason, final=True)

@@ -57,8 +57,8 @@ def _vp9_hidden(data: memoryview) -> bool:
     if data[0] >> 6 != 2 or data[-1] & VP9_SUPERFRAME_MASK == VP9_SUPERFRAME:
         return False
     # Marker, profile, show_existing_frame, frame_type, show_frame; profile 3 has one bit more before them.
-    at = 3 if data[0] >> 4 & 3 != 3 else 2
-    shows_existing, shown = data[0] >> at & 1, data[0] >> (at - 2) & 1
+    bit = 3 if data[0] >> 4 & 3 != 3 else 2
+    shows_existing, shown = data[0] >> bit & 1, data[0] >> (bit - 2) & 1
     return not shows_existing and not shown
 
 

@@ -36,6 +36,7 @@ def is_wide(frame: av.VideoFrame) -> bool:
 
 
 def _is_bt2020(frame: av.VideoFrame) -> bool:
+    """Whether a frame has the primaries of BT.2020."""
     return bool(frame.color_primaries == ColorPrimaries.BT2020)
 
 

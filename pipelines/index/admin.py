@@ -237,9 +237,9 @@ def build(connection: Connection[Any], target: ModelCoverage, profile: Profile, 
         hint = "allow more with --memory-mb, or take another profile (`pixr index plan`)"
         raise Rejected(f"{profile} for {target.rows:,} rows {cost.refused}", code="build-refused", hint=hint)
     name = f"embeddings_m{target.id}_{profile}"
-    before = {index.name: index for index in indexes(connection, target.id)}
+    existing = {index.name: index for index in indexes(connection, target.id)}
     connection.execute(sql.SQL("SET maintenance_work_mem = {}").format(sql.Literal(f"{cost.build_mb}MB")))
-    for statement in _statements(name, before, target, cost):
+    for statement in _statements(name, existing, target, cost):
         connection.execute(statement)
     return name
 
@@ -268,6 +268,7 @@ def _statements(
 
 
 def _create(name: str, target: ModelCoverage, cost: IndexCost) -> sql.Composed:
+    """Return the statement that creates an index."""
     options = f"lists = {cost.lists}" if cost.lists else f"m = {M}, ef_construction = {ef_construction(cost.rows)}"
     indexed = "(binary_quantize(embedding)::bit({})) bit_hamming_ops" if cost.profile == "bit" else HALVES
     return sql.SQL("CREATE INDEX CONCURRENTLY {} ON media.{} USING {} ({}) WITH ({})").format(
@@ -280,6 +281,7 @@ def _create(name: str, target: ModelCoverage, cost: IndexCost) -> sql.Composed:
 
 
 def _drop(name: str) -> sql.Composed:
+    """Return the statement that drops an index."""
     return sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS media.{}").format(sql.Identifier(name))
 
 

@@ -320,12 +320,12 @@ def _in_turns(matches: Sequence[Match], by_video: dict[int, list[tuple[int, floa
             rank, last = rank + 1, match.value
         ranks.append(rank)
     named = []
-    for place in range(each):
+    for turn in range(each):
         for match, rank_of_video in zip(matches, ranks, strict=True):
             of_video = by_video.get(match.video_id, [])
-            if place < len(of_video):
-                segment_id, cosine = of_video[place]
-                named.append(Named(segment_id, match.video_id, place * rank + rank_of_video, match.is_complete, cosine))
+            if turn < len(of_video):
+                segment_id, cosine = of_video[turn]
+                named.append(Named(segment_id, match.video_id, turn * rank + rank_of_video, match.is_complete, cosine))
     return named
 
 

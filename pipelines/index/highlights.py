@@ -72,13 +72,13 @@ def asked(moments: Sequence[MomentDetails]) -> VideoWords:
 
 
 async def matched(
-    connection: Connection, asked: VideoWords, text: str, language: str, plan: SearchLimits | None = None
+    connection: Connection, words: VideoWords, text: str, language: str, plan: SearchLimits | None = None
 ) -> set[tuple[int, str]]:
     """Return which words match a query.
 
     Args:
         connection: Connection to the primary or a standby.
-        asked: The words of the videos.
+        words: The words of the videos, as `asked` collects them.
         text: The query as typed.
         language: PostgreSQL's name of the query's language.
         plan: Limits of the search.
@@ -90,7 +90,7 @@ async def matched(
         psycopg.errors.QueryCanceled: it took longer than the plan allows.
     """
     await configure(connection, {"statement_timeout": (plan or SearchLimits()).timeout_ms})
-    parameters = {"videos": asked.videos, "words": asked.words, "language": language, "text": wanted(text)}
+    parameters = {"videos": words.videos, "words": words.words, "language": language, "text": wanted(text)}
     return set(await (await connection.execute(MATCHED, parameters)).fetchall())
 
 

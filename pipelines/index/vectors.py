@@ -48,11 +48,13 @@ def _of_any(function: LiteralString, text: LiteralString) -> LiteralString:
 
 def _of_its_own(function: LiteralString, text: LiteralString, video: LiteralString) -> LiteralString:
     """Return the condition that the words `t` of a video match in the query's language or in the video's own."""
-    own: LiteralString = f"coalesce((SELECT oid::regconfig FROM pg_ts_config WHERE cfgname = {video}.language LIMIT 1),"
-    own += " 'simple'::regconfig)"
+    own_language: LiteralString = (
+        f"coalesce((SELECT oid::regconfig FROM pg_ts_config WHERE cfgname = {video}.language LIMIT 1),"
+    )
+    own_language += " 'simple'::regconfig)"
     return (
         f"(t.search @@ {function}(%(language)s::regconfig, {text})"
-        f" OR {video}.language <> %(language)s::regconfig::text AND t.search @@ {function}({own}, {text}))"
+        f" OR {video}.language <> %(language)s::regconfig::text AND t.search @@ {function}({own_language}, {text}))"
     )
 
 
@@ -311,16 +313,16 @@ async def configure(connection: Connection, settings: Mapping[str, Any]) -> None
     settings.
     """
     known = _SESSIONS.setdefault(connection, {})
-    wanted = {name: str(value) for name, value in settings.items()}
-    changed: dict[str, str | None] = {name: value for name, value in wanted.items() if known.get(name) != value}
-    changed |= {name: None for name in known if name not in wanted}
+    values = {name: str(value) for name, value in settings.items()}
+    changed: dict[str, str | None] = {name: value for name, value in values.items() if known.get(name) != value}
+    changed |= {name: None for name in known if name not in values}
     if not changed:
         return
     calls = SQL(", ").join(SQL("set_config({}, {}, false)").format(k, v) for k, v in changed.items())
     await connection.execute(SQL("SELECT ") + calls)
     if connection.info.transaction_status is TransactionStatus.IDLE:
         known.clear()
-        known |= wanted
+        known |= values
 
 
 async def fit(connection: Connection, model: SearchModel, filters: Filters) -> int:
@@ -386,15 +388,17 @@ async def _by_index(
     the best of those are compared by their vectors.
     """
     conditions, parameters = filters.conditions("e.segment_id")
-    some = limit * plan.reranked if model.profile == "bit" else limit
-    await configure(connection, _scan(model, plan, some, iterative=iterative or some > EF_MAX))
+    candidates = limit * plan.reranked if model.profile == "bit" else limit
+    await configure(connection, _scan(model, plan, candidates, iterative=iterative or candidates > EF_MAX))
     order = _signs(model) if model.profile == "bit" else SQL("2")
     query = SQL(
         "WITH near AS MATERIALIZED (SELECT e.segment_id, {distance} AS distance FROM {leaf} e"
-        " JOIN media.videos v ON v.id = e.video_id WHERE {passing} ORDER BY {order} LIMIT %(some)s)"
+        " JOIN media.videos v ON v.id = e.video_id WHERE {passing} ORDER BY {order} LIMIT %(candidates)s)"
         " SELECT segment_id, -distance FROM near ORDER BY distance, segment_id LIMIT %(limit)s"
     ).format(distance=distance(model), leaf=model.leaf, passing=SQL(f"{VISIBLE}{conditions}"), order=order)
-    return await hits(connection, query, parameters | {"vector": to_text(vector), "limit": limit, "some": some})
+    return await hits(
+        connection, query, parameters | {"vector": to_text(vector), "limit": limit, "candidates": candidates}
+    )
 
 
 def _scan(model: SearchModel, plan: SearchLimits, rows: int, *, iterative: bool) -> dict[str, Any]:

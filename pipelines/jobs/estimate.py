@@ -19,7 +19,11 @@ from pipelines.sources.remarks import STAYS, TAKEN_DOWN, Remarks
 
 
 def of(
-    settings: Settings, connection: Connection, videos: Sequence[Listed], model: str = "", noted: Remarks | None = None
+    settings: Settings,
+    connection: Connection,
+    videos: Sequence[Listed],
+    model: str = "",
+    remarks: Remarks | None = None,
 ) -> dict[str, Any]:
     """Count the videos of a source and estimate the cost of ingesting them.
 
@@ -28,7 +32,7 @@ def of(
         connection: Connection to the primary.
         videos: Videos as the source was listed.
         model: Model of the job; "" for that of the settings.
-        noted: Collects a remark on each video that was taken down, as a job would.
+        remarks: Collects a remark on each video that was taken down, as a job would.
 
     Returns:
         The counts, and under "estimate" what `_estimate` returns.
@@ -37,8 +41,8 @@ def of(
     remaining = [video for video in videos if video.source_uri not in finished]
     counts = Counter(finished.values())
     for video in videos:
-        if noted is not None and finished.get(video.source_uri) == "removed":
-            noted.add(TAKEN_DOWN, STAYS, video.source_uri.rpartition("/")[2])
+        if remarks is not None and finished.get(video.source_uri) == "removed":
+            remarks.add(TAKEN_DOWN, STAYS, video.source_uri.rpartition("/")[2])
     size = sum(video.size for video in remaining)
     return {
         "videos": len(videos),

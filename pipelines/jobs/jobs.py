@@ -176,6 +176,7 @@ def queue(
 
 
 def _is_known(connection: Connection, job_id: str) -> bool:
+    """Whether a job exists."""
     return connection.execute("SELECT FROM media.jobs WHERE id = %s", (job_id,)).fetchone() is not None
 
 
@@ -558,6 +559,7 @@ def listing(
 
 
 def _array(speaks_for: Sequence[str] | None) -> list[str] | None:
+    """Return handles as a list for PostgreSQL."""
     return None if speaks_for is None else list(speaks_for)
 
 
@@ -614,12 +616,14 @@ def _counts(counted: Sequence[int], total: int, seconds: float | None) -> tuple[
     """Return a job's counts of videos, its segments and its progress."""
     known, ready, skipped, failed, removed, quarantined, segments, frames, size, worked = counted
     total = max(total, known)
-    left = total - ready - failed - quarantined - removed
-    eta_s = round(seconds / worked * left, 1) if seconds and worked and left else (0.0 if not left else None)
+    remaining = total - ready - failed - quarantined - removed
+    eta_s = (
+        round(seconds / worked * remaining, 1) if seconds and worked and remaining else (0.0 if not remaining else None)
+    )
     videos = {"total": total, "ready": ready, "failed": failed, "quarantined": quarantined, "skipped": skipped}
     videos["removed"] = removed  # taken down, before or meanwhile: nothing is wrong with that
     rate = round(frames / seconds, 1) if seconds else 0.0
-    return videos, segments, {"frames": frames, "frames_per_s": rate, "bytes": size, "left": left, "eta_s": eta_s}
+    return videos, segments, {"frames": frames, "frames_per_s": rate, "bytes": size, "left": remaining, "eta_s": eta_s}
 
 
 def _failures(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

@@ -42,7 +42,7 @@ def look(settings: Settings, connection: Connection) -> list[str]:
     """Check every unfinished job once; return the ids of those that were submitted."""
     submitted = []
     ingest = settings.section(IngestSettings)
-    most = ingest.submissions_max
+    submissions_max = ingest.submissions_max
     for job_id, submission_id, count, age_s, has_begun in jobs.unfinished(connection):
         state = submissions.status(jobs.dashboard(settings), submission_id) if submission_id else Submission.LOST
         if state.alive:
@@ -51,7 +51,7 @@ def look(settings: Settings, connection: Connection) -> list[str]:
             continue
         if submission_id and state is Submission.LOST and not has_begun and age_s < ingest.handover_max_s:
             continue  # it is still being submitted, which takes Ray long on a busy machine
-        if count > most:
+        if count > submissions_max:
             leases.release(connection, job_id)
             reason = f"its driver died {count} times; `pixr jobs retry {job_id}` tries again"
             jobs.finish(connection, job_id, count, "failed", reason)

@@ -184,11 +184,13 @@ class Encoder:
         return self.device.split(":")[0]
 
     def _channels_last(self) -> None:
+        """Bring the image tower's weights into the memory format that convolutions prefer."""
         import torch
 
         self._model.visual.to(memory_format=torch.channels_last)
 
     def _compiled(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return the image tower, to be compiled at its first call."""
         import torch
 
         tower: Callable[[torch.Tensor], torch.Tensor] = torch.compile(self._model.encode_image)
@@ -373,6 +375,7 @@ class _Pixels:
 
     @classmethod
     def of(cls, cfg: dict[str, Any], size: int, device: str) -> _Pixels:
+        """Return the preprocessing that open_clip's configuration describes."""
         import torch
 
         mean = torch.tensor(cfg["mean"], device=device).view(1, 3, 1, 1)
@@ -407,8 +410,8 @@ class _Pixels:
         top, left = round((height - self.size) / 2), round((width - self.size) / 2)
         if top >= 0 and left >= 0:
             return pixels[:, :, top : top + self.size, left : left + self.size]
-        above, before = (self.size - height) // 2, (self.size - width) // 2
-        edges = (before, self.size - width - before, above, self.size - height - above)
+        above, before_left = (self.size - height) // 2, (self.size - width) // 2
+        edges = (before_left, self.size - width - before_left, above, self.size - height - above)
         return torch.nn.functional.pad(pixels, edges, value=float(self.fill))
 
 
@@ -421,6 +424,7 @@ def _unit(vectors: torch.Tensor) -> Floats:
 
 
 def _side(size: int | Sequence[int]) -> int:
+    """Return the side of a size given as one number or two."""
     return size if isinstance(size, int) else max(size)
 
 

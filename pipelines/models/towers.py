@@ -61,11 +61,11 @@ def text(model: Any, tokenizer: Any, device: str, probe_text: str) -> Callable[[
         return torch.eq(ids, end).int().argmax(dim=-1)
 
     def shortened(ids: torch.Tensor) -> torch.Tensor:
-        at = ends(ids)
-        length = int(at.max()) + 1
+        end_positions = ends(ids)
+        length = int(end_positions.max()) + 1
         x = tower.token_embedding(ids[:, :length]) + tower.positional_embedding[:length]  # (texts, length, width)
         x = tower.ln_final(tower.transformer(x, attn_mask=mask[:length, :length]))
-        pooled: torch.Tensor = x[torch.arange(len(x), device=x.device), at]
+        pooled: torch.Tensor = x[torch.arange(len(x), device=x.device), end_positions]
         projection = tower.text_projection
         if projection is None:
             return pooled

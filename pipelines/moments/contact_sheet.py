@@ -37,9 +37,9 @@ def of(connection: Connection, storage: Storage, video_id: int) -> bytes:
     if not rows:
         raise Rejected(f"video {video_id} has no moments", status=404, code="not-found", hint="is it ready?")
     pictures = [Image.open(io.BytesIO(storage.read(uri)), formats=("WEBP",)).convert("RGB") for _, _, uri in rows]
-    out = io.BytesIO()
-    sheet(pictures, [f"{clock(start)} - {clock(end)}" for start, end, _ in rows]).save(out, "WEBP", quality=85)
-    return out.getvalue()
+    buffer = io.BytesIO()
+    sheet(pictures, [f"{clock(start)} - {clock(end)}" for start, end, _ in rows]).save(buffer, "WEBP", quality=85)
+    return buffer.getvalue()
 
 
 def sheet(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:

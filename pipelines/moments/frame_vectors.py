@@ -33,7 +33,7 @@ class StoredFrameVectors:
     mode: str
 
 
-def write(storage: Storage, bucket: str, video_id: int, model_id: int, kept: StoredFrameVectors) -> None:
+def write(storage: Storage, bucket: str, video_id: int, model_id: int, vectors: StoredFrameVectors) -> None:
     """Store a video's frame vectors; writing again replaces them.
 
     Args:
@@ -41,10 +41,10 @@ def write(storage: Storage, bucket: str, video_id: int, model_id: int, kept: Sto
         bucket: Bucket of the frame vectors.
         video_id: Number of the video.
         model_id: Number of the model that made the vectors.
-        kept: The frame vectors and the mode.
+        vectors: The frame vectors and the mode.
     """
-    staged, folder = kept.staged, _folder(bucket, video_id)
-    about = {"pipeline_version": str(PIPELINE_VERSION), "mode": kept.mode}
+    staged, folder = vectors.staged, _folder(bucket, video_id)
+    about = {"pipeline_version": str(PIPELINE_VERSION), "mode": vectors.mode}
     measurements = {"frame_ms": pa.array(staged.frame_ms), "features": _rows(staged.features)}
     candidates = {
         "candidate_ms": pa.array(staged.candidate_ms),
@@ -104,6 +104,7 @@ def delete(storage: Storage, bucket: str, video_id: int) -> None:
 
 
 def _folder(bucket: str, video_id: int) -> str:
+    """Return the prefix of a video's frame vectors."""
     return f"s3://{bucket}/{FOLDER}/{video_id}/"
 
 
@@ -119,15 +120,18 @@ def _matrix(column: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.
 
 
 def _parquet(columns: Mapping[str, pa.Array], about: Mapping[str, str]) -> bytes:
-    out = io.BytesIO()
+    """Return columns as a Parquet file with these metadata."""
+    buffer = io.BytesIO()
     table = pa.table(dict(columns)).replace_schema_metadata(dict(about))
-    parquet.write_table(table, out, compression="zstd")
-    return out.getvalue()
+    parquet.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def _about(table: pa.Table) -> dict[str, str]:
+    """Return the metadata of a Parquet file."""
     return {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
 
 
 def _table(data: bytes) -> pa.Table:
+    """Read a Parquet file."""
     return parquet.read_table(io.BytesIO(data))

@@ -109,17 +109,19 @@ def replace(
     Returns:
         How many segments there are, were removed, and were there before.
     """
-    before = connection.execute(
+    old_rows = connection.execute(
         "SELECT id, start_ms, end_ms FROM media.segments WHERE video_id = %s FOR UPDATE", (video_id,)
     ).fetchall()
     ids = _upsert(connection, video_id, moments, uris)
-    gone = [row for row in before if row[0] not in set(ids)]
-    if gone:
-        _redirect(connection, gone, moments, ids)
-        connection.execute("DELETE FROM media.embeddings WHERE segment_id = ANY(%s)", ([row[0] for row in gone],))
-        connection.execute("DELETE FROM media.segments WHERE id = ANY(%s)", ([row[0] for row in gone],))
+    removed_rows = [row for row in old_rows if row[0] not in set(ids)]
+    if removed_rows:
+        _redirect(connection, removed_rows, moments, ids)
+        connection.execute(
+            "DELETE FROM media.embeddings WHERE segment_id = ANY(%s)", ([row[0] for row in removed_rows],)
+        )
+        connection.execute("DELETE FROM media.segments WHERE id = ANY(%s)", ([row[0] for row in removed_rows],))
     _write_vectors(connection, video_id, model_id, moments, ids)
-    return SegmentsWritten(len(ids), len(gone), len(before))
+    return SegmentsWritten(len(ids), len(removed_rows), len(old_rows))
 
 
 def _upsert(connection: Connection, video_id: int, moments: Sequence[Segment], uris: Sequence[str]) -> list[int]:
@@ -154,11 +156,11 @@ def _upsert(connection: Connection, video_id: int, moments: Sequence[Segment], u
 
 
 def _redirect(
-    connection: Connection, gone: Sequence[tuple[int, int, int]], moments: Sequence[Segment], ids: Sequence[int]
+    connection: Connection, removed_rows: Sequence[tuple[int, int, int]], moments: Sequence[Segment], ids: Sequence[int]
 ) -> None:
     """Record which new segments overlap each removed one, and by which share of the removed one."""
     lineage = []
-    for old_id, start, end in gone:
+    for old_id, start, end in removed_rows:
         for moment, new_id in zip(moments, ids, strict=True):
             overlap = min(end, moment.end_ms) - max(start, moment.start_ms)
             if overlap > 0:

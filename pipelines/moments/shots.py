@@ -168,9 +168,9 @@ def change(before: Floats, plane: Floats) -> float:
     return float(_apart(plane.reshape(1, -1), before.reshape(1, -1))[0])
 
 
-def _apart(one: Floats, other: Floats) -> Floats:
+def _apart(rows: Floats, other_rows: Floats) -> Floats:
     """Return the mean absolute difference of each row, (n, values) and (n, values) to (n,)."""
-    difference = one - other
+    difference = rows - other_rows
     means: Floats = np.abs(difference, out=difference).mean(axis=1)
     return means
 
@@ -230,10 +230,10 @@ def find(frame_ms: Times, features: Floats, end_ms: int, rules: Rules) -> list[S
     starts = [int(frame_ms[0])]
     for cut_frames in (hard_cuts(features), blends(features)):  # hard cuts first, because they are certain
         for time_ms in frame_ms[cut_frames].tolist():
-            place = bisect.bisect(starts, time_ms)
-            previous_ms, next_ms = starts[max(0, place - 1)], starts[place] if place < len(starts) else end_ms
+            index = bisect.bisect(starts, time_ms)
+            previous_ms, next_ms = starts[max(0, index - 1)], starts[index] if index < len(starts) else end_ms
             if time_ms - previous_ms >= rules.shot_min_ms and next_ms - time_ms >= rules.shot_min_ms:
-                starts.insert(place, time_ms)
+                starts.insert(index, time_ms)
     ends, new_pictures_ms = [*starts[1:], end_ms], frame_ms[_new_pictures(features)]
     return [
         part for start, stop in zip(starts, ends, strict=True) for part in _cut(start, stop, rules, new_pictures_ms)
@@ -369,9 +369,9 @@ def _cut(start: int, stop: int, rules: Rules, new: Times) -> list[Shot]:
 
 def _moved(edge: int, shot: Shot, new: Times, held_min_ms: int) -> int:
     """Move an edge that falls into a picture held for longer than `held_min_ms` to the nearer end of that picture."""
-    place = int(np.searchsorted(new, edge, side="right"))
-    begins = max(shot.start_ms, int(new[place - 1])) if place else shot.start_ms
-    ends = min(shot.end_ms, int(new[place])) if place < len(new) else shot.end_ms
+    index = int(np.searchsorted(new, edge, side="right"))
+    begins = max(shot.start_ms, int(new[index - 1])) if index else shot.start_ms
+    ends = min(shot.end_ms, int(new[index])) if index < len(new) else shot.end_ms
     if ends - begins <= held_min_ms:
         return edge
     if ends == shot.end_ms or (begins > shot.start_ms and edge - begins <= ends - edge):

@@ -148,15 +148,15 @@ def finalise(
             is_ours = _leased(connection, video_id, token)
             shown = segments.thumbnails(connection, video_id)
             if is_ours:
-                kept = segments.replace(connection, video_id, model_id, moments, uris)
-                _make_ready(connection, job_id, video_id, token, kept)
-                catalog.bump_generation(connection, only_grown=not kept.before)
+                written = segments.replace(connection, video_id, model_id, moments, uris)
+                _make_ready(connection, job_id, video_id, token, written)
+                catalog.bump_generation(connection, only_grown=not written.before)
     if not is_ours:
         pictures.drop(shown)
         _forget_removed(connection, pictures, video_id)
         return None
     pictures.keep(shown)
-    return kept
+    return written
 
 
 def repool(
@@ -186,26 +186,26 @@ def repool(
     Raises:
         Rejected: the frame vectors are of another version of the pipeline.
     """
-    before = _free(connection, video_id)
-    if before is None:
+    video = _free(connection, video_id)
+    if video is None:
         return None
-    moments = _moments(frame_vectors.read(storage, bucket, video_id, model_id), before.duration_ms, settings)
+    moments = _moments(frame_vectors.read(storage, bucket, video_id, model_id), video.duration_ms, settings)
     pictures = Thumbnails(storage, bucket, video_id, leases.next_token(connection))
     with _taken_away(connection, pictures, video_id):
         uris = pictures.put(moments)
         with connection.transaction():
-            is_free = _free(connection, video_id) == before
+            is_free = _free(connection, video_id) == video
             shown = segments.thumbnails(connection, video_id)
             # A run that began later and was committed first has deleted the thumbnails of this one.
             is_ours = is_free and not pictures.are_late(shown)
             if is_ours:
-                kept = segments.replace(connection, video_id, model_id, moments, uris)
-                catalog.bump_generation(connection, only_grown=not kept.before)
+                written = segments.replace(connection, video_id, model_id, moments, uris)
+                catalog.bump_generation(connection, only_grown=not written.before)
     if not is_ours:
         pictures.drop(shown)
         return None
     pictures.keep([*shown, *spared])
-    return kept
+    return written
 
 
 @dataclass(frozen=True)
@@ -271,11 +271,11 @@ def tidy(connection: Connection, storage: Storage, bucket: str, video_id: int) -
         pictures.keep(segments.thumbnails(connection, video_id))
 
 
-def _moments(kept: StoredFrameVectors, duration_ms: int, settings: IngestSettings) -> list[Segment]:
+def _moments(vectors: StoredFrameVectors, duration_ms: int, settings: IngestSettings) -> list[Segment]:
     """Find the shots and make segments of them."""
     rules = Rules(settings.shot_min_ms, settings.shot_max_ms)
-    shots_found = segments.find_shots(kept.staged, kept.mode, duration_ms, rules, settings.fixed_segment_ms)
-    return segments.assemble(kept.staged, shots_found)
+    shots_found = segments.find_shots(vectors.staged, vectors.mode, duration_ms, rules, settings.fixed_segment_ms)
+    return segments.assemble(vectors.staged, shots_found)
 
 
 def _staged(connection: Connection, video_id: int, token: int) -> tuple[Staged | None, int]:
@@ -319,7 +319,9 @@ def losses(connection: Connection, video_id: int, token: int) -> Losses:
     return Losses(*map(int, row))
 
 
-def _make_ready(connection: Connection, job_id: str, video_id: int, token: int, kept: segments.SegmentsWritten) -> None:
+def _make_ready(
+    connection: Connection, job_id: str, video_id: int, token: int, written: segments.SegmentsWritten
+) -> None:
     """Mark the video as ready, end its lease, count it for the job, and empty its staging."""
     warning = losses(connection, video_id, token).warning() or None
     connection.execute(
@@ -331,6 +333,6 @@ def _make_ready(connection: Connection, job_id: str, video_id: int, token: int, 
     )
     connection.execute(
         "UPDATE media.job_videos SET outcome = 'ready', segments = %s WHERE job_id = %s AND video_id = %s",
-        (kept.segments, job_id, video_id),
+        (written.segments, job_id, video_id),
     )
     connection.execute("DELETE FROM media.staging WHERE video_id = %s", (video_id,))

@@ -61,11 +61,13 @@ class Thumbnails:
         _tidied(lambda: self._drop_own(frozenset(shown)), self._video_id)
 
     def _drop_older(self, spared: frozenset[str]) -> None:
+        """Delete the thumbnails of older attempts, except those spared."""
         for picture in list(self.storage.list(self._video)):
             if self._token_of(picture.uri) < self._token and picture.uri not in spared:
                 self.storage.delete(picture.uri)
 
     def _drop_own(self, spared: frozenset[str]) -> None:
+        """Delete the thumbnails of this attempt, except those spared."""
         for picture in list(self.storage.list(f"{self._video}{self._token}/")):
             if picture.uri not in spared:
                 self.storage.delete(picture.uri)

@@ -97,24 +97,28 @@ def _any_colour(rng: np.random.Generator) -> NDArray[np.floating]:
 
 
 def _gradient(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint a gradient between two colours."""
     turn = rng.uniform(0, 2 * np.pi)
     share = 0.5 + (np.cos(turn) * (x - x.max() / 2) + np.sin(turn) * (y - y.max() / 2)) / 1.4
     return _mix(_any_colour(rng), _any_colour(rng), share)
 
 
 def _stripes(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint stripes."""
     turn, count = rng.uniform(0, np.pi), rng.uniform(4, 10)
     wave = np.sin((np.cos(turn) * x + np.sin(turn) * y) * count * 2 * np.pi)
     return _mix(_any_colour(rng), _any_colour(rng), wave * 8 + 0.5)
 
 
 def _checks(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint a checkerboard."""
     count = rng.uniform(3, 8)
     share = ((np.floor(x * count) + np.floor(y * count)) % 2).astype(np.float32)
     return _mix(_any_colour(rng), _any_colour(rng), share)
 
 
 def _dots(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint dots."""
     count, radius = rng.uniform(4, 9), rng.uniform(0.2, 0.35)
     distance = np.hypot(_part(x * count) - 0.5, _part(y * count) - 0.5)
     return _mix(_any_colour(rng), _any_colour(rng), (radius - distance) * 20)
@@ -130,12 +134,14 @@ def _puffs(rng: np.random.Generator, x: Plane, y: Plane, count: int, below: floa
 
 
 def _sky(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint a sky with clouds."""
     blue = np.array([70, 140, 225]) + rng.normal(0, 12, 3)
     painted = _mix(blue, np.array([190, 220, 250]), y)
     return _mix(painted, np.array([250, 250, 252]), _puffs(rng, x, y, int(rng.integers(3, 7)), float(y.max())) * 1.5)
 
 
 def _sea(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint the sea below its horizon."""
     horizon = rng.uniform(0.25, 0.5) * y.max()
     waves = np.sin(x * rng.uniform(14, 26) + np.sin(y * 60) * 2) * np.sin(y * rng.uniform(40, 70))
     above = _mix(np.array([150, 200, 240]), np.array([235, 240, 245]), y / max(horizon, 1e-3))
@@ -145,6 +151,7 @@ def _sea(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
 
 
 def _night(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint a sky with stars."""
     painted = _mix(np.array([8, 8, 35]) + rng.uniform(0, 10, 3), np.array([40, 35, 85]), y)
     for _ in range(int(rng.integers(30, 60))):
         cx, cy, r = rng.uniform(0, x.max()), rng.uniform(0, y.max()), rng.uniform(0.003, 0.009)
@@ -153,6 +160,7 @@ def _night(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
 
 
 def _forest(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint trees."""
     painted = _mix(np.array([170, 205, 170]), np.array([60, 95, 45]), y / y.max())
     for _ in range(int(rng.integers(7, 13))):
         cx, top, wide = rng.uniform(0, x.max()), rng.uniform(0, 0.4), rng.uniform(0.15, 0.3)
@@ -174,6 +182,7 @@ def _part(values: Plane) -> Plane:
 
 
 def _city(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
+    """Paint a skyline."""
     painted = _mix(np.array([200, 190, 205]), np.array([235, 205, 180]), y)
     left = -0.1
     while left < x.max():

@@ -45,30 +45,30 @@ def video(values: Mapping[str, Any], arrays: Mapping[str, Array], duration_max_s
 def chunk(values: Mapping[str, Any], arrays: Mapping[str, Array], order: Mapping[str, Any]) -> Failure | None:
     """Return why the answer of `frames.decode` does not fit its request, or None if it does."""
     try:
-        wanted = np.asarray(order["frame_ms"], np.int32)
-        _require(_known(values, CHUNK) and values["concealed"] <= values["decoded"] <= len(wanted), "counts")
+        requested_ms = np.asarray(order["frame_ms"], np.int32)
+        _require(_known(values, CHUNK) and values["concealed"] <= values["decoded"] <= len(requested_ms), "counts")
         _require(set(arrays) == CHUNK_ARRAYS, "names")
-        _frames(arrays, wanted, cuts=order["cuts"])
-        _pictures(arrays, wanted, order["model_side"])
+        _frames(arrays, requested_ms, cuts=order["cuts"])
+        _pictures(arrays, requested_ms, order["model_side"])
     except _Unreadable as error:
         return unreadable(str(error))
     return None
 
 
-def _frames(arrays: Mapping[str, Array], wanted: Array, *, cuts: bool) -> None:
+def _frames(arrays: Mapping[str, Array], requested_ms: Array, *, cuts: bool) -> None:
     """Check times and measurements of the frames: (frames,) and (frames, FEATURES)."""
     times, features = _row(arrays["frame_ms"], np.int32), arrays["features"]
-    _require(_rises(times) and bool(np.isin(times, wanted).all()), "times of frames")
-    _require(len(times) <= len(wanted), "how many frames")
+    _require(_rises(times) and bool(np.isin(times, requested_ms).all()), "times of frames")
+    _require(len(times) <= len(requested_ms), "how many frames")
     _require(features.dtype == np.float32 and bool(np.isfinite(features).all()), "measurements")
     _require(features.shape == (len(times) if cuts else 0, shots.FEATURES), "how many measurements")
 
 
-def _pictures(arrays: Mapping[str, Array], wanted: Array, side: int) -> None:
+def _pictures(arrays: Mapping[str, Array], requested_ms: Array, side: int) -> None:
     """Check the candidates: times (candidates,), pictures (candidates, side, side, 3), and thumbnails."""
     times, sizes = _row(arrays["candidate_ms"], np.int32), _row(arrays["thumbnail_sizes"], np.int32)
     sharpness, pictures, data = arrays["sharpness"], arrays["candidates"], _row(arrays["thumbnails"], np.uint8)
-    _require(bool((times[1:] > times[:-1]).all() and np.isin(times, wanted).all()), "times of pictures")
+    _require(bool((times[1:] > times[:-1]).all() and np.isin(times, requested_ms).all()), "times of pictures")
     _require(len(_row(sharpness, np.float32)) == len(times) and bool(np.isfinite(sharpness).all()), "sharpness")
     _require(pictures.dtype == np.uint8 and pictures.shape == (len(times), side, side, 3), "pictures")
     _require(len(sizes) == len(times) and bool((sizes > 0).all()), "thumbnails")
@@ -109,6 +109,7 @@ def _rate(value: Any) -> bool:
 
 
 def _truth(value: Any) -> bool:
+    """Whether a value is a bool."""
     return isinstance(value, bool)
 
 

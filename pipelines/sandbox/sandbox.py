@@ -106,9 +106,9 @@ class Sandbox:
         with self._lock:
             for _ in range(KEEPER_STARTS_MAX):
                 try:
-                    channel, found = self._opened(profile.uid)
-                    if not (found.is_strong or profile.weaker_accepted):
-                        return _too_weak(found)
+                    channel, available = self._opened(profile.uid)
+                    if not (available.is_strong or profile.weaker_accepted):
+                        return _too_weak(available)
                     failure = Failure("sandbox-lost", "the process that keeps the decoders was killed")
                     return action(channel)
                 except (ConnectionError, TimeoutError):  # the keeper itself was killed: a fresh one tries again
@@ -152,11 +152,13 @@ class Sandbox:
         assert self.found is not None
         return self._channel, self.found
 
-    def _note(self, found: AvailableLayers) -> None:
+    def _note(self, available: AvailableLayers) -> None:
         """Log the layers when they are known or have changed."""
-        if found != self.found:
-            log.log(logging.INFO if found.is_strong else logging.WARNING, "decoders are confined: %s", found.line())
-        self.found = found
+        if available != self.found:
+            log.log(
+                logging.INFO if available.is_strong else logging.WARNING, "decoders are confined: %s", available.line()
+            )
+        self.found = available
 
     def _close(self) -> None:
         """End the keeper, if there is one."""
@@ -185,9 +187,9 @@ def _hear(channel: socket.socket) -> dict[str, Any]:
     return message
 
 
-def _too_weak(found: AvailableLayers) -> Failure:
+def _too_weak(available: AvailableLayers) -> Failure:
     """Return the failure of a machine that cannot confine a decoder; another machine may take the file."""
-    missing = ", ".join(f"no {name} ({found.missing[name]})" for name in found.missing if name in layers.STRONG)
+    missing = ", ".join(f"no {name} ({available.missing[name]})" for name in available.missing if name in layers.STRONG)
     hint = "[ingest] sandbox_weaker_accepted = true accepts that"
     return Failure(UNCONFINED, f"this machine cannot confine a decoder: {missing}; {hint}")
 

@@ -88,9 +88,9 @@ def _counting(copies: Sequence[_Copy], remarks: Remarks) -> set[str]:
     allowed = [copy for copy in copies if not copy.is_kept_out]
     rows = [(copy.file, copy.said) for copy in allowed if copy.said]
     if not rows and len(allowed) < len(copies):
-        other = next(copy.file for copy in copies if copy.is_kept_out)
+        kept_out_file = next(copy.file for copy in copies if copy.is_kept_out)
         for copy in allowed:
-            remarks.add(LEFT_OUT, KEPT_OUT, f"{copy.file} is {other}")
+            remarks.add(LEFT_OUT, KEPT_OUT, f"{copy.file} is {kept_out_file}")
         return set()
     if not allowed:
         return set()

@@ -99,19 +99,19 @@ def _composed(handle: str) -> str:
     return SPACES.sub(" ", unicodedata.normalize("NFC", handle)).strip()
 
 
-def meant(given: str, is_known: Known) -> str:
+def meant(text: str, is_known: Known) -> str:
     """Return the handle of the creator that a given text refers to.
 
     Normally the normal form. If a creator exists under the text as given and none under the normal form, it is the text
     as given. If a creator exists under the form that the migration left, it is that form, so that no newcomer takes an
     existing creator's videos.
     """
-    normal_form, composed = normal(given), _composed(given)
+    normal_form, composed = normal(text), _composed(text)
     if composed != normal_form and is_known(composed):
         return composed
-    if given == normal_form or is_known(normal_form):
+    if text == normal_form or is_known(normal_form):
         return normal_form
-    return next((form for form in (given, given.strip()) if is_known(form)), normal_form)
+    return next((form for form in (text, text.strip()) if is_known(form)), normal_form)
 
 
 def fault(handle: str) -> str:

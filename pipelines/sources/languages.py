@@ -27,8 +27,8 @@ KNOWN = f"{', '.join(NAMES)} (any other language), or a code of ISO 639-1 such a
 
 def known(text: str) -> str:
     """Return the name of the language given by name or code, in any case; empty if it is unknown."""
-    given = text.strip().lower()
-    return given if given in NAMES else STEMMED.get(given, SIMPLE if given in OTHERS else "")
+    name = text.strip().lower()
+    return name if name in NAMES else STEMMED.get(name, SIMPLE if name in OTHERS else "")
 
 
 def named(text: str) -> str:

@@ -145,10 +145,12 @@ def _look(storage: Storage, uri: str) -> StoredObject | str:
 
 
 def _none_of_ours(uri: str) -> Rejected:
+    """Return the refusal of a list that Pixr did not write."""
     return Rejected(
         f"{uri} is no list that Pixr has written", status=403, code="bad-list", hint="`pixr ingest` makes one"
     )
 
 
 def _uri_of(bucket: str, data: bytes) -> str:
+    """Return the URI of a list with this content."""
     return f"s3://{bucket}/{LISTS}/{hashlib.sha256(data).hexdigest()[:32]}.jsonl"

@@ -37,13 +37,13 @@ ORDINARY = Extent()
 
 
 def find(
-    path: Path, given: Path | None, remarks: Remarks, extent: Extent = ORDINARY, *, is_known: Known = nobody
+    path: Path, manifest_path: Path | None, remarks: Remarks, extent: Extent = ORDINARY, *, is_known: Known = nobody
 ) -> list[tuple[Path, Entry]]:
     """Find the videos under a local path.
 
     Args:
         path: A video file or a folder.
-        given: The manifest for the whole path; None takes the manifests in the folder, or beside the file.
+        manifest_path: The manifest for the whole path; None takes the manifests in the folder, or beside the file.
         remarks: Collects what is skipped and why.
         extent: Whether to take hidden files and the targets of symbolic links too.
         is_known: Whether a creator with a handle exists.
@@ -55,7 +55,7 @@ def find(
         Rejected: the path does not exist, cannot be read or holds no video, or a manifest is invalid.
     """
     try:
-        return _found(path, given, remarks, extent, is_known)
+        return _found(path, manifest_path, remarks, extent, is_known)
     except OSError as error:  # for the path itself; unreadable files below it are skipped
         detail = f"{error.filename or path} cannot be read: {why(error)}"
         raise Rejected(
@@ -64,8 +64,9 @@ def find(
 
 
 def _found(
-    path: Path, given: Path | None, remarks: Remarks, extent: Extent, is_known: Known
+    path: Path, manifest_path: Path | None, remarks: Remarks, extent: Extent, is_known: Known
 ) -> list[tuple[Path, Entry]]:
+    """Do the work of `find`, which reports errors of the path itself."""
     if not path.exists():
         raise Rejected(f"{path} does not exist", code="not-found", hint="name a file, a folder or s3://bucket/prefix")
     if not (path.is_dir() or path.is_file()):
@@ -73,7 +74,7 @@ def _found(
     top = path if path.is_dir() else path.parent
     files = sorted(_files(path, remarks, extent)) if path.is_dir() else [path.name]
     files = [file for file in files if is_text(file, remarks)]
-    manifests = _manifests(top, files if path.is_dir() else _beside(top), given, is_known)
+    manifests = _manifests(top, files if path.is_dir() else _beside(top), manifest_path, is_known)
     selected = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
     chosen = copies.once(top, selected, remarks)
     if not chosen:
@@ -155,6 +156,7 @@ def _is_taken(file: Path, name: str, remarks: Remarks, extent: Extent) -> bool:
 
 
 def _is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden or an operating system's own."""
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
@@ -171,16 +173,17 @@ def _beside(top: Path) -> list[str]:
     return sorted(file.name for file in top.iterdir() if manifest.is_manifest(file.name) and not file.is_symlink())
 
 
-def _manifests(top: Path, files: list[str], given: Path | None, is_known: Known) -> list[Manifest]:
+def _manifests(top: Path, files: list[str], manifest_path: Path | None, is_known: Known) -> list[Manifest]:
     """Read the given manifest, for the whole folder, or else every manifest among the files, each for its own folder."""
-    if given is not None:
-        if not given.is_file():
-            raise Rejected(f"manifest {given} does not exist", code="not-found")
-        return [_read(given, given.name, "", is_known)]
+    if manifest_path is not None:
+        if not manifest_path.is_file():
+            raise Rejected(f"manifest {manifest_path} does not exist", code="not-found")
+        return [_read(manifest_path, manifest_path.name, "", is_known)]
     return [_read(top / file, file, file.rpartition("/")[0], is_known) for file in files if manifest.is_manifest(file)]
 
 
 def _read(path: Path, name: str, folder: str, is_known: Known) -> Manifest:
+    """Read a manifest."""
     try:
         if path.stat().st_size > manifest.BYTES_MAX:
             raise Rejected(f"manifest {path} is larger than {manifest.BYTES_MAX} bytes", hint="split the folder")

@@ -61,16 +61,16 @@ class _Known:
 
         A word is new if it is neither what the manifest said last nor what is stored.
         """
-        before = self.said_before or {}
-        if self.language in languages.NAMES and before.get("language"):  # older releases recorded it as written
-            before = before | {"language": languages.known(before["language"])}
+        said_before = self.said_before or {}
+        if self.language in languages.NAMES and said_before.get("language"):  # older releases recorded it as written
+            said_before = said_before | {"language": languages.known(said_before["language"])}
         words = {
             name: word
             for name, word in said.items()
-            if word not in (_cleaned(before.get(name)), _cleaned(getattr(self, name)))
+            if word not in (_cleaned(said_before.get(name)), _cleaned(getattr(self, name)))
         }
-        kept = [name for name in words if self.said_before is None and not self._is_unsaid(name)]
-        return {name: word for name, word in words.items() if name not in kept}, kept
+        kept_names = [name for name in words if self.said_before is None and not self._is_unsaid(name)]
+        return {name: word for name, word in words.items() if name not in kept_names}, kept_names
 
     def _is_unsaid(self, name: str) -> bool:
         """Whether a word has the value that it has without a manifest."""
@@ -112,23 +112,23 @@ def _change(stored: _Known, video: Listed, rights: Rights) -> tuple[dict[str, An
     """Return the columns to write for a video, and remarks on them."""
     change, notes = dict[str, Any](), list[Note]()
     if video.creator not in (stored.creator, UNKNOWN):
-        kept = stored.kept_because(rights)
-        if kept:
-            notes.append(Note(CREATOR_KEPT, kept, video))
+        reason_to_stay = stored.kept_because(rights)
+        if reason_to_stay:
+            notes.append(Note(CREATOR_KEPT, reason_to_stay, video))
         else:
             change["creator"] = video.creator
             notes.append(Note(CREATOR_CHANGED, f"from {stored.creator} to {video.creator}", video))
     if not rights.covers(stored.creator):
         return {}, notes
-    said, before = video.said(), stored.said_before
+    said, said_before = video.said(), stored.said_before
     words, kept_words = stored.new_words(said)
     if words:
         notes.append(Note(WORDS_CHANGED, ", ".join(words), video))
     if kept_words:
         reason = f"{', '.join(kept_words)}: it has others since an older release; change them by hand, or in the manifest again"
         notes.append(Note(WORDS_KEPT, reason, video))
-    noted = (before or {}) | said
-    return change | words | ({"noted": noted} if noted != before else {}), notes
+    noted = (said_before or {}) | said
+    return change | words | ({"noted": noted} if noted != said_before else {}), notes
 
 
 def _write(connection: Connection, changes: Sequence[dict[str, Any]]) -> None:

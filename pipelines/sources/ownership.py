@@ -42,6 +42,7 @@ def require_open(uri: str, rights: Rights, own_bucket: str = "") -> None:
 
 
 def _is_upload(uri: str) -> bool:
+    """Whether a URI is in the folder of uploads."""
     return f"{store.split(uri)[1]}/".startswith(f"{UPLOADS}/")
 
 

@@ -98,10 +98,10 @@ def select(
 def refused(paths: Sequence[str], manifests: Iterable[Manifest]) -> dict[str, str]:
     """Return the paths that any one of these manifests keeps out, with the reason, whatever the other manifests say."""
     names, reasons = _Names(paths), dict[str, str]()
-    for one in manifests:
+    for applied in manifests:
         rows, own_reasons = dict[str, Said](), dict[str, str]()
-        _apply([one], names, rows, own_reasons, Remarks())
-        reasons |= _waiting(one, [path for path in paths if path not in rows]) | own_reasons
+        _apply([applied], names, rows, own_reasons, Remarks())
+        reasons |= _waiting(applied, [path for path in paths if path not in rows]) | own_reasons
     return reasons
 
 
@@ -115,11 +115,11 @@ def _waiting(applied: Manifest, unmatched: Iterable[str]) -> dict[str, str]:
 
 
 def _apply(
-    level: Sequence[Manifest], names: _Names, said: dict[str, Said], refused: dict[str, str], remarks: Remarks
+    level: Sequence[Manifest], names: _Names, rows: dict[str, Said], refused: dict[str, str], remarks: Remarks
 ) -> None:
     """Match the rows of the manifests of one depth; a file that one of them keeps out is not let in by another.
 
-    Results go to `said` and `refused`, where rows of deeper manifests replace those of higher ones.
+    Results go to `rows` and `refused`, where rows of deeper manifests replace those of higher ones.
     """
     matched, kept_out = dict[str, Said](), dict[str, str]()
     for applied in level:
@@ -134,7 +134,7 @@ def _apply(
         for good in applied.rows.good:
             row = Said(good.entry, applied.place_of(good))
             _take(row, names.meant(applied.folder, good.entry.file), matched, kept_out, remarks)
-    said |= matched
+    rows |= matched
     for path in matched:
         refused.pop(path, None)
     refused |= kept_out
@@ -192,6 +192,7 @@ class _Names:
         return self._by(_folded)
 
     def _by(self, form: Callable[[str], str]) -> dict[str, list[str]]:
+        """Group the paths by a form of them."""
         paths: dict[str, list[str]] = {}
         for path in self._paths:
             paths.setdefault(form(path), []).append(path)
@@ -204,4 +205,5 @@ def _lies_in(path: str, folder: str) -> bool:
 
 
 def _ending(path: str) -> str:
+    """Return the ending of a file's name, for a remark."""
     return posixpath.splitext(path)[1].lower() or "a name without an ending"

@@ -132,10 +132,12 @@ def _unique(videos: list[Listed], remarks: Remarks) -> list[Listed]:
     return list(first.values())
 
 
-def _manifests(objects: Mapping[str, StoredObject], storage: Storage, given: str, is_known: Known) -> list[Manifest]:
+def _manifests(
+    objects: Mapping[str, StoredObject], storage: Storage, manifest_uri: str, is_known: Known
+) -> list[Manifest]:
     """Read the given manifest, for the whole source, or else every manifest in it, each for its own folder."""
-    if given:
-        return [buckets.read_manifest(given, "", storage.size(given), storage, is_known)]
+    if manifest_uri:
+        return [buckets.read_manifest(manifest_uri, "", storage.size(manifest_uri), storage, is_known)]
     return [
         buckets.read_manifest(stored.uri, path.rpartition("/")[0], stored.size, storage, is_known)
         for path, stored in objects.items()
@@ -201,18 +203,18 @@ def upload(
         Rejected: the path does not exist, holds no video, or its files do not fit into the store.
     """
     remarks = Remarks()
-    found = local_files.find(path, manifest_path, remarks, extent, is_known=is_known)
+    files = local_files.find(path, manifest_path, remarks, extent, is_known=is_known)
     storage.ensure_bucket(bucket)
     rows = list[lists.UploadRow]()
-    for done, file in enumerate(_each_once(found, path, bucket, remarks)):
-        progress(shown(file.path.name), done, len(found))
+    for done, file in enumerate(_each_once(files, path, bucket, remarks)):
+        progress(shown(file.path.name), done, len(files))
         if _put(file, storage, require_room):
             rows.append(lists.UploadRow(file.uri, file.entry))
         else:
             remarks.add(LEFT_OUT, CHANGING, file.name)
     if not rows:
         raise _nothing(f"no video in {path} can be read", "look at its files", remarks)
-    progress("", len(found), len(found))
+    progress("", len(files), len(files))
     return Sent(lists.write(storage, bucket, rows, remarks.rows()), remarks.rows())
 
 
@@ -239,8 +241,8 @@ def local(
         The videos with the URIs that they would have, and remarks.
     """
     remarks, videos = Remarks(), list[Listed]()
-    found = local_files.find(path, manifest_path, remarks, extent, is_known=is_known)
-    for file in _each_once(found, path, bucket, remarks):
+    files = local_files.find(path, manifest_path, remarks, extent, is_known=is_known)
+    for file in _each_once(files, path, bucket, remarks):
         videos.append(_listed(StoredObject(file.uri, file.state.size, ""), file.entry, creator))
     return Listing(videos, remarks.rows())
 
@@ -256,6 +258,7 @@ class _State:
 
     @classmethod
     def of(cls, file: Path) -> Self:
+        """Return the present state of a file."""
         state = file.stat()
         return cls(state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
 

@@ -66,8 +66,8 @@ def train(course: Course, folder: Path, cfg: dict[str, Any], words: Any, seed: i
     """
     context = multiprocessing.get_context("spawn")
     lessons: Queue[Lesson] = context.Queue(4)
-    wanted = context.Array("d", course.lesson)
-    painter = context.Process(target=paint, args=(lessons, wanted, seed + course.steps), daemon=True)
+    next_lesson = context.Array("d", course.lesson)
+    painter = context.Process(target=paint, args=(lessons, next_lesson, seed + course.steps), daemon=True)
     painter.start()
     rng = random.Random(seed + course.steps)
     held_out = Studio(world.artwork(), seed=HELD_OUT_SEED, others=0.0).lesson(512, shape.IMAGE_SIZE)
@@ -80,7 +80,7 @@ def train(course: Course, folder: Path, cfg: dict[str, Any], words: Any, seed: i
             texts, fronts, behinds = course.phrases.texts(rng, course.plan.texts)
             losses.append(course.words_step(texts, torch.from_numpy(fronts), torch.from_numpy(behinds)))
         else:
-            wanted[:] = course.lesson
+            next_lesson[:] = course.lesson
             lesson = lessons.get()
             losses.append(course.pictures_step(torch.from_numpy(lesson.pixels), lesson.scenes, lesson.captions))
         if time.monotonic() - measured_at > every_s or course.share >= 1:

@@ -65,11 +65,11 @@ def by_picture(model: encoder.Encoder, catalogue: Catalogue, seed: int) -> tuple
     return _answers(catalogue, *pictured(model, catalogue, seed))
 
 
-def _answers(catalogue: Catalogue, cosines: Vectors, wanted: Sequence[Meaning]) -> tuple[Floats, Floats]:
+def _answers(catalogue: Catalogue, cosines: Vectors, meanings: Sequence[Meaning]) -> tuple[Floats, Floats]:
     """Return cosines and rightness of the first answers to each question, given cosines (questions, shots)."""
     first = np.argsort(-cosines, axis=1)[:, :ANSWERS]  # (questions, ANSWERS)
     best = np.take_along_axis(cosines, first, 1)
-    return best.ravel().astype(float), catalogue.right(first, wanted).ravel().astype(float)
+    return best.ravel().astype(float), catalogue.right(first, meanings).ravel().astype(float)
 
 
 def rising(cosines: Floats, right: Floats, points: int = POINTS) -> tuple[list[float], list[int]]:

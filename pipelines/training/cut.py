@@ -111,9 +111,9 @@ def groups(
     best = np.where(right, np.take_along_axis(cosines, first, 1), -np.inf).max(1)
     found = _asked(held, vectors, best)
     has_answer = np.isfinite(best)
-    others = {"absent": absent(catalogue), "outside": OUTSIDE, "nonsense": nonsense(random.Random(seed), NONSENSE)}
+    other_texts = {"absent": absent(catalogue), "outside": OUTSIDE, "nonsense": nonsense(random.Random(seed), NONSENSE)}
     by_group = {"found": LabelledTexts(found.best[has_answer], found.known[has_answer], found.attainable[has_answer])}
-    for name, texts in others.items():
+    for name, texts in other_texts.items():
         vectors = model.texts(list(texts))
         by_group[name] = _asked(held, vectors, (vectors @ catalogue.vectors.T).max(1))
     return by_group
@@ -148,9 +148,9 @@ def nonsense(rng: random.Random, count: int) -> list[str]:
     return [kinds[number % len(kinds)]() for number in range(count)]
 
 
-def fit(model: encoder.Encoder, held: Reference, asked: Mapping[str, LabelledTexts]) -> Cutoff:
+def fit(model: encoder.Encoder, held: Reference, by_group: Mapping[str, LabelledTexts]) -> Cutoff:
     """Return the cut that hides most of what is absent and of nonsense, and loses at most LOSS_MAX of what is found."""
-    phrases, found = Phrasebook(world.artwork().concepts), asked["found"]
+    phrases, found = Phrasebook(world.artwork().concepts), by_group["found"]
     texts = model.texts(phrases.texts(random.Random(1), KNOWN_TEXTS)[0])
     trained = float(np.quantile((texts @ held.texts.T).max(1), KNOWN_LOSS_MAX))
     known_min = round(min(trained, float(np.quantile(found.known, KNOWN_LOSS_MAX))), 4)
@@ -163,13 +163,13 @@ def fit(model: encoder.Encoder, held: Reference, asked: Mapping[str, LabelledTex
             if spare >= 0:
                 margins = np.sort((found.best - slope * found.attainable)[~lost])
                 line = replace(level, base=round(float(margins[spare]), 4), slope=round(float(slope), 4))
-                candidates.append((_hidden(line, asked), line))
+                candidates.append((_hidden(line, by_group), line))
     return max(candidates, key=lambda scored: scored[0])[1]
 
 
-def _hidden(line: Cutoff, asked: Mapping[str, LabelledTexts]) -> float:
+def _hidden(line: Cutoff, by_group: Mapping[str, LabelledTexts]) -> float:
     """Score a cut by what it hides; nonsense counts twice, since any answer to it is wrong."""
-    return float(asked["absent"].lost(line).mean() + 2 * asked["nonsense"].lost(line).mean())
+    return float(by_group["absent"].lost(line).mean() + 2 * by_group["nonsense"].lost(line).mean())
 
 
 def least_of_pictures(model: encoder.Encoder, catalogue: Catalogue, calibration: Calibration, seed: int) -> int:
@@ -184,21 +184,21 @@ def least_of_pictures(model: encoder.Encoder, catalogue: Catalogue, calibration:
     Returns:
         The relevance in ppm, a multiple of 1000.
     """
-    cosines, wanted = questions.pictured(model, catalogue, seed)
+    cosines, meanings = questions.pictured(model, catalogue, seed)
     first = np.argsort(-cosines, axis=1)[:, :FIRST]
-    right = catalogue.right(first, wanted)
+    right = catalogue.right(first, meanings)
     best = np.where(right, np.take_along_axis(cosines, first, 1), -np.inf).max(1)
     ppm = calibration.ppm(best[right.any(1)].astype(np.float64), asked_by_text=False)
     return int(np.quantile(ppm, LOSS_MAX)) // 1000 * 1000
 
 
-def report(cutoff: Cutoff, asked: Mapping[str, LabelledTexts]) -> None:
+def report(cutoff: Cutoff, by_group: Mapping[str, LabelledTexts]) -> None:
     """Print the share of each group that gets no answer, also for cuts that lose more or less."""
-    names = list(asked)
-    print(" | ".join(["base", *(f"{name} ({len(asked[name].best)})" for name in names)]))
+    names = list(by_group)
+    print(" | ".join(["base", *(f"{name} ({len(by_group[name].best)})" for name in names)]))
     for shift in (-0.04, -0.02, -0.01, 0.0, 0.01, 0.02, 0.04, 0.06):
         moved = replace(cutoff, base=cutoff.base + shift, floor=cutoff.floor + shift)
-        print(" | ".join([f"{moved.base:.4f}", *(f"{asked[name].lost(moved).mean():.3f}" for name in names)]))
+        print(" | ".join([f"{moved.base:.4f}", *(f"{by_group[name].lost(moved).mean():.3f}" for name in names)]))
 
 
 def write(folder: Path, cutoff: Cutoff, held: Reference) -> None:
@@ -221,10 +221,10 @@ def fitted(model: encoder.Encoder, folder: Path, catalogue: Catalogue, written: 
         seed: Seed of the questions.
     """
     held = reference(model)
-    asked = groups(model, held, catalogue, written, seed)
-    line = fit(model, held, asked)
+    by_group = groups(model, held, catalogue, written, seed)
+    line = fit(model, held, by_group)
     least = least_of_pictures(model, catalogue, Calibration.of(folder), seed)
-    report(line, asked)
+    report(line, by_group)
     write(folder, replace(line, pictures_ppm=least), held)
 
 

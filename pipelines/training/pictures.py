@@ -196,9 +196,9 @@ class Studio:
         return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def paint(lessons: Queue[Lesson], wanted: Any, seed: int) -> None:
+def paint(lessons: Queue[Lesson], next_lesson: Any, seed: int) -> None:
     """Paint lessons of the wanted count, side and level until this process is ended."""
     studio = Studio(world.artwork(), seed=seed)
     while True:
-        count, side, level = wanted
+        count, side, level = next_lesson
         lessons.put(studio.lesson(int(count), int(side), level))

@@ -47,17 +47,17 @@ class Catalogue:
             row[[indices[name] for name in shot.concepts]] = True
         return cls(shot_vectors(model, folder, written), shown, np.array([number for number, _ in shots]))
 
-    def right(self, first: NDArray[np.intp], wanted: Sequence[Meaning]) -> NDArray[np.bool_]:
+    def right(self, first: NDArray[np.intp], meanings: Sequence[Meaning]) -> NDArray[np.bool_]:
         """Return which answers are right.
 
         Args:
             first: (questions, answers), shots by index.
-            wanted: What a right answer to each question shows.
+            meanings: What a right answer to each question shows.
 
         Returns:
             bool (questions, answers).
         """
-        groups = [[self.shown[:, list(group)].any(1) for group in meaning] for meaning in wanted]
+        groups = [[self.shown[:, list(group)].any(1) for group in meaning] for meaning in meanings]
         return np.stack([np.logical_and.reduce(each)[row] for each, row in zip(groups, first, strict=True)])
 
 

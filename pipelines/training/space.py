@@ -32,8 +32,8 @@ def likeness(concepts: Sequence[Concept]) -> NDArray[np.float64]:
     words = [{*c.keywords, *c.name.split(), f"kind:{c.kind}"} for c in concepts]
     vocabulary = {word: i for i, word in enumerate(sorted(set().union(*words)))}
     table = np.zeros((len(concepts), len(vocabulary)))  # 1 where a concept has a word
-    for row, own in zip(table, words, strict=True):
-        row[[vocabulary[word] for word in own]] = 1
+    for row, concept_words in zip(table, words, strict=True):
+        row[[vocabulary[word] for word in concept_words]] = 1
     table *= np.log(len(concepts) / table.sum(0))
     table /= np.linalg.norm(table, axis=1, keepdims=True)
     gram: NDArray[np.float64] = table @ table.T
@@ -55,10 +55,10 @@ def directions(concepts: Sequence[Concept], dimensions: int, seed: int = 0) -> t
     values, vectors = np.linalg.eigh(likeness(concepts))
     meaning = vectors[:, -dimensions:] * np.sqrt(np.clip(values[-dimensions:], 0, None))  # (concepts, dimensions)
     turn = np.linalg.qr(rng.normal(size=(dimensions, dimensions)))[0][: meaning.shape[1]]
-    own = rng.normal(size=(len(concepts) + len(BACKGROUNDS), dimensions))
-    own /= np.linalg.norm(own, axis=1, keepdims=True)
-    own[: len(concepts)] = np.sqrt(1 - SHARED) * own[: len(concepts)] + np.sqrt(SHARED) * (meaning @ turn)
-    table = torch.from_numpy(own).float()
+    targets = rng.normal(size=(len(concepts) + len(BACKGROUNDS), dimensions))
+    targets /= np.linalg.norm(targets, axis=1, keepdims=True)
+    targets[: len(concepts)] = np.sqrt(1 - SHARED) * targets[: len(concepts)] + np.sqrt(SHARED) * (meaning @ turn)
+    table = torch.from_numpy(targets).float()
     return torch.nn.functional.normalize(table, dim=-1)
 
 
