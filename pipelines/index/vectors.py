@@ -140,7 +140,7 @@ class Filters:
             "created_before": ("v.created_at < %(created_before)s", self.created_before),
             "height_min": ("v.height >= %(height_min)s", self.height_min),
             "phrases": (PHRASES, list(self.phrases)),
-            "without": (EXCLUDED, _quoted(self.without, " or ")),
+            "without": (EXCLUDED, " or ".join('"' + text.replace('"', " ") + '"' for text in self.without)),
         }
         active = {name: pair for name, pair in known.items() if getattr(self, name) not in ((), None)}
         if (cleaned := [characters.cleaned(tag) for tag in self.tags]) != [*self.tags]:
@@ -526,11 +526,6 @@ async def hits(connection: Connection, query: SQL | Composed, parameters: dict[s
     """Run a query that returns segment ids with the values they are ranked by."""
     cursor = await connection.execute(query, parameters)
     return list(map(Hit._make, await cursor.fetchall()))
-
-
-def _quoted(texts: Sequence[str], between: str) -> str:
-    """Join texts as quoted phrases, in the syntax that `media.asked` reads."""
-    return between.join('"' + text.replace('"', " ") + '"' for text in texts)
 
 
 def _vector(text: str) -> NDArray[np.float32]:

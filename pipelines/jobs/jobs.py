@@ -164,7 +164,7 @@ def queue(
         Rejected: as in `create`; or 422, the key stands for a job with other arguments.
     """
     job_id = f"ingest-{hashlib.sha256(repeat_key.encode()).hexdigest()[:32]}" if repeat_key else _new_id("ingest")
-    if not _is_known(connection, job_id):
+    if connection.execute("SELECT FROM media.jobs WHERE id = %s", (job_id,)).fetchone() is None:
         _check(settings, connection, job_source, options, storage)
         with contextlib.suppress(psycopg.errors.UniqueViolation), connection.transaction():  # sent twice at once
             _insert(connection, job_source, options, priority, job_id)
@@ -173,11 +173,6 @@ def queue(
         hint = "send a key of its own with each job"
         raise Rejected("this Idempotency-Key was sent with another job", 422, "idempotency-key-reused", hint)
     return job
-
-
-def _is_known(connection: Connection, job_id: str) -> bool:
-    """Whether a job exists."""
-    return connection.execute("SELECT FROM media.jobs WHERE id = %s", (job_id,)).fetchone() is not None
 
 
 def _check(

@@ -70,6 +70,7 @@ class Encoder:
             compiled: Whether to compile the image tower, for batches of one shape.
         """
         import open_clip
+        import torch
 
         self.name = name
         self.device = device
@@ -78,7 +79,8 @@ class Encoder:
         self._model.eval().requires_grad_(False)
         self._tokenizer = open_clip.get_tokenizer(source.identifier)
         pixels = self._model.visual.preprocess_cfg
-        self.image_size: int = _side(pixels["size"])
+        size = pixels["size"]
+        self.image_size: int = size if isinstance(size, int) else max(size)
         self.fit: Fit = pixels["resize_mode"]
         self._pixels = _Pixels.of(pixels, self.image_size, device)
         self.fingerprint: str = _fingerprint(self._model, pixels)
@@ -86,7 +88,7 @@ class Encoder:
         towers.fold(self._model.visual)
         self._text_tower = towers.text(self._model, self._tokenizer, device, PROBE_TEXT)
         self.dimensions = int(self.texts([PROBE_TEXT]).shape[1])
-        self._channels_last()
+        self._model.visual.to(memory_format=torch.channels_last)  # the layout that convolutions prefer
         self._image_tower = self._compiled() if compiled else self._model.encode_image
         self.bf16 = self._bf16_is_safe()
 
@@ -182,12 +184,6 @@ class Encoder:
     def _kind(self) -> str:
         """Return the device's kind, such as "cuda" of "cuda:1"."""
         return self.device.split(":")[0]
-
-    def _channels_last(self) -> None:
-        """Bring the image tower's weights into the memory format that convolutions prefer."""
-        import torch
-
-        self._model.visual.to(memory_format=torch.channels_last)
 
     def _compiled(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return the image tower, to be compiled at its first call."""
@@ -421,11 +417,6 @@ def _unit(vectors: torch.Tensor) -> Floats:
 
     unit: Floats = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
     return unit
-
-
-def _side(size: int | Sequence[int]) -> int:
-    """Return the side of a size given as one number or two."""
-    return size if isinstance(size, int) else max(size)
 
 
 def digest(name: str) -> str:

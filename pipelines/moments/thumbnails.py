@@ -9,7 +9,8 @@ next committed attempt deletes that. Knows objects, no tables.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from cluster.errors import Temporary
 from cluster.storage import Storage
@@ -51,36 +52,32 @@ class Thumbnails:
 
     def keep(self, shown: Collection[str]) -> None:
         """After the commit: delete the thumbnails of older attempts, except those `shown` until now."""
-        _tidied(lambda: self._drop_older(frozenset(shown)), self._video_id)
+        spared = frozenset(shown)
+        with self._tidying():
+            for picture in list(self.storage.list(self._video)):
+                if self._token_of(picture.uri) < self._token and picture.uri not in spared:
+                    self.storage.delete(picture.uri)
 
     def drop(self, shown: Collection[str]) -> None:
         """After a failure: delete this attempt's thumbnails, except those `shown`.
 
         A second run of the same task may have committed some of them.
         """
-        _tidied(lambda: self._drop_own(frozenset(shown)), self._video_id)
+        spared = frozenset(shown)
+        with self._tidying():
+            for picture in list(self.storage.list(f"{self._video}{self._token}/")):
+                if picture.uri not in spared:
+                    self.storage.delete(picture.uri)
 
-    def _drop_older(self, spared: frozenset[str]) -> None:
-        """Delete the thumbnails of older attempts, except those spared."""
-        for picture in list(self.storage.list(self._video)):
-            if self._token_of(picture.uri) < self._token and picture.uri not in spared:
-                self.storage.delete(picture.uri)
-
-    def _drop_own(self, spared: frozenset[str]) -> None:
-        """Delete the thumbnails of this attempt, except those spared."""
-        for picture in list(self.storage.list(f"{self._video}{self._token}/")):
-            if picture.uri not in spared:
-                self.storage.delete(picture.uri)
+    @contextmanager
+    def _tidying(self) -> Iterator[None]:
+        """Let the object store be away while something is deleted; the next committed attempt deletes what is left."""
+        try:
+            yield
+        except Temporary as error:
+            log.warning("thumbnails are left over: %s", error, extra={"video_id": self._video_id})
 
     def _token_of(self, uri: str) -> int:
         """Return the token that a thumbnail's URI holds; 0 for one of an earlier release, which holds none."""
         token, slash, _ = uri.removeprefix(self._video).partition("/")
         return int(token) if uri.startswith(self._video) and slash else 0
-
-
-def _tidied(tidy: Callable[[], None], video_id: int) -> None:
-    """Delete what the object store lets us delete; the next committed attempt tries again."""
-    try:
-        tidy()
-    except Temporary as error:
-        log.warning("thumbnails are left over: %s", error, extra={"video_id": video_id})

@@ -54,7 +54,7 @@ class Course:
             plan: Time budget, batch sizes and learning rates.
         """
         self.model, self.tokenizer, self.phrases, self.plan = model, tokenizer, phrases, plan
-        self.table = space.directions(phrases.concepts, _dimensions(model))
+        self.table = space.directions(phrases.concepts, int(model.text.text_projection.shape[1]))  # type: ignore[union-attr, index]
         self.scale = torch.nn.Parameter(torch.tensor(math.log(16.0)))
         pictures, words = list(_parts(model, "visual")), list(_parts(model, "text"))
         self.pictures_optimizer = torch.optim.AdamW(_groups(pictures), lr=plan.rate, weight_decay=0.05)
@@ -274,11 +274,6 @@ def _read(tower: Any, ids: torch.Tensor) -> torch.Tensor:
 def _cosine(progress: float, steps: int) -> float:
     """Return the factor of the learning rate: a warm-up of 200 steps, then a cosine."""
     return min(1.0, steps / 200) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
-
-
-def _dimensions(model: torch.nn.Module) -> int:
-    """Return the dimensions of the model's vectors."""
-    return int(model.text.text_projection.shape[1])  # type: ignore[union-attr, index]
 
 
 def _parts(model: torch.nn.Module, tower: str) -> list[torch.nn.Parameter]:
