@@ -28,6 +28,10 @@ IDS_OF_KEY: LiteralString = (
 )
 
 
+# SQL fragment: creators `c`, by id, with the wallet that a manifest claimed for them.
+CLAIMED_WALLETS: LiteralString = "SELECT c.id, c.wallet FROM media.creators c WHERE c.wallet IS NOT NULL"
+
+
 def register(connection: Connection, page: Sequence[Listed]) -> list[Note]:
     """Store the creators of a page of videos, and the claimed wallet where a creator has none; return refused claims."""
     claims = {video.creator: video.wallet for video in page if video.wallet and _is_theirs(video)}
@@ -126,11 +130,3 @@ def handle(connection: Connection[Any], creator_id: int) -> str | None:
     """Return the handle of a creator, or None if the creator does not exist."""
     row = connection.execute("SELECT handle FROM media.creators WHERE id = %s", (creator_id,)).fetchone()
     return None if row is None else str(row[0])
-
-
-def claimed_wallets(connection: Connection[Any], after_id: int, limit: int) -> list[tuple[int, str]]:
-    """Return a page of creators with the wallet that a manifest claimed for them, by ascending id from `after_id` on."""
-    return connection.execute(
-        "SELECT id, wallet FROM media.creators WHERE wallet IS NOT NULL AND id > %s ORDER BY id LIMIT %s",
-        (after_id, limit),
-    ).fetchall()
