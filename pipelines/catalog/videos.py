@@ -18,16 +18,21 @@ from pipelines.catalog import public_ids
 
 # The one definition of what a search may find, on a row `v` of videos.
 VISIBLE: LiteralString = "v.status = 'ready' AND v.visibility = 'public'"
-# Segments `s` with their videos `v`, for queries of other packages that add tables of their own.
-SEGMENTS: LiteralString = "media.segments s JOIN media.videos v ON v.id = s.video_id"
-# Whether the segment `segment_id` of an outer row is visible. OFFSET 0 keeps it a lookup by row in place of a join.
-SEGMENT_IS_VISIBLE: LiteralString = f"EXISTS (SELECT FROM {SEGMENTS} WHERE s.id = segment_id AND {VISIBLE} OFFSET 0)"
-# `segment_id` of the first segment of each of the newest visible videos, `%(most)s` of them.
-NEWEST_SEGMENTS: LiteralString = (
-    "SELECT first.id AS segment_id FROM"
-    f" (SELECT v.id FROM media.videos v WHERE {VISIBLE} ORDER BY v.created_at DESC, v.id DESC LIMIT %(most)s) video"
-    " CROSS JOIN LATERAL (SELECT id FROM media.segments WHERE video_id = video.id ORDER BY start_ms LIMIT 1) first"
-)
+# Fragments for the feed, which composes them with what viewers have watched.
+# Whether the segment `segment_id` may be seen; looked up row by row, which the OFFSET keeps the planner from changing.
+SEGMENT_IS_VISIBLE: LiteralString = f"""EXISTS (
+            SELECT FROM media.segments s JOIN media.videos v ON v.id = s.video_id
+            WHERE s.id = segment_id AND {VISIBLE} OFFSET 0)"""
+# The first segments of the newest visible videos, as rows (segment_id), %(most)s at most.
+NEWEST_SEGMENTS: LiteralString = f"""SELECT first.id AS segment_id FROM
+            (SELECT v.id FROM media.videos v WHERE {VISIBLE} ORDER BY v.created_at DESC, v.id DESC LIMIT %(most)s) video
+            CROSS JOIN LATERAL (SELECT id FROM media.segments WHERE video_id = video.id ORDER BY start_ms LIMIT 1) first"""
+# Joins the segments `s` and videos `v` of candidates `c`.
+OF_CANDIDATES: LiteralString = "JOIN media.segments s ON s.id = c.segment_id JOIN media.videos v ON v.id = s.video_id"
+# The segment %(segment_id)s as a row (id, lasts_ms), if its video is ready and has one of %(visibilities)s.
+SEGMENT_LENGTH: LiteralString = """SELECT s.id, s.end_ms - s.start_ms AS lasts_ms
+        FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE s.id = %(segment_id)s
+            AND v.status = 'ready' AND v.visibility = ANY(%(visibilities)s)"""
 SEGMENTS_MAX = 1000  # segments of a video on one page
 
 
