@@ -186,7 +186,7 @@ CREATOR: LiteralString = (
 
 
 def _has_videos(seen: Seen) -> LiteralString:
-    """The condition on a row `c` of creators: the reader may see a video of theirs, or is them."""
+    """The condition on a row `c` of creators: the reader may see a video of theirs, or stands for this creator."""
     if seen.everything:
         return "true"
     visible: LiteralString = f"EXISTS (SELECT FROM media.videos v WHERE v.creator_id = c.id AND {VISIBLE})"

@@ -61,8 +61,8 @@ def is_program_stream(container: InputContainer) -> bool:
 def clock_of(container: InputContainer, stream: VideoStream) -> Clock:
     """Return the clock, which starts where the container does.
 
-    Sound before 0 (priming) does not count; but when the 33-bit clock of a program stream overflows, FFmpeg gives times
-    before 0 to what comes earlier.
+    A negative start comes from the sound's priming and counts as 0. In a program stream it counts as it is: its 33-bit
+    clock may overflow, and FFmpeg gives negative times to what comes before that.
     """
     base = stream.time_base or Fraction(1, 1000)
     start = container.start_time or 0

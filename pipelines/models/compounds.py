@@ -26,7 +26,7 @@ class Compounds:
 
     @classmethod
     def of(cls, folder: Path | None) -> Compounds:
-        """Read those of a model's folder; empty if it lists none."""
+        """Read the compounds of a model's folder; empty if it lists none."""
         if folder is None or not (folder / FILE).is_file():
             return cls()
         return cls(tuple(json.loads((folder / FILE).read_text(encoding="utf-8"))))

@@ -100,11 +100,11 @@ def _composed(handle: str) -> str:
 
 
 def meant(text: str, is_known: Known) -> str:
-    """Return the handle of the creator that a given text refers to.
+    """Return the handle under which a given text names a creator: the normal form, except for creators of earlier releases.
 
-    Normally the normal form. If a creator exists under the text as given and none under the normal form, it is the text
-    as given. If a creator exists under the form that the migration left, it is that form, so that no newcomer takes an
-    existing creator's videos.
+    If a creator exists under the text as given, and none under the normal form, that creator is meant. If a creator
+    exists under the form that the migration stored, that one is meant, so that no newcomer takes an existing creator's
+    videos.
     """
     normal_form, composed = normal(text), _composed(text)
     if composed != normal_form and is_known(composed):
