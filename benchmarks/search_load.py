@@ -151,7 +151,7 @@ def sql_client(
                 )
                 if matching:
                     await fulltext.moments(other, matching, OF_ONE_VIDEO, model, vector)
-                await vectors.found(one, [hit.segment_id for hit in looked.hits[:shown]])
+                await vectors.moment_details(one, [hit.segment_id for hit in looked.hits[:shown]])
                 if now >= until[0]:
                     latencies.append((time.perf_counter() - began) * 1000)
                 number += 1

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from pipelines.sources.local_files import Extent
-    from pipelines.sources.source import Sent
+    from pipelines.sources.source import UploadedSource
 
 POLL_S = 0.5
 DOCUMENT = "application/json"
@@ -212,7 +212,7 @@ def _write_sheets(context: Context, connection: Connection, job_id: str, folder:
 
 def _in_s3(
     context: Context, connection: Connection, named: str, manifest: str, quiet: bool, extent: Extent
-) -> tuple[Sent, str, str]:
+) -> tuple[UploadedSource, str, str]:
     """Return the S3 source, uploading a local path first, with the local path and the manifest's URI."""
     from cluster import folders, runtime
     from cluster.errors import Rejected
@@ -224,7 +224,7 @@ def _in_s3(
     if named.startswith("s3://"):
         if manifest and not manifest.startswith("s3://"):
             raise Rejected("the manifest of an S3 source must be in S3 too", hint="upload it beside the videos")
-        return source.Sent(named, []), "", manifest
+        return source.UploadedSource(named, []), "", manifest
     storage = Storage(runtime.endpoints(context.settings).s3)
     with context.console.status("uploading", spinner="dots") as status:
 

@@ -45,7 +45,7 @@ from pipelines.models import registry
 from pipelines.nodes import Survey
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.sources import lists, source
-from pipelines.sources.handles import ANYBODY, Rights
+from pipelines.sources.handles import ANY_CREATOR, Rights
 from pipelines.sources.listed import Note
 from pipelines.sources.lists import UPLOADS
 from pipelines.sources.remarks import CREATOR_KEPT, TAKEN_DOWN, Remarks
@@ -86,11 +86,11 @@ def pipeline(video_ids: list[int], context: JobContext, survey: Survey) -> Datas
     return (
         ray.data.from_items([pack(video) for video in video_ids], override_num_blocks=len(video_ids))
         .flat_map(
-            many(Plan(context), context), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES,
+            one_to_many(Plan(context), context), num_cpus=0.1, compute=planners, max_retries=TASK_RETRIES,
             ray_remote_args_fn=survey.placing,
         )
         .flat_map(
-            one(Decode(context), context), num_cpus=ingest.decoder_cpus, compute=decoders,
+            one_to_one(Decode(context), context), num_cpus=ingest.decoder_cpus, compute=decoders,
             max_retries=TASK_RETRIES, ray_remote_args_fn=survey.placing,
         )
         .map_batches(
@@ -98,7 +98,7 @@ def pipeline(video_ids: list[int], context: JobContext, survey: Survey) -> Datas
             num_cpus=ingest.embedder_cpus, num_gpus=ingest.embedder_gpus,
             max_restarts=ACTOR_RESTARTS, max_task_retries=TASK_RETRIES,
         )
-        .flat_map(one(Store(context), context), num_cpus=0.1, compute=storers, max_retries=TASK_RETRIES)
+        .flat_map(one_to_one(Store(context), context), num_cpus=0.1, compute=storers, max_retries=TASK_RETRIES)
     )  # fmt: skip
 
 
@@ -113,31 +113,33 @@ def pool_sizes(ingest: IngestSettings, cpus: float) -> tuple[int, int | None, in
     return max(PLANNERS_MIN, planners), ingest.decoders_max or None, max(STORERS_MIN, storers)
 
 
-def one(stage: Callable[[Any], Any], context: JobContext) -> Callable[[Row], Iterator[Row]]:
+def one_to_one(stage: Callable[[Any], Any], context: JobContext) -> Callable[[Row], Iterator[Row]]:
     """Turn a stage from one row to one row into a function for Ray."""
-    return many(lambda row: (stage(row),), context)
+    return one_to_many(lambda row: (stage(row),), context)
 
 
-def many(stage: Callable[[Any], Iterable[Any]], context: JobContext) -> Callable[[Row], Iterator[Row]]:
+def one_to_many(stage: Callable[[Any], Iterable[Any]], context: JobContext) -> Callable[[Row], Iterator[Row]]:
     """Turn a stage from one row to several into a function for Ray, which yields signs of life while the stage runs."""
     store = Store(context)
 
     def call(row: Row) -> Iterator[Row]:
         give_way(context.ingest.niceness)
-        for result in alive(lambda: (settled(result_row, store) for result_row in stage(unpack(row["row"]))), context):
+        for result in with_signs(
+            lambda: (recorded(result_row, store) for result_row in stage(unpack(row["row"]))), context
+        ):
             yield pack(result)
 
     return call
 
 
-def alive(step: Callable[[], Iterable[Any]], context: JobContext) -> Iterator[Any]:
+def with_signs(step: Callable[[], Iterable[Any]], context: JobContext) -> Iterator[Any]:
     """Run a step and yield its rows, with signs of life often enough for `no_progress_timeout_s`."""
     ingest = context.ingest
     every_s = ingest.no_progress_timeout_s / SIGNS_A_TIMEOUT
     return signs.alive(step, AT_WORK, every_s, ingest.step_timeout_s)
 
 
-def settled(row: Any, store: Store) -> Any:
+def recorded(row: Any, store: Store) -> Any:
     """Record a refusal where it occurs: later stages may first load a model, and wait for a batch to fill."""
     return store(row) if isinstance(row, Refused) else row
 
@@ -171,7 +173,7 @@ class EmbedBatches:
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         rows = [unpack(packed) for packed in batch["row"]]
-        for row in alive(lambda: self._embed.result()(rows), self._context):
+        for row in with_signs(lambda: self._embed.result()(rows), self._context):
             yield {"row": [pack(row)["row"]]}
 
 
@@ -306,7 +308,7 @@ def list_source(
 
 
 def list_videos(
-    connection: Connection, job_id: str, listing: source.Listing, model_id: int, rights: Rights = ANYBODY
+    connection: Connection, job_id: str, listing: source.Listing, model_id: int, rights: Rights = ANY_CREATOR
 ) -> catalog.Registered:
     """Register a job's videos, and store the remarks on its source in the job.
 

@@ -79,7 +79,7 @@ class Survey:
         while not self.ingest.sandbox_weaker_accepted:
             nodes = self._look()
             silent = sum(node.asked is not None for node in nodes.values())
-            judge([node.refusal for node in nodes.values() if node.answered], silent)
+            require_any([node.refusal for node in nodes.values() if node.answered], silent)
             if not silent or any(node.is_able for node in nodes.values()) or time.monotonic() > deadline:
                 return
             time.sleep(ANSWER_LOOK_S)
@@ -131,7 +131,7 @@ class Survey:
         if node.asked is None and time.monotonic() >= node.ask_again_at:
             node.asked = ask(name, self.ingest)
         elif node.asked is not None and ray.wait([node.asked], timeout=0)[0]:
-            node.refusal, node.answered = heard(node.asked), True
+            node.refusal, node.answered = answer_of(node.asked), True
             node.asked, node.ask_again_at = None, time.monotonic() + ASK_AGAIN_S
 
 
@@ -144,7 +144,7 @@ def ask(name: str, ingest: IngestSettings) -> Any:
     return question.options(scheduling_strategy=NodeAffinitySchedulingStrategy(name, soft=False)).remote(ingest)
 
 
-def heard(answer: Any) -> Failure | None:
+def answer_of(answer: Any) -> Failure | None:
     """Return an answer that has come; if the node or its process died, it does not concern confinement."""
     import ray
 
@@ -155,7 +155,7 @@ def heard(answer: Any) -> Failure | None:
     return refusal
 
 
-def judge(refusals: Sequence[Failure | None], silent: int = 0) -> None:
+def require_any(refusals: Sequence[Failure | None], silent: int = 0) -> None:
     """Check the answers of the nodes, of which `silent` have not answered.
 
     Raises:

@@ -168,7 +168,7 @@ class Plan:
             yield Refused(lease.video_id, lease.token, video)
             return
         with database.connect(context.postgres_url, autocommit=True) as connection:
-            leases.describe(connection, lease, described(video) | {"content_hash": digest})
+            leases.describe(connection, lease, probed_columns(video) | {"content_hash": digest})
         mode = context.ingest.mode
         plan = chunks.plan(video, chunk_ms(video, context.ingest), mode)
         frames = sum(chunk.own_stop - chunk.own_first for chunk in plan)
@@ -444,7 +444,7 @@ def picture_sizes(video: Video, context: JobContext) -> dict[str, Any]:
     }
 
 
-def described(video: Video) -> dict[str, Any]:
+def probed_columns(video: Video) -> dict[str, Any]:
     """Return the columns of `media.videos` that probing fills."""
     names = ("container", "codec", "width", "height", "fps", "duration_ms", "has_audio", "warning")
     return {name: getattr(video, name) for name in names}

@@ -19,7 +19,7 @@ from cluster.errors import Rejected
 from pipelines.catalog import creators
 from pipelines.media import PIPELINE_VERSION
 from pipelines.sources import mending
-from pipelines.sources.handles import ANYBODY, Rights
+from pipelines.sources.handles import ANY_CREATOR, Rights
 from pipelines.sources.listed import Listed, Note
 from pipelines.sources.remarks import LEFT_OUT, STAYS, TAKEN_DOWN
 
@@ -41,7 +41,7 @@ UNSTORABLE = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramL
 
 
 def register(
-    connection: Connection, job_id: str, videos: Sequence[Listed], model_id: int, rights: Rights = ANYBODY
+    connection: Connection, job_id: str, videos: Sequence[Listed], model_id: int, rights: Rights = ANY_CREATOR
 ) -> Registered:
     """Store every listed video, add it to the job, and apply what the manifests say now (see `sources/mending.py`).
 
@@ -128,7 +128,7 @@ def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
         {
             "source_uri": video.source_uri, "etag": video.etag, "size": video.size, "creator": video.creator,
             "title": video.title, "description": video.description, "tags": list(video.tags),
-            "visibility": video.visibility or "public", "language": video.language or "english", "said": video.said(),
+            "visibility": video.visibility or "public", "language": video.language or "english", "said": video.words(),
         }
         for video in page
     ]  # fmt: skip

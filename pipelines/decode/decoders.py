@@ -240,8 +240,7 @@ class _Ready:
 
 
 def _with_decord(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame]]:
-    """Decode the frames on the grid, from the file or from a copy of the chunk's packets, so that other chunks cost nothing.
-    """
+    """Decode the frames on the grid, from the file or from a copy of the chunk's packets, so that other chunks cost nothing."""
     path, skip, total = order.path, 0, len(order.frame_ms)
     if not order.whole:
         pts = _copy_packets(order)

@@ -30,7 +30,7 @@ WEBP_METHOD = 2  # 0 fast .. 6 small
 def warm() -> None:
     """Load what the first picture needs, once for all children that will be forked: a tenth of a second each."""
     picture = np.zeros((8, 8, 3), np.uint8)
-    _webp(fitted(picture, 8, "squash"), 8)
+    _webp(fit_to_model(picture, 8, "squash"), 8)
 
 
 def decode(**order: Any) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
@@ -104,7 +104,7 @@ class _FrameSampler:
             return
         order, pixels = self._order, orientation.shown(pixels, self._order.rotation, self._order.mirrored)
         self._kept[time_ms] = _KeptFrame(
-            sharpness(pixels), fitted(pixels, order.model_side, order.fit), _webp(pixels, order.thumbnail_side)
+            sharpness(pixels), fit_to_model(pixels, order.model_side, order.fit), _webp(pixels, order.thumbnail_side)
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -178,7 +178,7 @@ class _Cuts:
         self._dropped += drop
 
 
-def fitted(pixels: Bytes8, side: int, fit: str) -> Bytes8:
+def fit_to_model(pixels: Bytes8, side: int, fit: str) -> Bytes8:
     """Bring a picture to the model's input size as the model's own preprocessing would.
 
     Args:

@@ -126,7 +126,7 @@ def excluded(text: str) -> list[str]:
     return [match.group(1).strip('"') for match in EXCLUDED.finditer(text)]
 
 
-def wanted(text: str) -> str:
+def without_excluded(text: str) -> str:
     """Return a query without what it excludes."""
     return " ".join(EXCLUDED.sub(" ", text).split())
 
@@ -187,7 +187,7 @@ async def matching(
     await configure(connection, {"statement_timeout": plan.timeout_ms})
     query, parameters = await _matching(connection, filters)
     query_parameters = {
-        "text": wanted(text),
+        "text": without_excluded(text),
         "language": language,
         "words": WORDS_MAX,
         "depth": max(limit, plan.text_rows),

@@ -5,7 +5,7 @@ token joined by signs ("node.js") is compared alone; a token of stop words ("how
 marked. Positions count characters (Unicode code points) of the text as an answer shows it. The order of an answer is
 not affected.
 
-Three steps: `asked`, `matched`, `marked`. The first and the last use no database and may take tens of milliseconds, so
+Three steps: `words_of`, `matched`, `marked`. The first and the last use no database and may take tens of milliseconds, so
 they run in a thread. The words of a text are bounded by constants here, however long it is.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import LiteralString
 
-from pipelines.index.fulltext import wanted
+from pipelines.index.fulltext import without_excluded
 from pipelines.index.vectors import Connection, MomentDetails, SearchLimits, configure
 
 WORD = re.compile(r"[^\W_]+")  # words as full text has them: signs, also `_`, separate them
@@ -55,7 +55,7 @@ class VideoWords:
     words: str
 
 
-def asked(moments: Sequence[MomentDetails]) -> VideoWords:
+def words_of(moments: Sequence[MomentDetails]) -> VideoWords:
     """Collect the words to compare, each once a video: of all titles first, then tags, then descriptions, up to `WORDS_MAX`."""
     texts: dict[tuple[int, str], None] = {}
     for field in FIELDS:
@@ -78,7 +78,7 @@ async def matched(
 
     Args:
         connection: Connection to the primary or a standby.
-        words: The words of the videos, as `asked` collects them.
+        words: The words of the videos, as `words_of` collects them.
         text: The query as typed.
         language: PostgreSQL's name of the query's language.
         plan: Limits of the search.
@@ -90,7 +90,7 @@ async def matched(
         psycopg.errors.QueryCanceled: it took longer than the plan allows.
     """
     await configure(connection, {"statement_timeout": (plan or SearchLimits()).timeout_ms})
-    parameters = {"videos": words.videos, "words": words.words, "language": language, "text": wanted(text)}
+    parameters = {"videos": words.videos, "words": words.words, "language": language, "text": without_excluded(text)}
     return set(await (await connection.execute(MATCHED, parameters)).fetchall())
 
 

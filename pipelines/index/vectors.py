@@ -265,7 +265,7 @@ async def nearest(
         psycopg.errors.QueryCanceled: it took longer than the plan allows.
     """
     filters, plan = filters or Filters(), plan or SearchLimits()
-    fitting = await fit(connection, model, filters)
+    fitting = await estimate_fitting(connection, model, filters)
     if not plan.exact(fitting, model.rows, limit):
         by_index = await _walk(connection, model, vector, limit, filters, plan)
         if len(by_index) == limit or not plan.whole:
@@ -325,7 +325,7 @@ async def configure(connection: Connection, settings: Mapping[str, Any]) -> None
         known |= values
 
 
-async def fit(connection: Connection, model: SearchModel, filters: Filters) -> int:
+async def estimate_fitting(connection: Connection, model: SearchModel, filters: Filters) -> int:
     """Estimate how many rows pass the filters, by counting the videos that do, which are few compared to their moments."""
     listed = model.rows if filters.segment_ids is None else len(filters.segment_ids)
     # Excluded words leave nearly everything, and counting what they leave would read every video's words.
@@ -497,7 +497,7 @@ async def sampled(connection: Connection, model: SearchModel, count: int) -> lis
     return [_vector(text) for (text,) in rows]
 
 
-async def found(connection: Connection, segment_ids: Sequence[int]) -> dict[int, MomentDetails]:
+async def moment_details(connection: Connection, segment_ids: Sequence[int]) -> dict[int, MomentDetails]:
     """Return what an answer shows of these moments, by segment id; moments that may not be seen are left out."""
     async with connection.cursor(row_factory=class_row(MomentDetails)) as cursor:
         await cursor.execute(

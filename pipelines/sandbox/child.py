@@ -79,7 +79,7 @@ class TaskRequest:
     task: Any  # the function to call
     arguments: Mapping[str, Any]
     profile: Profile
-    found: AvailableLayers  # on this machine
+    available: AvailableLayers  # on this machine
 
     def files(self, names: Sequence[str]) -> Mapping[str, str]:
         """Return those arguments among `names` that are given."""
@@ -168,7 +168,7 @@ def _confined(order: TaskRequest, memory: int, keeper: int) -> dict[str, Any]:
     os.closerange(memory + 1, FILES_MAX)
     os.environ.clear()
     keep_complaints()
-    profile, own_user = order.profile, OWN_USER in order.found.layers
+    profile, own_user = order.profile, OWN_USER in order.available.layers
     arguments, rules = dict(order.arguments), list[Rule]()
     for name, path in order.files(profile.reads).items():
         rules.append(Rule(_lent(path, profile.uid if own_user else 0), landlock.READ))
@@ -182,9 +182,9 @@ def _confined(order: TaskRequest, memory: int, keeper: int) -> dict[str, Any]:
         for rule in rules:
             os.set_inheritable(rule.descriptor, True)  # the programs read it, and keep it open (close_fds=False)
         rules += [*programs.values(), *(Rule(_opened(folder), landlock.FOLDER) for folder in profile.folders)]
-    threads = profile.threads_max if layers.counts_alone(order.found.layers) else 0
+    threads = profile.threads_max if layers.counts_alone(order.available.layers) else 0
     layers.limit(profile.cpu_max_s, profile.file_max_mb, profile.memory_max_mb + profile.output_max_mb, threads)
-    layers.confine(Confinement(order.found.layers, profile.uid, rules, bool(profile.programs)), keeper)
+    layers.confine(Confinement(order.available.layers, profile.uid, rules, bool(profile.programs)), keeper)
     sys.meta_path[:] = [Sealed()]
     return arguments
 

@@ -74,7 +74,7 @@ class Sandbox:
         self._channel: socket.socket | None = None
         self._uid = 0
         self._lock = threading.Lock()
-        self.found: AvailableLayers | None = None  # what confines children, known once a keeper has started
+        self.available: AvailableLayers | None = None  # what confines children, known once a keeper has started
 
     def run(self, task: str, arguments: Mapping[str, Any], profile: Profile) -> Result | Failure:
         """Run a task on JSON-compatible arguments, confined to a profile.
@@ -124,7 +124,7 @@ class Sandbox:
         """Return the channel to the keeper, started if need be, and the layers that it has found."""
         if self._channel is not None and self._uid != uid:
             self._close()
-        if self._channel is None or self.found is None:
+        if self._channel is None or self.available is None:
             layers.hide()  # children must not read this process's environment and memory
             ours, theirs = socket.socketpair()
             # The parent's environment is not passed on, as it may hold tokens. One thread, so that forking is safe.
@@ -149,16 +149,16 @@ class Sandbox:
             self._channel, self._uid = ours, uid
             ours.settimeout(KEEPER_START_MAX_S)
             self._note(AvailableLayers.from_json(_hear(ours)))
-        assert self.found is not None
-        return self._channel, self.found
+        assert self.available is not None
+        return self._channel, self.available
 
     def _note(self, available: AvailableLayers) -> None:
         """Log the layers when they are known or have changed."""
-        if available != self.found:
+        if available != self.available:
             log.log(
                 logging.INFO if available.is_strong else logging.WARNING, "decoders are confined: %s", available.line()
             )
-        self.found = available
+        self.available = available
 
     def _close(self) -> None:
         """End the keeper, if there is one."""

@@ -40,7 +40,7 @@ def bounded(objects: Iterator[StoredObject]) -> Iterator[StoredObject]:
         yield stored
 
 
-def seen(objects: Iterator[StoredObject], remarks: Remarks) -> Iterator[StoredObject]:
+def source_objects(objects: Iterator[StoredObject], remarks: Remarks) -> Iterator[StoredObject]:
     """Yield the objects of a source, without those that Pixr keeps in the bucket and those with an invalid key."""
     for stored in bounded(objects):
         try:

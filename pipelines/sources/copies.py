@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.sources.remarks import LEFT_OUT, ROW_REFUSED, Remarks
-from pipelines.sources.selection import Said, Selection
+from pipelines.sources.selection import MatchedRow, Selection
 
 NAME_MAX = 120
 FIRST = "the same file is there twice; the first one counts"
@@ -26,7 +26,7 @@ class _Copy:
     """A local file with the row that matches it; `is_kept_out` if a manifest's refused row excludes it."""
 
     file: str
-    said: Said | None
+    said: MatchedRow | None
     is_kept_out: bool
 
 
@@ -41,7 +41,7 @@ def digest_of(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def once(top: Path, selection: Selection, remarks: Remarks) -> list[tuple[str, Said | None]]:
+def without_copies(top: Path, selection: Selection, remarks: Remarks) -> list[tuple[str, MatchedRow | None]]:
     """Return the selected files below `top` with their rows, without superfluous copies.
 
     Only files with equal names and sizes are read here. An unreadable file stays in the list; the upload reports it.

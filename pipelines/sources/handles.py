@@ -77,7 +77,7 @@ ANYBODY = Rights()
 Known = Callable[[str], bool]  # whether a creator with this handle exists
 
 
-def nobody(_handle: str) -> bool:
+def no_creator(_handle: str) -> bool:
     """Return False: the lookup of creators where no database is at hand."""
     return False
 
@@ -99,7 +99,7 @@ def _composed(handle: str) -> str:
     return SPACES.sub(" ", unicodedata.normalize("NFC", handle)).strip()
 
 
-def meant(text: str, is_known: Known) -> str:
+def resolve(text: str, is_known: Known) -> str:
     """Return the handle under which a given text names a creator: the normal form, except for creators of earlier releases.
 
     If a creator exists under the text as given, and none under the normal form, that creator is meant. If a creator
@@ -163,7 +163,7 @@ def checked(handles: Iterable[str], known: Collection[str] = ()) -> tuple[str, .
     Raises:
         Rejected: 422, a handle that is not `known` is empty or invalid.
     """
-    resolved = tuple(dict.fromkeys(meant(handle, known.__contains__) for handle in handles))
+    resolved = tuple(dict.fromkeys(resolve(handle, known.__contains__) for handle in handles))
     for handle in resolved:
         if handle in known:
             continue

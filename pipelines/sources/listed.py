@@ -23,7 +23,7 @@ class Listed:
     is_titled: bool = True  # by its row; False: the title is made of the file's name
     is_named: bool = True  # the row names the creator; False: the job's default
 
-    def said(self) -> dict[str, Any]:
+    def words(self) -> dict[str, Any]:
         """Return the words of the manifest's row as `media.videos.manifest_words` keeps them, without empty ones."""
         words = {"title": self.title if self.is_titled else "", "description": self.description, "tags": [*self.tags]}
         words |= {"language": self.language, "visibility": self.visibility}

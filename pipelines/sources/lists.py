@@ -22,7 +22,7 @@ from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
 from pipelines.sources import handles, languages
-from pipelines.sources.handles import Known, nobody
+from pipelines.sources.handles import Known, no_creator
 from pipelines.sources.manifest import Entry, require_creator
 from pipelines.sources.remarks import LEFT_OUT, Remark, Remarks
 
@@ -84,7 +84,9 @@ def require_known(connection: Connection[Any], uri: str) -> None:
         raise _none_of_ours(uri)
 
 
-def read(storage: Storage, uri: str, remarks: Remarks, is_known: Known = nobody) -> list[tuple[StoredObject, Entry]]:
+def read(
+    storage: Storage, uri: str, remarks: Remarks, is_known: Known = no_creator
+) -> list[tuple[StoredObject, Entry]]:
     """Read an upload list and look up its objects as they are now.
 
     Args:
@@ -127,7 +129,7 @@ def _row(line: dict[str, Any], uri: str, bucket: str, remarks: Remarks, is_known
     if not UPLOADED.fullmatch(str(line["uri"]).removeprefix(f"s3://{bucket}/{UPLOADS}/")):
         raise Rejected(f"{uri} names an object that was not uploaded", status=403, code="bad-list")
     fields = {**line["entry"], "tags": tuple(line["entry"]["tags"])}
-    fields["creator"] = handles.meant(fields.get("creator", ""), is_known)  # earlier releases stored it as written
+    fields["creator"] = handles.resolve(fields.get("creator", ""), is_known)  # earlier releases stored it as written
     try:
         fields["language"] = languages.named(fields.get("language", ""))  # earlier releases stored it as written
         return UploadRow(line["uri"], require_creator(Entry(**fields), is_known))

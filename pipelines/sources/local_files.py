@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cluster.errors import Rejected
 from pipelines.sources import copies, manifest, selection
-from pipelines.sources.handles import Known, nobody
+from pipelines.sources.handles import Known, no_creator
 from pipelines.sources.manifest import Entry
 from pipelines.sources.remarks import LEFT_OUT, ROW_REFUSED, ROW_WITHOUT_FILE, Remarks, shown
 from pipelines.sources.selection import Manifest, Selection
@@ -37,7 +37,7 @@ ORDINARY = Extent()
 
 
 def find(
-    path: Path, manifest_path: Path | None, remarks: Remarks, extent: Extent = ORDINARY, *, is_known: Known = nobody
+    path: Path, manifest_path: Path | None, remarks: Remarks, extent: Extent = ORDINARY, *, is_known: Known = no_creator
 ) -> list[tuple[Path, Entry]]:
     """Find the videos under a local path.
 
@@ -57,7 +57,7 @@ def find(
     try:
         return _found(path, manifest_path, remarks, extent, is_known)
     except OSError as error:  # for the path itself; unreadable files below it are skipped
-        detail = f"{error.filename or path} cannot be read: {why(error)}"
+        detail = f"{error.filename or path} cannot be read: {reason_of(error)}"
         raise Rejected(
             detail, code="not-readable", hint="look at its rights, and those of the folders above it"
         ) from error
@@ -76,16 +76,16 @@ def _found(
     files = [file for file in files if is_text(file, remarks)]
     manifests = _manifests(top, files if path.is_dir() else _beside(top), manifest_path, is_known)
     selected = selection.select(files, manifests, remarks) if path.is_dir() else _one(path.name, manifests, remarks)
-    chosen = copies.once(top, selected, remarks)
+    chosen = copies.without_copies(top, selected, remarks)
     if not chosen:
-        skipped = f" ({remarks.told()})" if remarks.told() else ""
+        skipped = f" ({remarks.summary()})" if remarks.summary() else ""
         endings = f"known endings: {' '.join(manifest.VIDEO_ENDINGS)}"
         hint = "mend these rows" if remarks.has(ROW_REFUSED) else endings
         raise Rejected(f"no video in {path}{skipped}", code="nothing-to-do", hint=hint)
     return [(top / file, row.entry if row else Entry(shown(file.rpartition("/")[2]))) for file, row in chosen]
 
 
-def why(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
     """Return why a file cannot be read, without its path."""
     return (error.strerror or type(error).__name__).lower()
 
@@ -103,7 +103,7 @@ def _files(folder: Path, remarks: Remarks, extent: Extent) -> Iterator[str]:
     seen = {_identity(folder)}
 
     def unreadable(error: OSError) -> None:
-        remarks.add(LEFT_OUT, why(error), os.path.relpath(error.filename or folder, folder))
+        remarks.add(LEFT_OUT, reason_of(error), os.path.relpath(error.filename or folder, folder))
 
     count = 0
     for root, folders, names in os.walk(folder, onerror=unreadable, followlinks=extent.follow_links):
@@ -147,7 +147,7 @@ def _is_taken(file: Path, name: str, remarks: Remarks, extent: Extent) -> bool:
     try:
         state = file.stat() if extent.follow_links else file.lstat()
     except OSError as error:
-        remarks.add(LEFT_OUT, why(error), name)
+        remarks.add(LEFT_OUT, reason_of(error), name)
         return False
     if stat.S_ISREG(state.st_mode):
         return True
@@ -189,5 +189,5 @@ def _read(path: Path, name: str, folder: str, is_known: Known) -> Manifest:
             raise Rejected(f"manifest {path} is larger than {manifest.BYTES_MAX} bytes", hint="split the folder")
         data = path.read_bytes()
     except OSError as error:
-        raise Rejected(f"manifest {path} cannot be read: {why(error)}") from error
+        raise Rejected(f"manifest {path} cannot be read: {reason_of(error)}") from error
     return Manifest(name, folder, manifest.parse(manifest.text_of(data, str(path)), str(path), is_known))

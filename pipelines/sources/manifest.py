@@ -24,7 +24,7 @@ from cluster import characters
 from cluster.cli.terminal import printable
 from cluster.errors import Rejected
 from pipelines.sources import handles, languages
-from pipelines.sources.handles import Known, nobody
+from pipelines.sources.handles import Known, no_creator
 
 SEPARATOR = "sep=,"
 NAMES = ("manifest.csv", "manifest.jsonl")
@@ -142,7 +142,7 @@ class Rows:
         return next((row.line for row in self.refused if not row.file), None)
 
 
-def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
+def parse(text: str, name: str, is_known: Known = no_creator) -> Rows:
     """Parse a manifest; an invalid row is returned with its reason and does not affect the others.
 
     `name` is the manifest's file name or URI. Handles for which `is_known` is true are always valid.
@@ -269,7 +269,7 @@ def _entry(row: Mapping[str, Any], is_known: Known) -> Entry:
     texts = {key: str(value).strip() for key, value in values.items()}
     texts["visibility"] = texts.get("visibility", "").lower()
     texts["title"] = _unbroken(texts.get("title", ""))
-    texts["creator"] = handles.meant(str(values.get("creator", "")), is_known)
+    texts["creator"] = handles.resolve(str(values.get("creator", "")), is_known)
     words = tuple(tag for tag in (_unbroken(str(tag)) for tag in tags) if tag)
     _require_storable(texts, words)
     for key in ("title", "language"):

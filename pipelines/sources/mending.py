@@ -93,7 +93,7 @@ def apply(connection: Connection, page: Sequence[Listed], rights: Rights) -> tup
     Returns remarks on what was and was not changed, and whether any change can be seen by a search.
     """
     listed = {video.source_uri: video for video in page}
-    rows = [{"source_uri": uri, "creator": video.creator, "said": video.said()} for uri, video in listed.items()]
+    rows = [{"source_uri": uri, "creator": video.creator, "said": video.words()} for uri, video in listed.items()]
     with connection.cursor(row_factory=class_row(_Known)) as cursor:
         known = cursor.execute(KNOWN, (Jsonb(rows), UNKNOWN)).fetchall()
     notes, changes = list[Note](), list[dict[str, Any]]()
@@ -120,7 +120,7 @@ def _change(stored: _Known, video: Listed, rights: Rights) -> tuple[dict[str, An
             notes.append(Note(CREATOR_CHANGED, f"from {stored.creator} to {video.creator}", video))
     if not rights.covers(stored.creator):
         return {}, notes
-    said, said_before = video.said(), stored.said_before
+    said, said_before = video.words(), stored.said_before
     words, kept_words = stored.new_words(said)
     if words:
         notes.append(Note(WORDS_CHANGED, ", ".join(words), video))

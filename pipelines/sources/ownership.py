@@ -58,7 +58,7 @@ def covered(read: Manifest, rights: Rights) -> Manifest:
     return replace(read, rows=Rows(good, (*read.rows.refused, *refused)))
 
 
-def around(
+def manifests_around(
     uri: str, top: str, objects: Mapping[str, StoredObject], storage: Storage, is_known: Known
 ) -> Iterator[Manifest]:
     """Yield all manifests of the bucket that may describe a source: those in it, and those in the folders above it.

@@ -72,7 +72,7 @@ class Remarks:
         """Return all remarks in the order in which they were first added."""
         return list(self._found.values())
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Return the first remarks on one line; empty if there are none."""
         ending = f"; {MORE}" if len(self._found) > TOLD_MAX else ""
         return "; ".join(line(row) for row in list(self._found.values())[:TOLD_MAX]) + ending

@@ -38,13 +38,13 @@ class Manifest:
 
 
 @dataclass(frozen=True)
-class Said:
+class MatchedRow:
     """A manifest row that matches a file, and where the row stands."""
 
     entry: Entry
     where: str
 
-    def is_same(self, other: Said) -> bool:
+    def is_same(self, other: MatchedRow) -> bool:
         """Whether another row says the same, apart from how it writes the file's name."""
         return replace(self.entry, file=other.entry.file) == other.entry
 
@@ -53,7 +53,7 @@ class Said:
 class Selection:
     """The videos of a folder in order, each with its row (None without one), and the files that a manifest keeps out."""
 
-    chosen: list[tuple[str, Said | None]]
+    chosen: list[tuple[str, MatchedRow | None]]
     kept_out: list[str]
 
 
@@ -71,7 +71,7 @@ def select(
     Returns:
         The videos with their rows, and the files that are kept out.
     """
-    names, rows, refused = _Names(paths), dict[str, Said](), dict[str, str]()
+    names, rows, refused = _Names(paths), dict[str, MatchedRow](), dict[str, str]()
     by_depth = sorted(manifests, key=Manifest.depth)
     for _, level in itertools.groupby(by_depth, Manifest.depth):
         _apply(list(level), names, rows, refused, remarks)
@@ -99,7 +99,7 @@ def refused(paths: Sequence[str], manifests: Iterable[Manifest]) -> dict[str, st
     """Return the paths that any one of these manifests keeps out, with the reason, whatever the other manifests say."""
     names, reasons = _Names(paths), dict[str, str]()
     for applied in manifests:
-        rows, own_reasons = dict[str, Said](), dict[str, str]()
+        rows, own_reasons = dict[str, MatchedRow](), dict[str, str]()
         _apply([applied], names, rows, own_reasons, Remarks())
         reasons |= _waiting(applied, [path for path in paths if path not in rows]) | own_reasons
     return reasons
@@ -115,13 +115,13 @@ def _waiting(applied: Manifest, unmatched: Iterable[str]) -> dict[str, str]:
 
 
 def _apply(
-    level: Sequence[Manifest], names: _Names, rows: dict[str, Said], refused: dict[str, str], remarks: Remarks
+    level: Sequence[Manifest], names: _Names, rows: dict[str, MatchedRow], refused: dict[str, str], remarks: Remarks
 ) -> None:
     """Match the rows of the manifests of one depth; a file that one of them keeps out is not let in by another.
 
     Results go to `rows` and `refused`, where rows of deeper manifests replace those of higher ones.
     """
-    matched, kept_out = dict[str, Said](), dict[str, str]()
+    matched, kept_out = dict[str, MatchedRow](), dict[str, str]()
     for applied in level:
         if applied.rows.is_empty:
             remarks.add(MANIFEST_EMPTY, "no row stands in it", applied.name)
@@ -132,7 +132,7 @@ def _apply(
                 kept_out[path] = f"its row ({where}) is refused: {bad.reason}"
     for applied in level:
         for good in applied.rows.good:
-            row = Said(good.entry, applied.place_of(good))
+            row = MatchedRow(good.entry, applied.place_of(good))
             _take(row, names.meant(applied.folder, good.entry.file), matched, kept_out, remarks)
     rows |= matched
     for path in matched:
@@ -140,7 +140,9 @@ def _apply(
     refused |= kept_out
 
 
-def _take(row: Said, paths: Sequence[str], taken: dict[str, Said], kept_out: dict[str, str], remarks: Remarks) -> None:
+def _take(
+    row: MatchedRow, paths: Sequence[str], taken: dict[str, MatchedRow], kept_out: dict[str, str], remarks: Remarks
+) -> None:
     """Assign a row to the file that it matches; of two rows for one file the first counts if they agree on the creator."""
     if not paths:
         remarks.add(ROW_WITHOUT_FILE, "no file of this name is there", f"{row.where}: {row.entry.file}")

@@ -15,7 +15,7 @@ from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
 from pipelines.sources import buckets, copies, lists, local_files, manifest, ownership, selection
-from pipelines.sources.handles import ANYBODY, Known, Rights, nobody
+from pipelines.sources.handles import ANY_CREATOR, Known, Rights, no_creator
 from pipelines.sources.listed import Listed
 from pipelines.sources.lists import UPLOADS
 from pipelines.sources.local_files import ORDINARY, Extent
@@ -65,8 +65,8 @@ def listed(
     *,
     creator: str = "",
     manifest_uri: str = "",
-    rights: Rights = ANYBODY,
-    is_known: Known = nobody,
+    rights: Rights = ANY_CREATOR,
+    is_known: Known = no_creator,
     own_bucket: str = "",
 ) -> Listing:
     """List the videos of an S3 prefix or an upload list.
@@ -98,9 +98,11 @@ def listed(
             remarks.extend_counted(list_remarks.rows(), UNTOLD)
     else:
         top = buckets.folder_of(uri, storage)
-        objects = {stored.uri.removeprefix(f"{top}/"): stored for stored in buckets.seen(storage.list(uri), remarks)}
+        objects = {
+            stored.uri.removeprefix(f"{top}/"): stored for stored in buckets.source_objects(storage.list(uri), remarks)
+        }
         if rights.creators is not None:
-            around = ownership.around(uri, top, objects, storage, is_known)
+            around = ownership.manifests_around(uri, top, objects, storage, is_known)
             reasons = ownership.others(list(objects.values()), around, rights)
             objects = ownership.without(objects, reasons, remarks)
         manifests = [ownership.covered(each, rights) for each in _manifests(objects, storage, manifest_uri, is_known)]
@@ -118,7 +120,7 @@ def listed(
 
 def _nothing(detail: str, hint: str, remarks: Remarks) -> Rejected:
     """Return the error of a source without videos, with the first remarks on why."""
-    reasons = f" ({remarks.told()})" if remarks.told() else ""
+    reasons = f" ({remarks.summary()})" if remarks.summary() else ""
     return Rejected(f"{detail}{reasons}", status=404, code="nothing-to-do", hint=hint)
 
 
@@ -166,7 +168,7 @@ def _listed(stored: StoredObject, entry: Entry | None, creator: str) -> Listed:
 
 
 @dataclass(frozen=True)
-class Sent:
+class UploadedSource:
     """The upload list to ingest, and remarks on the folder that it was made from."""
 
     uri: str
@@ -181,9 +183,9 @@ def upload(
     progress: Progress,
     extent: Extent = ORDINARY,
     *,
-    is_known: Known = nobody,
+    is_known: Known = no_creator,
     require_room: RequireRoom = lambda _: None,
-) -> Sent:
+) -> UploadedSource:
     """Upload the videos of a local path and write the list of them; files that are in S3 already are not sent again.
 
     Args:
@@ -215,7 +217,7 @@ def upload(
     if not rows:
         raise _nothing(f"no video in {path} can be read", "look at its files", remarks)
     progress("", len(files), len(files))
-    return Sent(lists.write(storage, bucket, rows, remarks.rows()), remarks.rows())
+    return UploadedSource(lists.write(storage, bucket, rows, remarks.rows()), remarks.rows())
 
 
 def local(
@@ -225,7 +227,7 @@ def local(
     extent: Extent = ORDINARY,
     creator: str = "",
     *,
-    is_known: Known = nobody,
+    is_known: Known = no_creator,
 ) -> Listing:
     """List the videos of a local path as `upload` would, without sending any.
 
@@ -291,7 +293,7 @@ def _each_once(files: list[tuple[Path, Entry]], path: Path, bucket: str, remarks
             uri = _uri_of(file, bucket)
             is_unchanged = _State.of(file) == state
         except OSError as error:
-            remarks.add(LEFT_OUT, local_files.why(error), name)
+            remarks.add(LEFT_OUT, local_files.reason_of(error), name)
             continue
         if not is_unchanged:
             remarks.add(LEFT_OUT, CHANGING, name)

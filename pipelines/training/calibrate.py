@@ -126,7 +126,7 @@ def main() -> None:
         catalogue = Catalogue.of(model, folder, written)
     texts, pictures = by_text(model, catalogue, written, options.seed), by_picture(model, catalogue, options.seed)
     write(options.model, {"texts": texts, "pictures": pictures})
-    cut.fitted(model, options.model, catalogue, written, options.seed)
+    cut.fit_and_write(model, options.model, catalogue, written, options.seed)
 
 
 if __name__ == "__main__":

@@ -210,7 +210,9 @@ def write(folder: Path, cutoff: Cutoff, held: Reference) -> None:
     np.savez_compressed(folder / REFERENCE, allow_pickle=False, **halves)
 
 
-def fitted(model: encoder.Encoder, folder: Path, catalogue: Catalogue, written: Sequence[Sample], seed: int) -> None:
+def fit_and_write(
+    model: encoder.Encoder, folder: Path, catalogue: Catalogue, written: Sequence[Sample], seed: int
+) -> None:
     """Fit the cut to a catalogue, print what it does, and write it.
 
     Args:
@@ -245,7 +247,7 @@ def main() -> None:
         assert cutoff.reference is not None, "the model has no fitted cut"
         report(cutoff, groups(model, cutoff.reference, catalogue, written, options.seed))
     else:
-        fitted(model, options.model, catalogue, written, options.seed)
+        fit_and_write(model, options.model, catalogue, written, options.seed)
 
 
 if __name__ == "__main__":

@@ -319,7 +319,7 @@ async def _highlights(
     shown = [found[group[0].segment_id] for group in groups]
     if not query.highlight or not shown:
         return {}
-    plan, asked = candidates.plan_of(services), await asyncio.to_thread(highlights.asked, shown)
+    plan, asked = candidates.plan_of(services), await asyncio.to_thread(highlights.words_of, shown)
     matched = await services.readers.ask(
         lambda connection: highlights.matched(connection, asked, query.text, query.language, plan),
         manner=candidates.MATCHING,
@@ -357,7 +357,7 @@ async def _found(services: SearchContext, ranked: Sequence[Ranked]) -> dict[int,
     if not ranked:
         return {}
     segment_ids = [each.segment_id for each in ranked]
-    return await services.readers.ask(lambda connection: vectors.found(connection, segment_ids))
+    return await services.readers.ask(lambda connection: vectors.moment_details(connection, segment_ids))
 
 
 def _shown(

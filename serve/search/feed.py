@@ -81,7 +81,7 @@ async def scored(
 
 async def shown(connection: AsyncConnection[Any], ranks: Sequence[Ranked]) -> list[Worth]:
     """What an answer shows of moments in their order; what may not be seen (any more) is left out."""
-    found = await vectors.found(connection, [each.segment_id for each in ranks])
+    found = await vectors.moment_details(connection, [each.segment_id for each in ranks])
     return [Worth(found[each.segment_id], each.score) for each in ranks if each.segment_id in found]
 
 

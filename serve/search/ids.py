@@ -91,7 +91,7 @@ async def _searchable(services: SearchContext, public_id: str) -> int:
 
     async def look(connection: AsyncConnection[Any]) -> bool:
         current = await vectors.redirected(connection, number)
-        return current in await vectors.found(connection, [current])
+        return current in await vectors.moment_details(connection, [current])
 
     if not await services.readers.ask(look):
         raise missing("segment", public_id)

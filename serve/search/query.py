@@ -225,12 +225,12 @@ class Query:
     @cached_property
     def wanted(self) -> str:
         """The text without the words it excludes; those are in `negative`."""
-        return fulltext.wanted(self.text)
+        return fulltext.without_excluded(self.text)
 
     @cached_property
     def encoded(self) -> str:
         """What is encoded of the text: the wanted words in lower case, so that letter case changes no relevance."""
-        return fulltext.wanted(self.text.lower())
+        return fulltext.without_excluded(self.text.lower())
 
     @cached_property
     def identity(self) -> str:
@@ -320,7 +320,7 @@ def _sought(name: str, text: str) -> str:
 
 
 def _check(body: Body, text: str, negatives: Sequence[str], limit: int, settings: SearchSettings) -> None:
-    led = bool(fulltext.wanted(text)) or body.image is not None or body.segment_id is not None
+    led = bool(fulltext.without_excluded(text)) or body.image is not None or body.segment_id is not None
     if led == (body.cursor is not None):
         hint = "give q (a text), image, segment_id, or a cursor alone"
         said = "a cursor carries its own search" if led else "a search needs something to look for"
@@ -355,7 +355,7 @@ def _check_sense(body: Body, text: str, settings: SearchSettings) -> None:
     _check_parts(body, text)
     vector_weight = settings.vector_weight if body.weights.vector is None else body.weights.vector
     text_weight = settings.text_weight if body.weights.text is None else body.weights.text
-    if vector_weight == 0 and (text_weight == 0 or not fulltext.wanted(text)):
+    if vector_weight == 0 and (text_weight == 0 or not fulltext.without_excluded(text)):
         said = "nothing can be found: neither vectors nor words count"
         raise Rejected(said, status=422, code="bad-query", hint="give one of the weights a value above 0")
     for least, most in RANGES:
@@ -371,7 +371,7 @@ def _check_parts(body: Body, text: str) -> None:
         Rejected: it names the field, as `POST` and as `GET` have it.
     """
     has = {
-        "text": bool(fulltext.wanted(text)),
+        "text": bool(fulltext.without_excluded(text)),
         "image": body.image is not None,
         "segment": body.segment_id is not None,
         "negative": bool(body.negative or fulltext.excluded(text)),

@@ -129,7 +129,7 @@ def test_a_film_is_refused_as_soon_as_too_much_of_it_is_lost(
 ) -> None:
     """Before its other chunks are decoded, and whoever waits behind them."""
     tasks = planned(place, connection, spoiled(tmp_path, all_but_key_frames_gone))
-    decode = ingest.one(Decode(place), place)
+    decode = ingest.one_to_one(Decode(place), place)
     assert [ingest.unpack(each["row"]) for each in decode(ingest.pack(tasks[0]))] == [Done(1, "quarantined")]
     assert video(connection)[0] == "quarantined"
     said = connection.execute("SELECT outcome, error_code FROM media.job_videos").fetchone()

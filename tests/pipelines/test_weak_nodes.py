@@ -98,11 +98,11 @@ def test_nothing_is_fetched_for_a_chunk(
 
 def test_a_job_ends_where_every_node_has_refused() -> None:
     with pytest.raises(Rejected, match="no landlock"):
-        nodes.judge([WEAK, WEAK])
-    nodes.judge([WEAK, None])
-    nodes.judge([WEAK], silent=1)
-    nodes.judge([Failure(TEMPORARY, "the process that keeps the decoders cannot be started on this machine")])
-    nodes.judge([])
+        nodes.require_any([WEAK, WEAK])
+    nodes.require_any([WEAK, None])
+    nodes.require_any([WEAK], silent=1)
+    nodes.require_any([Failure(TEMPORARY, "the process that keeps the decoders cannot be started on this machine")])
+    nodes.require_any([])
 
 
 def test_a_machine_where_no_keeper_starts_is_no_fault_of_the_video(

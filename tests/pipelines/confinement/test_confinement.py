@@ -147,9 +147,9 @@ def test_this_machine_has_the_strong_mode_with_every_layer(
 ) -> None:
     """As root, and with the capability for it, a user and a network of its own too."""
     attempt(box, aims)
-    assert box.found is not None
-    assert box.found.is_strong, box.found.line()
-    assert box.found == machine
+    assert box.available is not None
+    assert box.available.is_strong, box.available.line()
+    assert box.available == machine
     assert not (IS_ROOT and may(CAP_SYS_ADMIN)) or set(machine.layers) == set(LAYERS), machine.line()
 
 
@@ -192,7 +192,7 @@ def waiting(box: Sandbox, aims: dict[str, Any]) -> Iterator[threading.Thread]:
     arguments = ("wait", {"path": aims["other"], "seconds": 280.0}, profile)
     thread = threading.Thread(target=box.run, args=arguments, daemon=True)
     thread.start()
-    until(lambda: box.found is not None, START_MAX_S, "a keeper")
+    until(lambda: box.available is not None, START_MAX_S, "a keeper")
     until(lambda: status_of(box).get("Seccomp") == "2", 60, "a confined child")
     try:
         yield thread
@@ -313,8 +313,8 @@ def test_without_any_layer_the_same_attempts_succeed(aims: dict[str, Any]) -> No
     """So that what is refused above is refused by a layer. What stays closed are processes that closed themselves."""
     with boxed(*LAYERS) as box:
         found = attempt(box, aims, ACCEPTING)
-        assert box.found is not None
-        assert box.found.line().startswith("weaker (limits alone)")
+        assert box.available is not None
+        assert box.available.line().startswith("weaker (limits alone)")
     closed = {"read the worker's environment", "read the keeper's environment", "read the worker's memory",
               "write the keeper's memory"}  # fmt: skip
     if not IS_ROOT:  # it has closed itself, and only root may look then

@@ -90,7 +90,7 @@ async def test_how_many_rows_pass_is_known_within_a_factor_of_two(
 ) -> None:
     for share in (1.0, 0.5, 0.1, 0.01):
         filters = Filters(tags=(f"share{share}",)) if share < 1 else Filters()
-        fitting = await vectors.fit(reading, model, filters)
+        fitting = await vectors.estimate_fitting(reading, model, filters)
         assert ROWS * share / 2 <= fitting <= max(ROWS * share * 2, 10)
 
 

@@ -78,7 +78,11 @@ def test_no_letter_that_stands_for_others_is_taken_unless_it_is_named() -> None:
 
 def test_rights_name_whom_they_are_for() -> None:
     rights = handles.Rights(frozenset({"ana", "bo"}))
-    assert (rights.covers("ana"), rights.covers("unknown"), handles.ANYBODY.covers("unknown")) == (True, False, True)
+    assert (rights.covers("ana"), rights.covers("unknown"), handles.ANY_CREATOR.covers("unknown")) == (
+        True,
+        False,
+        True,
+    )
     assert rights.refusal("eve") == "it is another creator's; this job speaks for ana, bo"
     assert rights.refusal("unknown") == "no creator is named; this job speaks for ana, bo"
     with pytest.raises(Rejected, match="speaks for ana") as caught:
@@ -168,6 +172,6 @@ def named(handle: str, is_known: handles.Known) -> set[str]:
 def test_a_list_that_an_older_release_wrote_names_creators_in_their_one_way_of_writing() -> None:
     entry = {"file": "a.mp4", "tags": [], "creator": unicodedata.normalize("NFD", "Zoë ")}
     line = {"uri": f"s3://b/uploads/00/{0:064x}/a.mp4", "entry": entry}
-    row = lists._row(line, "s3://b/uploads/lists/x.jsonl", "b", Remarks(), handles.nobody)
+    row = lists._row(line, "s3://b/uploads/lists/x.jsonl", "b", Remarks(), handles.no_creator)
     assert row is not None
     assert row.entry == Entry("a.mp4", creator="Zoë")

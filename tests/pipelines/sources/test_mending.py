@@ -16,7 +16,7 @@ from pipelines.catalog import catalog
 from pipelines.catalog.catalog import Registered
 from pipelines.media import PIPELINE_VERSION
 from pipelines.sources import manifest
-from pipelines.sources.handles import ANYBODY, Rights
+from pipelines.sources.handles import ANY_CREATOR, Rights
 from pipelines.sources.listed import Listed
 from pipelines.sources.remarks import (
     CREATOR_ALIKE,
@@ -42,7 +42,7 @@ def connection(postgres_url: str) -> Iterator[Connection]:
         yield opened
 
 
-def listing(connection: Connection, *videos: Listed, rights: Rights = ANYBODY) -> Registered:
+def listing(connection: Connection, *videos: Listed, rights: Rights = ANY_CREATOR) -> Registered:
     """One job over these."""
     row = connection.execute("SELECT 'j' || count(*) FROM media.jobs").fetchone()
     assert row is not None

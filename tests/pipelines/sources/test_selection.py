@@ -169,4 +169,4 @@ def test_what_is_not_to_be_named_is_counted_alone() -> None:
         noted.add(remarks.LEFT_OUT, "somebody else's")
     again.extend(noted.rows())
     for each in (noted, again):
-        assert each.told() == "left out (3): somebody else's"
+        assert each.summary() == "left out (3): somebody else's"

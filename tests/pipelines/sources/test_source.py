@@ -26,7 +26,7 @@ from pipelines.media import Video
 from pipelines.sandbox.scratch import Scratch
 from pipelines.settings import IngestSettings
 from pipelines.sources import buckets, lists, local_files, manifest, ownership, remarks, source
-from pipelines.sources.handles import ANYBODY, Rights
+from pipelines.sources.handles import ANY_CREATOR, Rights
 from pipelines.sources.local_files import Extent
 from pipelines.sources.manifest import Entry
 from tests.pipelines.conftest import ffmpeg
@@ -583,7 +583,7 @@ def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
             source.listed(uri, storage, creator="ana", rights=ANA)
         assert (caught.value.status, caught.value.code) == (403, "not-yours")
     for odd in (f"s3://{bucket}//uploads", upload.replace("uploads/", "uploads//")):
-        for rights in (ANA, ANYBODY):
+        for rights in (ANA, ANY_CREATOR):
             with pytest.raises(Rejected, match="empty parts"):
                 ownership.require_open(odd, rights)
     for whole in (f"s3://{bucket}", f"s3://{bucket}/"):

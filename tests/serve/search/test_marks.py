@@ -137,7 +137,7 @@ async def test_what_cannot_be_marked_or_counted_is_left_out_and_the_search_stand
 
 
 async def test_a_count_that_fails_takes_no_search_with_it(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = vectors.found
+    plain = vectors.moment_details
     limit = 3
 
     async def refused(connection: vectors.Connection, segment_ids: Sequence[int]) -> dict[int, vectors.MomentDetails]:
@@ -146,7 +146,7 @@ async def test_a_count_that_fails_takes_no_search_with_it(room: Room, monkeypatc
             await connection.execute("SELECT pg_sleep(5)")
         return await plain(connection, segment_ids)
 
-    monkeypatch.setattr(vectors, "found", refused)
+    monkeypatch.setattr(vectors, "moment_details", refused)
     found = await ask(room, q="banana", facets="true", limit=limit)
     assert found["degraded"] == ["facets"]
     assert "facets" not in found
@@ -161,7 +161,7 @@ def long_moments(count: int) -> list[MomentDetails]:
 
 def test_marking_is_bounded_however_long_the_texts_are_and_many_the_moments() -> None:
     moments = long_moments(100)
-    asked = highlights.asked(moments)
+    asked = highlights.words_of(moments)
     words = asked.words.split(" ")
     assert len(words) == len(set(words)) == len(asked.videos.split(" ")) <= highlights.CHARS_MAX
     marked = highlights.marked(moments, {(1, word) for word in words})
@@ -171,7 +171,7 @@ def test_marking_is_bounded_however_long_the_texts_are_and_many_the_moments() ->
 def test_titles_are_compared_before_anything_else() -> None:
     text = " ".join(f"w{number}" for number in range(1000))
     moments = [MomentDetails(number, number, 1, f"title{number}", text, [text]) for number in range(100)]
-    words = highlights.asked(moments).words.split(" ")
+    words = highlights.words_of(moments).words.split(" ")
     assert words[:100] == [f"title{number}" for number in range(100)]
     assert len(words) == highlights.WORDS_MAX
 
