@@ -73,7 +73,7 @@ class Rights:
         return f"{whose}; this job speaks for {', '.join(sorted(self.creators))}"
 
 
-ANYBODY = Rights()
+ANY_CREATOR = Rights()
 Known = Callable[[str], bool]  # whether a creator with this handle exists
 
 

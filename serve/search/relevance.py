@@ -114,7 +114,7 @@ async def _moment(services: SearchContext, segment_id: int, model: SearchModel) 
     async def look(connection: Connection) -> tuple[Vector, int] | None:
         current = await index.redirected(connection, segment_id)
         vector = await index.vector_of(connection, model, current)
-        found = await index.found(connection, [current]) if vector is not None else {}
+        found = await index.moment_details(connection, [current]) if vector is not None else {}
         return (vector, found[current].creator_id) if vector is not None and current in found else None
 
     moment = await services.readers.ask(look)
