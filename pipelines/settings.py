@@ -59,14 +59,18 @@ class IngestSettings:
     object_store_share: float = 0.5  # of the object store, for frames on their way; Ray Data takes half at most
     start_timeout_s: int = 600  # for a round's encoders to start; its videos are begun after that
     no_progress_timeout_s: int = 120  # of a round without a row or a sign of life
-    step_timeout_s: int = 3600  # how long a file, a chunk, a batch or loading the model gives signs of life at most
+    step_timeout_s: int = (
+        3600  # for fetching a file, decoding a chunk, encoding a batch or loading the model, before it counts as hung
+    )
 
     # Limits of probing a file and of decoding a chunk in the sandbox, and of files that are accepted.
     probe_cpu_max_s: int = 120
     probe_timeout_s: int = 120
     probe_memory_max_mb: int = 3072
     probe_output_max_mb: int = 512  # its answer
-    probe_file_max_mb: int = 1  # of each file that it writes: none, and in memory what libraries say
+    probe_file_max_mb: int = (
+        1  # of each file that it writes, which is only what libraries write to standard error, in memory
+    )
     probe_programs: tuple[str, ...] = ()  # that it may start
     decode_cpu_max_s: int = 900
     decode_timeout_s: int = 1200
@@ -74,15 +78,19 @@ class IngestSettings:
     decode_output_max_mb: int = 512
     decode_file_max_mb: int = 512  # the copy of a chunk that decord reads
     decode_programs: tuple[str, ...] = ()
-    sandbox_uid: int = 65_100  # and group: whom decoders run as where workers are root; 0: as the worker
-    sandbox_threads_per_cpu: int = 128  # of all decoders of one user, where they have their own; 0: no limit
+    sandbox_uid: int = 65_100  # user and group that decoders run as if workers are root; 0: the worker's own
+    sandbox_threads_per_cpu: int = (
+        128  # for all decoders of one user together, if they have a user of their own; 0: no limit
+    )
     sandbox_weaker_accepted: bool = (
         False  # to decode where the kernel has no Landlock or no seccomp (`pixr status` says)
     )
     pixels_max: int = 40_000_000  # 8K has 33 million
     duration_max_s: int = 86_400  # DURATION_MOST_S at most
     file_max_mb: int = 100_000
-    decodable_share_min: float = 0.9  # of the declared frames of a file, and of those in its index; fewer: damaged
+    decodable_share_min: float = (
+        0.9  # of a file's declared frames, and of those in its index; a file with fewer is damaged
+    )
 
     # Scratch space for the files being decoded, one folder a machine.
     scratch_dir: str = ""  # empty: the system's temporary folder
@@ -91,7 +99,7 @@ class IngestSettings:
 
     # Jobs at once, each with a driver of some 300 MB; the others stay queued.
     jobs_at_work_max: int = 4
-    jobs_at_work_each_max: int = 2  # of those that speak for the same creators and no others
+    jobs_at_work_each_max: int = 2  # of the jobs that speak for exactly the same creators
 
     # When to give up. A start is an attempt that was begun; if a dying machine cut it short, it is not a failure.
     failures_max: int = 3
@@ -101,9 +109,9 @@ class IngestSettings:
     lease_s: int = 60
     submissions_max: int = 5
     watch_interval_s: float = 3.0
-    waited_max_s: float = 3600.0  # for videos that rest or that other jobs are at, with nothing else to do
-    handover_max_s: float = 60.0  # for Ray to take a submission, before it is taken for lost
-    jobs_keep_d: int = 180  # days after which a job that has ended is forgotten; 0: never
+    waited_max_s: float = 3600.0  # for videos that rest or that other jobs hold, if there is nothing else to do
+    handover_max_s: float = 60.0  # until Ray knows a submission; after that the submission counts as lost
+    jobs_keep_d: int = 180  # days after which a job that has ended is deleted; 0: never
 
     # What an hour costs, for the job's report.
     cpu_hour_usd: float = 0.04

@@ -215,5 +215,5 @@ async def _total(connection: AsyncConnection[Any], rows: LiteralString, paramete
     """Count the rows of a query, up to `TOTAL_MAX`."""
     cursor = await connection.execute(SQL(f"SELECT count(*) FROM ({rows} LIMIT %(most)s) AS counted"), parameters)
     row = await cursor.fetchone()
-    assert row is not None  # of a count
+    assert row is not None  # a count returns a row
     return int(row[0])

@@ -168,7 +168,7 @@ def _describe(container: InputContainer, stream: VideoStream, index: PacketIndex
         "track": stream.index,
         "decoder": "av" if any(unsure) else "decord",
         "counted": index.counted,
-        # An AVI declares slots, and some of them are left empty.
+        # An AVI declares slots for frames, of which some may be empty.
         "declared": (0 if facts.avi else stream.frames, (container.duration or 0) / av.time_base),
     }
 

@@ -563,7 +563,7 @@ def count(connection: Connection, speaks_for: Sequence[str] | None = None) -> in
     parameters = {"creators": _array(speaks_for), "most": TOTAL_MAX}
     query = f"SELECT count(*) FROM (SELECT FROM media.jobs WHERE {THEIRS} LIMIT %(most)s) counted"
     row = connection.execute(query, parameters).fetchone()
-    assert row is not None  # of a count
+    assert row is not None  # a count returns a row
     return int(row[0])
 
 
@@ -616,7 +616,7 @@ def _counts(counted: Sequence[int], total: int, seconds: float | None) -> tuple[
         round(seconds / worked * remaining, 1) if seconds and worked and remaining else (0.0 if not remaining else None)
     )
     videos = {"total": total, "ready": ready, "failed": failed, "quarantined": quarantined, "skipped": skipped}
-    videos["removed"] = removed  # taken down, before or meanwhile: nothing is wrong with that
+    videos["removed"] = removed  # taken down, before or meanwhile, which is not a failure
     rate = round(frames / seconds, 1) if seconds else 0.0
     return videos, segments, {"frames": frames, "frames_per_s": rate, "bytes": size, "left": remaining, "eta_s": eta_s}
 
