@@ -84,12 +84,8 @@ class Jobs:
         except subprocess.SubprocessError as error:
             raise Temporary(f"how decoders are confined cannot be found out: {error}") from error
         available = AvailableLayers.from_json(json.loads(trial.stdout))
-        warning = (
-            ""
-            if available.is_strong or ingest.sandbox_weaker_accepted
-            else "; jobs are refused (sandbox_weaker_accepted)"
-        )
-        return {"decoders": available.line() + warning}
+        is_enough = available.is_strong or ingest.sandbox_weaker_accepted
+        return {"decoders": available.line() + ("" if is_enough else "; jobs are refused (sandbox_weaker_accepted)")}
 
 
 def service(settings: Settings) -> Jobs:

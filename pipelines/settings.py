@@ -59,18 +59,14 @@ class IngestSettings:
     object_store_share: float = 0.5  # of the object store, for frames on their way; Ray Data takes half at most
     start_timeout_s: int = 600  # for a round's encoders to start; its videos are begun after that
     no_progress_timeout_s: int = 120  # of a round without a row or a sign of life
-    step_timeout_s: int = (
-        3600  # for fetching a file, decoding a chunk, encoding a batch or loading the model, before it counts as hung
-    )
+    step_timeout_s: int = 3600  # for fetching a file, decoding a chunk, encoding a batch or loading the model
 
     # Limits of probing a file and of decoding a chunk in the sandbox, and of files that are accepted.
     probe_cpu_max_s: int = 120
     probe_timeout_s: int = 120
     probe_memory_max_mb: int = 3072
     probe_output_max_mb: int = 512  # its answer
-    probe_file_max_mb: int = (
-        1  # of each file that it writes, which is only what libraries write to standard error, in memory
-    )
+    probe_file_max_mb: int = 1  # of each file that it writes: what libraries write to standard error
     probe_programs: tuple[str, ...] = ()  # that it may start
     decode_cpu_max_s: int = 900
     decode_timeout_s: int = 1200
@@ -79,18 +75,13 @@ class IngestSettings:
     decode_file_max_mb: int = 512  # the copy of a chunk that decord reads
     decode_programs: tuple[str, ...] = ()
     sandbox_uid: int = 65_100  # user and group that decoders run as if workers are root; 0: the worker's own
-    sandbox_threads_per_cpu: int = (
-        128  # for all decoders of one user together, if they have a user of their own; 0: no limit
-    )
-    sandbox_weaker_accepted: bool = (
-        False  # to decode where the kernel has no Landlock or no seccomp (`pixr status` says)
-    )
+    sandbox_threads_per_cpu: int = 128  # for all decoders together, if they have their own user; 0: no limit
+    # Whether to decode where the kernel has no Landlock or no seccomp (`pixr status` says so).
+    sandbox_weaker_accepted: bool = False
     pixels_max: int = 40_000_000  # 8K has 33 million
     duration_max_s: int = 86_400  # DURATION_MOST_S at most
     file_max_mb: int = 100_000
-    decodable_share_min: float = (
-        0.9  # of a file's declared frames, and of those in its index; a file with fewer is damaged
-    )
+    decodable_share_min: float = 0.9  # of a file's declared frames, and of those in its index
 
     # Scratch space for the files being decoded, one folder a machine.
     scratch_dir: str = ""  # empty: the system's temporary folder

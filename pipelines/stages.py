@@ -257,10 +257,8 @@ class Embed:
             return
         began, cpu = time.monotonic(), time.process_time()
         frames = np.concatenate([row.candidates for row in decoded])  # (candidates of all rows, side, side, 3)
-        vectors, batch = (
-            self._encoder.frames(frames),
-            self._encoder.batch_frames,
-        )  # (candidates of all rows, dimensions)
+        vectors = self._encoder.frames(frames)  # (candidates of all rows, dimensions)
+        batch = self._encoder.batch_frames  # read afterwards, since a batch that does not fit is halved
         slots = -(-len(frames) // batch) * batch
         spent = max(time.process_time() - cpu, 0.0) or time.monotonic() - began
         start = 0

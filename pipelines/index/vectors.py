@@ -48,10 +48,8 @@ def _of_any(function: LiteralString, text: LiteralString) -> LiteralString:
 
 def _of_its_own(function: LiteralString, text: LiteralString, video: LiteralString) -> LiteralString:
     """Return the condition that the words `t` of a video match in the query's language or in the video's own."""
-    own_language: LiteralString = (
-        f"coalesce((SELECT oid::regconfig FROM pg_ts_config WHERE cfgname = {video}.language LIMIT 1),"
-    )
-    own_language += " 'simple'::regconfig)"
+    known: LiteralString = f"(SELECT oid::regconfig FROM pg_ts_config WHERE cfgname = {video}.language LIMIT 1)"
+    own_language: LiteralString = f"coalesce({known}, 'simple'::regconfig)"
     return (
         f"(t.search @@ {function}(%(language)s::regconfig, {text})"
         f" OR {video}.language <> %(language)s::regconfig::text AND t.search @@ {function}({own_language}, {text}))"

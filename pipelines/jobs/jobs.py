@@ -611,14 +611,12 @@ def _counts(counted: Sequence[int], total: int, seconds: float | None) -> tuple[
     """Return a job's counts of videos, its segments and its progress."""
     known, ready, skipped, failed, removed, quarantined, segments, frames, size, worked = counted
     total = max(total, known)
-    remaining = total - ready - failed - quarantined - removed
-    eta_s = (
-        round(seconds / worked * remaining, 1) if seconds and worked and remaining else (0.0 if not remaining else None)
-    )
+    left = total - ready - failed - quarantined - removed
+    eta_s = round(seconds / worked * left, 1) if seconds and worked and left else (0.0 if not left else None)
     videos = {"total": total, "ready": ready, "failed": failed, "quarantined": quarantined, "skipped": skipped}
     videos["removed"] = removed  # taken down, before or meanwhile, which is not a failure
     rate = round(frames / seconds, 1) if seconds else 0.0
-    return videos, segments, {"frames": frames, "frames_per_s": rate, "bytes": size, "left": remaining, "eta_s": eta_s}
+    return videos, segments, {"frames": frames, "frames_per_s": rate, "bytes": size, "left": left, "eta_s": eta_s}
 
 
 def _failures(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
