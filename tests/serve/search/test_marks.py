@@ -178,7 +178,7 @@ def test_titles_are_compared_before_anything_else() -> None:
 
 async def test_the_loop_goes_on_while_an_answer_is_marked(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = set[str]()
-    for name in ("asked", "marked"):
+    for name in ("words_of", "marked"):
         monkeypatch.setattr(highlights, name, noting(threads, getattr(highlights, name)))
     assert (await ask(room, q="banana", highlight="true"))["moments"]
     assert threads
