@@ -86,8 +86,7 @@ def apply(admin_socket: Path, backends: Sequence[Backend]) -> bool:
 
 
 def _commands(slots: Sequence[_Slot], backends: Sequence[Backend]) -> list[str]:
-    """Return the commands that make HAProxy match, as few as possible: a replica that stays keeps its slot untouched.
-    """
+    """Return the commands that make HAProxy match, as few as possible: a replica that stays keeps its slot untouched."""
     if len(backends) > len(slots):
         log.warning("%d replicas, but [door] replicas_max leaves room for %d", len(backends), len(slots))
     wanted = {backend.address for backend in backends[: len(slots)]}
