@@ -93,15 +93,17 @@ class Client:
         `image` is a picture's bytes, or its address in the deployment's own store (`s3://…`). Searches with the same
         Idempotency-Key count as one, however often they are sent. `narrowed` is whatever else `GET /v1/search` knows:
         `tags=["fruit"]`, `height_min=720`, `vector_weight=0`, `segment_id="42"`, `group_by="video"` …
+
+        A cursor carries its search: a text beside it is not sent, a picture beside it is refused by the server.
         """
         headers = _keyed(idempotency_key)
         if isinstance(image, bytes) and image:
             if narrowed:
                 raise Rejected("a search by a picture's bytes takes no filters here; name it as s3://…")
             encoded = base64.b64encode(image).decode()
-            body = {"text": text, "image": encoded, "limit": limit, "intent": intent}
+            body = _given({"text": text, "image": encoded, "cursor": cursor, "limit": limit, "intent": intent})
             return answer_of(self._call("POST", "/v1/search", json=body, headers=headers))
-        led_by = {"cursor": cursor} if cursor else {"q": text, "image": image}
+        led_by = {"cursor": cursor, "image": image} if cursor else {"q": text, "image": image}
         asked = _given(led_by | {"limit": limit, "intent": intent} | narrowed)
         return answer_of(self._call("GET", "/v1/search", params=asked, headers=headers))
 
@@ -355,7 +357,7 @@ def problem(answer: httpx.Response) -> Rejected | Temporary:
 
 def _error(status: int, document: Mapping[str, Any], retry_after_s: float) -> Rejected | Temporary:
     detail = str(document["detail"])
-    if status in (429, 500, 502, 503, 504):
+    if status == 429 or status >= 500:  # also what only proxies answer with: 507, 520 …
         return Temporary(detail, retry_after_s=retry_after_s)
     code, hint = str(document.get("code") or "bad-request"), str(document.get("hint") or "")
     return Rejected(detail, status=status, code=code, hint=hint)

@@ -148,9 +148,10 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
         async with services.gate.passed(caller.share, caller.weight(services)):
             with gates.asked_by(caller.share, caller.weight(services)):
                 whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
-            words = None
-            if _has_words(query):
-                words = services.tasks.spawn("a search by words", _asked(services, _of_words(query)), expected=EXPECTED)
+                words = None
+                if _has_words(query):
+                    by_words = _asked(services, _of_words(query))
+                    words = services.tasks.spawn("a search by words", by_words, expected=EXPECTED)
             try:
                 if words is not None and (early := await _early(words, whole)) is not None:
                     yield TEXT, early
