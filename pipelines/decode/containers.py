@@ -21,6 +21,7 @@ OPEN_OPTIONS = {"protocol_whitelist": "file,pipe", "format_whitelist": ",".join(
 SNIFF_BYTES = 4096
 PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"[playlist]", b"<MPD", b"<?xml", b"#EXTINF")
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
+FRAGMENT_BOXES = (b"styp", b"sidx", b"moof", b"emsg", b"prft")  # of a piece of a stream (DASH, HLS)
 TRANSPORT_PACKETS = ((0, 188), (4, 192), (0, 204))  # offset of the first sync byte, and the distance between two
 ASIDE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent  # covers and previews
 PREVIEW_PACKETS_MAX = 4000  # packets read to see which of several tracks has more than one picture
@@ -139,6 +140,9 @@ def _unopenable(path: str, error: Exception) -> Undecodable:
         return Undecodable("not-allowed", "the file is a playlist or script that points elsewhere", final=True)
     if head[4:8] in BOXES:
         reason = "the file's index (moov) is missing or broken: it was cut off or damaged"
+        return Undecodable("damaged", reason, final=True)
+    if head[4:8] in FRAGMENT_BOXES:
+        reason = "the file is a piece of a stream without its header (moov): join it with the initial segment"
         return Undecodable("damaged", reason, final=True)
     if head[:4] == b"\x1aE\xdf\xa3" or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
         return Undecodable("damaged", "the file's header is damaged", final=True)

@@ -114,6 +114,7 @@ def hdr(path: Path, transfer: str, luma: str, blue: str = "512", red: str = "512
         ("cut.ts", "damaged", "neither picture nor sound can be found"),
         ("encrypted.mp4", "encrypted", "the picture is encrypted (DRM)"),
         ("initial.mp4", "damaged", "has a header but no picture data"),
+        ("piece.m4s", "damaged", "is a piece of a stream without its header (moov)"),
     ],
 )
 def test_what_is_refused_has_a_true_reason(tmp_path: Path, name: str, code: str, words: str) -> None:
@@ -160,6 +161,14 @@ def initial(folder: Path) -> Path:
     return path
 
 
+def piece(folder: Path) -> Path:
+    """A media segment of a stream alone, without the initial one."""
+    path = oddities.film(folder / "piece.mp4", *oddities.X264, "-movflags", "frag_keyframe+empty_moov")
+    whole = path.read_bytes()
+    path.write_bytes(whole[whole.index(b"moof") - 4 :])
+    return path
+
+
 REFUSED: dict[str, Callable[[Path], Path]] = {
     "unknown_codec.mp4": unknown_codec("unknown_codec.mp4", b"avc1", b"zzz1"),
     "unknown_codec.mkv": unknown_codec("unknown_codec.mkv", b"V_MPEG4/ISO/AVC", b"V_MPEG9/XYZ/QQQ"),
@@ -169,6 +178,7 @@ REFUSED: dict[str, Callable[[Path], Path]] = {
     "cut.ts": cut_ts,
     "encrypted.mp4": encrypted,
     "initial.mp4": initial,
+    "piece.m4s": piece,
 }
 
 
