@@ -1,12 +1,14 @@
-"""Ray, Redis and the door for a benchmark, under a supervisor of its own, beside a PostgreSQL that is there already."""
+"""Services of a benchmark's own, under a supervisor of its own: some of them, in the data folder of the settings.
+
+`ray_and_redis` are Ray, Redis and the door beside a PostgreSQL that is there already.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from cluster import ray_cluster, runtime
@@ -18,15 +20,29 @@ START_TIMEOUT_S = 180.0
 
 
 @contextmanager
-def ray_and_redis(settings: Settings, postgres_url: str) -> Iterator[Settings]:
-    """Settings with everything a search needs but S3; this process is the cluster's driver."""
-    process = supervisor.start(settings, only=("redis", "ray", "door"))
+def services(settings: Settings, only: Sequence[str]) -> Iterator[None]:
+    """These services, well, for as long as the block runs.
+
+    Raises:
+        Temporary: they are not well within `START_TIMEOUT_S`.
+    """
+    process = supervisor.start(settings, only=only)
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
         while (status := supervisor.read_status(settings))["phase"] != "up":
             if process.poll() is not None or time.monotonic() > deadline:
-                raise Temporary(f"Ray, Redis and the door do not start: {status}")
+                raise Temporary(f"{', '.join(only)} do not start: {status}")
             time.sleep(0.2)
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+@contextmanager
+def ray_and_redis(settings: Settings, postgres_url: str) -> Iterator[Settings]:
+    """Settings with everything a search needs but S3; this process is the cluster's driver."""
+    with services(settings, ("redis", "ray", "door")):
         for name, preferred in (("serve", 8000), ("solana", 8899), ("s3", 9000)):
             runtime.port(settings, name, preferred)
         redis_url = runtime.endpoints(settings).redis_url
@@ -39,7 +55,3 @@ def ray_and_redis(settings: Settings, postgres_url: str) -> Iterator[Settings]:
             yield made
         finally:
             ray.shutdown()
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-        os.environ.pop("RAY_AUTH_MODE", None)

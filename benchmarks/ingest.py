@@ -8,7 +8,6 @@ takes above what it takes when idle.
 from __future__ import annotations
 
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -22,13 +21,12 @@ from typing import Any
 
 from psycopg import Connection
 
-from benchmarks import ingest_files, ingest_meter
+from benchmarks import ground, ingest_files, ingest_meter
 from benchmarks.ingest_meter import Meter
 from benchmarks.run import Figure
 from cluster import runtime
 from cluster import settings as settings_module
 from cluster.database import database
-from cluster.embedded import supervisor
 from cluster.settings import Settings
 from cluster.storage import Storage
 from pipelines import stages
@@ -46,7 +44,6 @@ OTHER = 12  # of them for the approach of others
 REPEATS = 3  # of job and bare loop, in turns; medians
 SECONDS = (20, 20, 20, 60)
 JOB_TIMEOUT_S = 2400
-START_TIMEOUT_S = 180
 IDLE_S = 20
 POLL_S = 1.0
 PROCESSES = 2  # of the bare loop: one a core
@@ -141,20 +138,11 @@ def stack(settings: Settings) -> Iterator[tuple[Settings, Connection]]:
     with tempfile.TemporaryDirectory(prefix="pixr-") as folder:
         environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": folder}
         made = settings_module.load(environ={**environment, "PIXR_MODEL_THREADS": "1"})
-        process = supervisor.start(made, only=("postgres", "redis", "s3", "ray", "schema"))
-        try:
-            deadline = time.monotonic() + START_TIMEOUT_S
-            while supervisor.read_status(made)["phase"] != "up":
-                assert process.poll() is None, supervisor.read_status(made)
-                assert time.monotonic() < deadline, supervisor.read_status(made)
-                time.sleep(0.2)
+        with ground.services(made, ("postgres", "redis", "s3", "ray", "schema")):
             for name in ("serve", "solana"):
                 runtime.port(made, name, 0)
             with database.connect(runtime.postgres_url(made, "pixr"), autocommit=True) as connection:
                 yield made, connection
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
 
 
 def job(made: Settings, connection: Connection, files: Sequence[Path], model: str) -> Job:

@@ -6,24 +6,21 @@ import os
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from benchmarks import economy
+from benchmarks import economy, ground
 from benchmarks.economy import report, strategies
 from benchmarks.economy.compare import Result
 from benchmarks.economy.kept import Kept, version
 from benchmarks.run import Figure, append, row
 from cluster import roles, runtime, settings
-from cluster.embedded import supervisor
 from cluster.settings import Settings
 
 MEMORY = Path("/dev/shm")  # noqa: S108  where the kernel keeps shared memory
-START_TIMEOUT_S = 120.0
 
 
 @click.command()
@@ -78,17 +75,8 @@ def _server(deployment: Settings, *, alone: bool) -> Iterator[Settings]:
     with tempfile.TemporaryDirectory(prefix="pixr-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
         environment = {**os.environ, "PIXR_CONFIG": str(deployment.path), "PIXR_DATA_DIR": folder}
         made = settings.load(environ=environment)
-        process = supervisor.start(made, only=("postgres",))
-        try:
-            deadline = time.monotonic() + START_TIMEOUT_S
-            while supervisor.read_status(made)["phase"] != "up":
-                assert process.poll() is None, supervisor.read_status(made)
-                assert time.monotonic() < deadline, supervisor.read_status(made)
-                time.sleep(0.2)
+        with ground.services(made, ("postgres",)):
             yield made
-        finally:
-            process.terminate()
-            process.wait(60)
 
 
 def _end(found: Sequence[Result], command: str, *, write: bool) -> None:
