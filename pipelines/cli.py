@@ -295,8 +295,12 @@ def _show(context: Context, job: dict[str, Any], as_json: bool) -> None:
     for failure in job["failures"]:
         name = failure["source_uri"].rpartition("/")[2]
         context.console.print(f"  {failure['outcome']}: {name}: {failure['reason']}", style="yellow", markup=False)
-    if job["failures"]:
-        context.console.print(f"  try them again with `pixr jobs retry {job['id']}`", style="dim")
+    if videos["failed"]:
+        context.console.print(f"  try what failed again with `pixr jobs retry {job['id']}`", style="dim")
+    elif job["failures"]:
+        context.console.print(
+            "  what is quarantined stays out as it is; the next `pixr ingest` takes a mended file", style="dim"
+        )
     for name, value in (job.get("report") or {}).items():
         context.console.print(f"  {name.replace('_', ' ')}: {value}")
 

@@ -115,7 +115,8 @@ class Client:
             text: What the moments should show, in words.
             image: A picture's bytes (JPEG, PNG, WebP), or its address in the deployment's own store (`s3://…`).
             limit: Moments at most; the deployment bounds it.
-            cursor: The `next_cursor` of an earlier answer, for its next page; then without text and picture.
+            cursor: The `next_cursor` of an earlier answer, for its next page. It carries its search: a text
+                beside it is not sent, a picture beside it is refused by the server.
             intent: What the search is for, e.g. `search` or `typing`; only `search` earns for creators.
             idempotency_key: Searches with the same key count once, however often they are sent.
             parameters: Other parameters of `GET /v1/search`: `tags=["fruit"]`, `height_min=720`, `vector_weight=0`,
@@ -134,9 +135,9 @@ class Client:
             if parameters:
                 raise Rejected("a search by a picture's bytes takes no filters here; name it as s3://…")
             encoded = base64.b64encode(image).decode()
-            body = {"text": text, "image": encoded, "limit": limit, "intent": intent}
+            body = _nonempty({"text": text, "image": encoded, "cursor": cursor, "limit": limit, "intent": intent})
             return answer_of(self._call("POST", "/v1/search", json=body, headers=headers))
-        query = {"cursor": cursor} if cursor else {"q": text, "image": image}
+        query = {"cursor": cursor, "image": image} if cursor else {"q": text, "image": image}
         params = _nonempty(query | {"limit": limit, "intent": intent} | parameters)
         return answer_of(self._call("GET", "/v1/search", params=params, headers=headers))
 
@@ -752,7 +753,7 @@ def problem(response: httpx.Response) -> Rejected | Temporary:
 def _error(status: int, document: Mapping[str, Any], retry_after_s: float) -> Rejected | Temporary:
     """Make the error of a problem document."""
     detail = str(document["detail"])
-    if status in (429, 500, 502, 503, 504):
+    if status == 429 or status >= 500:  # also what only proxies answer with: 507, 520 …
         return Temporary(detail, retry_after_s=retry_after_s)
     code, hint = str(document.get("code") or "bad-request"), str(document.get("hint") or "")
     return Rejected(detail, status=status, code=code, hint=hint)

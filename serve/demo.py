@@ -25,6 +25,7 @@ from cluster.door import certificate
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from pipelines.samples import samples
+from serve.cli.search import time_code
 
 QUERIES_MAX = 5
 MOMENTS_SHOWN = 3
@@ -131,12 +132,6 @@ def _moments_table(query: str, answer: dict[str, Any]) -> Table:
         relevance = f"{moment['relevance_ppm'] / 10_000:.0f} %"
         table.add_row(moment["title"], time_code(moment["start_ms"]), time_code(moment["end_ms"]), relevance)
     return table
-
-
-def time_code(milliseconds: int) -> str:
-    """Write milliseconds as a time: `83500` → `1:23.5`."""
-    minutes, rest_ms = divmod(milliseconds, 60_000)
-    return f"{minutes}:{rest_ms / 1000:04.1f}"
 
 
 def _wait_for_payouts(client: httpx.Client, creators: Iterable[str]) -> dict[str, dict[str, Any]]:

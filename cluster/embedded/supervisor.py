@@ -204,19 +204,38 @@ def stop(settings: Settings, timeout_s: float = 60.0) -> bool:
     """Stop the supervisor and all that it started; return False when none was running.
 
     Raises:
-        Temporary: it still runs after `timeout_s`.
+        Temporary: it still runs after `timeout_s`, or has not written by then which process it is.
     """
-    if not running(settings):
-        _tidy(settings)
-        return False
-    pid = json.loads(leftovers.lock_path(settings.data_dir).read_text(encoding="ascii") or "0")
-    os.kill(pid, signal.SIGTERM)
+    pid: int | None = None
     deadline = time.monotonic() + timeout_s
     while running(settings):
+        if pid is None and (pid := _holder(settings)) is not None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(pid, signal.SIGTERM)
         if time.monotonic() > deadline:
+            if pid is None:
+                path = leftovers.lock_path(settings.data_dir)
+                raise Temporary(f"{path} is locked, but its process has not written its pid within {timeout_s:.0f} s")
             raise Temporary(f"the supervisor (pid {pid}) has not stopped within {timeout_s:.0f} s")
         time.sleep(0.1)
-    return True
+    if pid is None:
+        _tidy(settings)
+    return pid is not None
+
+
+def _holder(settings: Settings) -> int | None:
+    """Return the process that has the lock file open and whose pid is in it; None while that is not written.
+
+    Until a supervisor that has just taken the lock writes its pid, the file is empty or names the one before, whose
+    pid may be another program's by now. A pid of 0 or less would name a group of processes: ours, or all.
+    """
+    path = leftovers.lock_path(settings.data_dir)
+    try:
+        pid = int(path.read_text(encoding="ascii"))
+        is_open = pid > 0 and any(each.samefile(path) for each in Path(f"/proc/{pid}/fd").iterdir())
+    except (OSError, ValueError):  # not written, or written by one that has ended
+        return None
+    return pid if is_open else None
 
 
 def _tidy(settings: Settings) -> None:

@@ -91,7 +91,7 @@ def select(
         elif posixpath.basename(path).lower().startswith("manifest") and not manifest.is_manifest(path):
             remarks.add(LEFT_OUT, f"a manifest is called {' or '.join(manifest.NAMES)}", path)
         elif not manifest.is_manifest(path):
-            remarks.add(LEFT_OUT, f"{_ending(path)} is no ending of a video", path)
+            remarks.add(LEFT_OUT, f"{_ending(path)} is not among the endings that are taken", path)
     return selection
 
 

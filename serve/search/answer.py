@@ -245,10 +245,10 @@ async def streamed(
         async with context.gate.passed(share, weight):
             with gates.on_behalf_of(share, weight):
                 whole = context.tasks.spawn("a search", find(context, search, query), expected=EXPECTED)
-            words = None
-            if (alone := _words_alone(query)) is not None:
-                by_words = find(context, search, alone)
-                words = context.tasks.spawn("a search by words", by_words, expected=EXPECTED)
+                words = None
+                if (alone := _words_alone(query)) is not None:
+                    by_words = find(context, search, alone)
+                    words = context.tasks.spawn("a search by words", by_words, expected=EXPECTED)
             try:
                 if words is not None and (early := await _early(words, whole)) is not None:
                     yield TEXT, early

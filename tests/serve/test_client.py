@@ -7,14 +7,15 @@ import inspect
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+import httpx
 import pytest
 
 from cluster.database import database
-from cluster.errors import Rejected
+from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from serve import client_values
 from serve.access import keys
-from serve.client import CALL, Client
+from serve.client import CALL, Client, problem
 from serve.search.query import Parameters
 from tests.serve.doors import fill, listening, opened, tiny
 
@@ -69,6 +70,38 @@ def test_values_have_no_field_that_the_document_does_not_know(document: dict[str
             assert own <= schemas[name]["properties"].keys(), name
             seen += 1
     assert seen >= 9
+
+
+@pytest.mark.parametrize("image", [b"a picture", "s3://pixr/queries/a.png"])
+def test_a_picture_beside_a_cursor_is_refused_as_the_interface_refuses_it(
+    settings: Settings, image: bytes | str
+) -> None:
+    fill(settings)
+    with listening(settings, tiny) as url, Client(url) as pixr:
+        cursor = pixr.search("orchard", limit=1).next_cursor
+        assert cursor
+        own = httpx.post(f"{url}/v1/search", json={"cursor": cursor, "image": "s3://pixr/queries/a.png"}).json()
+        for text in ("", "orchard"):
+            with pytest.raises(Rejected) as caught:
+                pixr.search(text, image=image, cursor=cursor)
+            refused = {name: getattr(caught.value, name) for name in ("status", "code", "detail", "hint")}
+            assert refused == {name: own[name] for name in refused}
+            assert (refused["status"], refused["code"]) == (422, "bad-query")
+        assert pixr.search(cursor=cursor).moments
+
+
+@pytest.mark.parametrize("status", [429, 500, 501, 502, 503, 504, 507, 520, 599])
+def test_a_fault_of_the_server_may_pass(status: int) -> None:
+    error = problem(httpx.Response(status, headers={"retry-after": "7"}, text="<html>"))
+    assert isinstance(error, Temporary)
+    assert error.retry_after_s == 7
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422])
+def test_a_fault_of_the_caller_stays_one(status: int) -> None:
+    error = problem(httpx.Response(status, json={"detail": "no", "code": "bad", "hint": "ask otherwise"}))
+    assert isinstance(error, Rejected)
+    assert (error.status, error.code, error.hint) == (status, "bad", "ask otherwise")
 
 
 def test_the_client_talks_to_the_real_thing(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ import psutil
 import pytest
 
 from cluster import runtime, services
-from cluster.embedded import supervisor
+from cluster.embedded import leftovers, supervisor
 from cluster.embedded.keeper import Keeper, State, owner_of
 from cluster.embedded.supervisor import Supervisor
 from cluster.errors import Rejected, Temporary
@@ -200,6 +201,62 @@ def test_one_data_folder_has_one_supervisor_and_it_leaves_nothing(tmp_path: Path
     assert first.wait(20) == 0
     assert psutil.wait_procs(family, timeout=5)[1] == []
     assert not supervisor.stop(settings)
+
+
+HOLDER = (
+    "import fcntl, os, signal, sys, time\n"
+    "handle = open(sys.argv[1], 'a+')\n"
+    "fcntl.flock(handle, fcntl.LOCK_EX)\n"
+    "print('locked', flush=True)\n"
+    "time.sleep(0.5)\n"
+    "handle.truncate(0)\nhandle.write(str(os.getpid()))\nhandle.flush()\n"
+    "signal.pause()"
+)
+
+
+@pytest.fixture
+def _no_group_is_signalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake here would end the tests themselves, and all else in their group."""
+    kill = os.kill
+
+    def kill_one(pid: int, number: int) -> None:
+        assert pid > 0, f"the signal {number} would go to a whole group of processes"
+        kill(pid, number)
+
+    monkeypatch.setattr(os, "kill", kill_one)
+
+
+@pytest.mark.usefixtures("_no_group_is_signalled")
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_supervisor_that_has_just_taken_its_lock_is_stopped_and_nobody_else(
+    empty_settings: Settings, is_first: bool
+) -> None:
+    lock = leftovers.lock_path(empty_settings.data_dir)
+    with subprocess.Popen(("sleep", "600")) as other:  # has the pid that an earlier supervisor had
+        lock.write_text("" if is_first else str(other.pid), encoding="ascii")
+        try:
+            with subprocess.Popen((sys.executable, "-c", HOLDER, lock), stdout=subprocess.PIPE, text=True) as holder:
+                try:
+                    assert holder.stdout is not None
+                    assert holder.stdout.readline() == "locked\n"
+                    assert supervisor.stop(empty_settings, timeout_s=10.0)
+                    assert holder.wait(5) == -signal.SIGTERM
+                    assert other.poll() is None
+                finally:
+                    holder.kill()
+        finally:
+            other.kill()
+
+
+@pytest.mark.usefixtures("_no_group_is_signalled")
+@pytest.mark.parametrize("written", ["", "0", "-1", "1 2"])
+def test_a_lock_without_a_pid_is_said_and_no_process_is_signalled(empty_settings: Settings, written: str) -> None:
+    lock = leftovers.lock_path(empty_settings.data_dir)
+    lock.write_text(written, encoding="ascii")
+    with open(lock, "a", encoding="ascii") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(Temporary, match=r"supervisor\.lock is locked, but its process has not written its pid"):
+            supervisor.stop(empty_settings, timeout_s=0.3)
 
 
 def test_a_killed_supervisor_takes_its_services_along(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from psycopg import Connection, Cursor
 from psycopg.types.json import Jsonb
 
 from cluster import runtime
+from cluster.cli.context import Context
 from cluster.database import database
 from cluster.errors import Rejected, Temporary
 from cluster.runtime import S3Endpoint
@@ -267,3 +268,19 @@ def test_a_job_is_listed_when_uploads_of_what_was_taken_down_are_deleted(
     ingest.list_source(connection, storage, bucket, "again", listing, Options(), 1)
     assert (jobs.is_listed(connection, "again"), storage.exists(upload)) == (True, False)
     assert jobs.get(connection, "again")["videos"]["removed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "advice"),
+    [("failed", "with `pixr jobs retry j`"), ("quarantined", "next `pixr ingest` takes a mended file")],
+)
+def test_only_what_may_succeed_next_time_is_said_to_be_tried_again(
+    connection: Connection, capsys: pytest.CaptureFixture[str], outcome: str, advice: str
+) -> None:
+    connection.execute("INSERT INTO media.jobs (id, source) VALUES ('j', 's3://b')")
+    catalog.register(connection, "j", [Listed("s3://b/j.mp4", "e", 1, "ana", "j")], 1)
+    connection.execute("UPDATE media.job_videos SET outcome = %s, error = 'why', error_code = 'damaged'", (outcome,))
+    cli._show(Context(None), jobs.get(connection, "j"), False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{outcome}: j.mp4: why {'try what failed again' if outcome == 'failed' else 'what is quarantined'}" in said
+    assert advice in said

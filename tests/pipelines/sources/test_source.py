@@ -227,7 +227,7 @@ def test_one_row_that_cannot_be_kept_is_named_and_the_others_get_in(
     assert kinds(found) == {
         "its name is not UTF-8": ["latin1_\\udce9.mp4"],
         "it is no regular file": ["pipe.mp4"],
-        ".wmv is no ending of a video": ["old.wmv"],
+        ".wmv is not among the endings that are taken": ["old.wmv"],
         "no file of this name is there": ["sub/Manifest.CSV, line 3: gone.mp4"],
         "the same file is there twice; the first one counts": ["s2/intro.mp4 is s1/intro.mp4"],
     }
@@ -292,7 +292,7 @@ def test_a_folder_takes_by_its_ending_what_decoders_read(tmp_path: Path) -> None
     names = {path.suffix for path in tmp_path.iterdir()} - {".ps"}
     assert {video.source_uri[video.source_uri.rindex(".") :] for video in found.videos} == names
     assert names >= {".vob", ".3g2", ".f4v", ".qt", ".mp4", ".mkv"}
-    assert kinds(found) == {".ps is no ending of a video": ["a.ps"]}
+    assert kinds(found) == {".ps is not among the endings that are taken": ["a.ps"]}
     for ending in names:
         video = stages.probe(tmp_path / f"a{ending}", IngestSettings())
         assert isinstance(video, Video), (ending, video)
@@ -308,7 +308,7 @@ def test_a_prefix_says_what_is_left_out_too(storage: Storage, bucket: str) -> No
     storage.put_bytes(b"file,title\n.\\One.mp4,Mine\n", f"s3://{bucket}/v/manifest.csv")
     found = source.listed(f"s3://{bucket}/v", storage)
     assert [video.title for video in found.videos] == ["Mine"]
-    assert kinds(found) == {".wmv is no ending of a video": ["two.wmv"]}
+    assert kinds(found) == {".wmv is not among the endings that are taken": ["two.wmv"]}
     alone = source.listed(f"s3://{bucket}/v/one.mp4", storage, manifest_uri=f"s3://{bucket}/v/manifest.csv")
     assert [video.title for video in alone.videos] == ["Mine"]
 

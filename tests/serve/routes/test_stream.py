@@ -19,8 +19,13 @@ from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from serve.access import origins
 from serve.client import Client
+from serve.http import gates
 from serve.replica.encoder import EncoderInfo, Encoding, Vector
 from serve.replica.encoding import QueryEncoder
+from serve.search import answer
+from serve.search.context import SearchContext
+from serve.search.page import SearchResult
+from serve.search.query import Query
 from serve.settings import SearchSettings
 from tests.serve.doors import Doors, MakeEncoding, listening, near, opened, uncut
 from tests.serve.relay import relayed
@@ -152,6 +157,24 @@ async def test_who_leaves_before_the_whole_answer_has_seen_nothing(
         may.set()
         plain = await plainly(url, "banana")
         assert recorded(hung_here, 1) == (1, len(plain["moments"]))
+
+
+async def test_both_parts_are_made_under_the_name_of_who_asks(
+    hung_here: Settings, model: QueryEncoder, may: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, made_for = answer.find, dict[bool, tuple[str, float]]()
+
+    async def watched(context: SearchContext, search: SearchSettings, query: Query) -> SearchResult:
+        made_for[query.is_early] = gates.current_caller()
+        if query.is_early:
+            may.set()  # the whole answer does not come before the words are looked for
+        return await find(context, search, query)
+
+    monkeypatch.setattr(answer, "find", watched)
+    async with opened(hung_here, slow(model, may)) as doors:
+        assert (await names(doors, WORDS))[-1] == "fused"
+    asker = (origins.bucket("127.0.0.1"), gates.STRANGER)
+    assert made_for == {True: asker, False: asker}
 
 
 async def test_where_nothing_matches_the_words_there_is_one_part(hung_here: Settings, model: QueryEncoder) -> None:

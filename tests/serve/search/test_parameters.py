@@ -115,11 +115,12 @@ async def room(settings: Settings) -> AsyncIterator[tuple[Doors, Shelf]]:
 @pytest.mark.parametrize(
     ("query", "named"),
     [
-        ("limt=3", "limit"),
-        ("heigth_min=99999", "height_min"),
-        ("creator=ana", "creator_id"),
-        ("offset=10", "known: "),
-        ("filters.tags=a", "tags"),
+        ("limt=3", "did you mean limit?"),
+        ("heigth_min=99999", "did you mean height_min?"),
+        ("creator=ana", "did you mean creator_id?"),
+        ("duration=5", "did you mean duration_m"),
+        ("filters.tags=a", "did you mean tags?"),
+        ("image_url=a", "did you mean image?"),
     ],
 )
 async def test_an_unknown_parameter_is_refused_and_the_nearest_is_named(
@@ -129,6 +130,25 @@ async def test_an_unknown_parameter_is_refused_and_the_nearest_is_named(
         answer = await room[0].http.get(f"{path}?q=orchard&{query}")
         assert (answer.status_code, answer.json()["code"]) == (422, "unknown-parameter")
         assert named in answer.json()["hint"]
+
+
+@pytest.mark.parametrize("name", ["offset", "page", "skip", "start", "Page"])
+async def test_a_page_that_is_counted_is_refused_with_how_pages_are_asked(room: tuple[Doors, Shelf], name: str) -> None:
+    for path in ("/v1/search?q=orchard", "/v1/search/stream?q=orchard", "/v1/videos?limit=1"):
+        answer = await room[0].http.get(f"{path}&{name}=10")
+        assert (answer.status_code, answer.json()["code"]) == (422, "unknown-parameter")
+        assert answer.json()["hint"].startswith("pages are asked by cursor: give it next_cursor of the answer before")
+    answer = await room[0].http.get(f"/v1/completions?q=orchard&{name}=10")  # it has no pages
+    assert answer.json()["hint"] == "known: limit, q"
+
+
+@pytest.mark.parametrize("name", ["text", "sort", "size", "color", "page_size", "foo"])
+async def test_a_parameter_that_is_near_to_none_is_refused_without_a_guess(
+    room: tuple[Doors, Shelf], name: str
+) -> None:
+    answer = await room[0].http.get(f"/v1/search?q=orchard&{name}=10")
+    assert (answer.status_code, answer.json()["code"]) == (422, "unknown-parameter")
+    assert answer.json()["hint"].startswith("known: ")
 
 
 async def test_no_route_ignores_a_parameter_that_it_does_not_know(room: tuple[Doors, Shelf]) -> None:
