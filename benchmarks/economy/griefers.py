@@ -86,6 +86,9 @@ ATTACKS = (
            looks=3000, cookies=100, theirs="office"),
     Attack("a neighbour behind a carrier's NAT floods everybody", _everybody, _everybody, (22, 23),
            looks=6000, cookies=400, theirs="carrier"),
+    # More than a network's day (`address_day_max_pix`) lets through: nothing of it is funded for anybody any more.
+    Attack("a neighbour behind a carrier's NAT fills the network's day", _everybody, _own, (25,),
+           looks=40_000, cookies=600, theirs="carrier"),
 )  # fmt: skip
 
 

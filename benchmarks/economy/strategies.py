@@ -120,16 +120,22 @@ def openings(strategy: Strategy, economics: Economics) -> Sequence[Tactic]:
         ]
     counted = min(LOOKS_A_DAY, math.ceil(worth * (1 + share)))  # of a source, where nobody else looks
     found = (
-        Tactic(float(ring), min(LOOKS_A_DAY, worth + ring * pair) / ring if strategy.pads else counted / ring),
-        Tactic(float(ring), LOOKS_A_DAY / ring),
-        Tactic(float(ring), day / ring),
-        Tactic(float(ring), network / ring),
-        Tactic(1.0, float(counted)),
-        Tactic(float(ring), worth / ring, cover=1.0),
+        _over(ring, min(LOOKS_A_DAY, worth + ring * pair) if strategy.pads else counted),
+        _over(ring, LOOKS_A_DAY),
+        _over(ring, day),
+        _over(ring, network),
+        _over(1, counted),
+        replace(_over(ring, worth), cover=1.0),
     )
     if strategy.is_ramp:
         return (*(replace(found[0], growth=growth) for growth in (1.9, 4.5)), *found[:4])
     return found
+
+
+def _over(creators: int, looks: int) -> Tactic:
+    """So many looks of each bot over as many of the creators as there are looks for."""
+    spread = max(1, min(creators, looks))
+    return Tactic(float(spread), max(1.0, looks / spread))
 
 
 def _looks(most_pix: int, economics: Economics) -> int:

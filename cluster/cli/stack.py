@@ -313,18 +313,30 @@ def _wait(
             if status["phase"] in ("up", "failed") or has_ended:
                 return status
             if time.monotonic() > deadline:
-                _stop(settings, process)
                 late = [name for name, row in status["services"].items() if not row["healthy"]]
-                limit_s = settings.supervisor.start_timeout_s
-                raise Temporary(f"not up within {limit_s:.0f} s, waiting for {', '.join(late)}")
+                said = f"not up within {settings.supervisor.start_timeout_s:.0f} s, waiting for {', '.join(late)}"
+                try:
+                    _stop(settings, process)
+                except Temporary as error:
+                    raise Temporary(f"{said}; {error}") from error
+                raise Temporary(said)
             time.sleep(POLL_S)
 
 
 def _stop(settings: Settings, process: subprocess.Popen[bytes] | None) -> None:
-    """Stop a supervisor, also one that was just started and does not hold its lock yet."""
+    """Stop a supervisor, also one that was just started and does not hold its lock yet.
+
+    Raises:
+        Temporary: it still runs after the time that its services have to stop.
+    """
     if process is not None and process.poll() is None:
         os.kill(process.pid, signal.SIGTERM)
-        process.wait(settings.supervisor.stop_timeout_s * 3)
+        timeout_s = settings.supervisor.stop_timeout_s * 3
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            said = f"the supervisor (pid {process.pid}) has not stopped within {timeout_s:.0f} s"
+            raise Temporary(said) from error
     supervisor.stop(settings)
 
 

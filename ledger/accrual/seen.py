@@ -118,7 +118,8 @@ class Seen:
         keys, seconds = run.columns
         mark = secrets.randbits(62)
         row = connection.execute(
-            "INSERT INTO ledger.seen_runs (keys, seconds, newest_at, mark) VALUES (%s, %s, %s, %s) RETURNING id",
+            # A clock that went back has left seconds that are ahead: the row's others are not forgotten for them.
+            "INSERT INTO ledger.seen_runs (keys, seconds, newest_at, mark) VALUES (%s, %s, least(%s, now()), %s) RETURNING id",
             (keys.astype("<u8").tobytes(), seconds.astype("<u4").tobytes(),
              datetime.fromtimestamp(int(seconds.max()), UTC), mark),
         ).fetchone()  # fmt: skip

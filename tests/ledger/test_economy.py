@@ -22,7 +22,7 @@ from benchmarks.economy.__main__ import main
 from benchmarks.economy.compare import CreatorResult, FarmResult, GriefResult, Paces, Result
 from benchmarks.economy.kept import Kept, version
 from benchmarks.economy.learning import Learner, Pace, Tactic
-from benchmarks.economy.strategies import BY_NAME, IN_TURN, LOOKS_A_DAY, SEARCHES_A_DAY, STRATEGIES, look_pix
+from benchmarks.economy.strategies import BY_NAME, IN_TURN, LOOKS_A_DAY, SEARCHES_A_DAY, STRATEGIES, look_pix, openings
 from benchmarks.economy.world import World
 from cluster.database import database
 from ledger.settings import PIX, PPM
@@ -128,6 +128,12 @@ def test_a_farm_finds_the_tactic_that_pays() -> None:
             gains = [round(max(0.0, 50 - abs(50 - each.depth))) for each in tactics[day - 3]]
             learner.see(day - 3, np.array(gains), is_in_time=day < pace.learned)
     assert all(abs(each.depth - 50) < 15 for each in tactics[-1]), tactics[-1]
+
+
+def test_a_farm_begins_with_nothing_that_looks_at_nothing() -> None:
+    for strategy in STRATEGIES:
+        for each in openings(strategy, economy.ECONOMICS):
+            assert round(each.spread) * round(each.depth) >= 1, (strategy.name, each)
 
 
 def test_an_economy_has_one_padding_strategy_at_most_and_each_strategy_meets_each_town() -> None:

@@ -311,6 +311,33 @@ def test_an_interrupted_up_leaves_no_process_behind(tmp_path: Path, how: signal.
     assert not supervisor.running(settings)
 
 
+def test_an_up_that_is_given_up_says_so_and_what_is_still_there(tmp_path: Path) -> None:
+    limits = {"PIXR_SUPERVISOR_START_TIMEOUT_S": "5", "PIXR_SUPERVISOR_STOP_TIMEOUT_S": "0.3"}
+    left = {name: value for name, value in os.environ.items() if not name.startswith("PIXR_")}  # by tests before
+    up = subprocess.Popen(
+        (sys.executable, "-m", "cluster.cli", "up"),
+        env=left | limits | {"PIXR_DATA_DIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    started: list[psutil.Process] = []
+    try:
+        while not started:
+            assert up.poll() is None
+            started = psutil.Process(up.pid).children()
+            time.sleep(0.005)
+        started[0].suspend()  # the supervisor does not hear that it is to stop
+        said = " ".join(up.communicate(timeout=120)[0].split())
+    finally:
+        for each in [*started, *(child for one in started for child in one.children(recursive=True))]:
+            each.kill()
+        up.kill()
+    assert said.startswith("pixr: not up within 5 s, waiting for "), said
+    assert f"; the supervisor (pid {started[0].pid}) has not stopped within 1 s" in said
+    assert "Traceback" not in said
+
+
 def _healthy(settings: Settings, service: str) -> bool:
     rows: dict[str, dict[str, object]] = supervisor.read_status(settings)["services"]  # type: ignore[assignment]
     return bool(rows.get(service, {}).get("healthy"))

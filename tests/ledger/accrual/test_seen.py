@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,23 @@ def test_a_merged_file_holds_what_its_runs_held(
     kept = {key: second if second > since_s else 0 for key, second in expected.items()}
     assert seen.newest([file], asked).tolist() == [kept[key] for key in range(31)]
     assert np.array_equal(file.rows, rows)
+
+
+def test_what_was_seen_is_kept_beside_what_a_clock_that_went_back_has_left_ahead(journal: Connection[Any]) -> None:
+    known, now_s = Seen(86_400), int(time.time())
+    for number, seconds in enumerate(
+        (now_s, now_s + 2 * 86_400)
+    ):  # what was recorded before the clock went back is ahead
+        keys = {10 * number + 1: now_s, 10 * number + 2: seconds}
+        known.accept(known.remember(journal, run_of(number, keys), now_s))
+    known.accept(known.remember(journal, run_of(2, {99: now_s}), now_s))
+    journal.commit()
+    later = Seen(86_400)
+    later.load(journal, now_s)
+    asked = np.array([1, 2, 11, 12, 99], np.uint64)
+    for each in (known, later):
+        counts, _ = each.sift(asked, np.full(5, now_s + 60, np.uint32), np.arange(5))
+        assert counts.tolist() == []
 
 
 @pytest.mark.parametrize("spoil", ["cut", "head", "order", "text"])

@@ -135,6 +135,7 @@ class Climate:
     going_back: float = 0.06
     crashing: float = 0.003  # a step
     losing: float = 0.003  # a statement: the connection
+    losing_unsent: float = 0.003  # the same, where something was signed a moment ago that was not sent yet
     switching: float = 0.12  # a step: another part goes on
     overlapping: float = 0.03  # a statement of a transaction that is open: the same
     haunting: float = 0.3  # a death: the old process was only slow
@@ -288,6 +289,7 @@ def fiercer(made: Climate, factor: float) -> Climate:
         made,
         crashing=made.crashing * factor,
         losing=made.losing * factor,
+        losing_unsent=made.losing_unsent * factor,
         going_back=min(0.3, made.going_back * factor),
         weather=made.weather.times(factor),
         chances={**made.chances, **faults},

@@ -106,7 +106,7 @@ class Line(Session):
             raise psycopg.OperationalError("the connection is closed")
 
     def _maybe_lose(self) -> None:
-        if self._world.loses_connection():
+        if self._world.loses_connection(self):
             self.close()
             raise psycopg.OperationalError(LOST)
 

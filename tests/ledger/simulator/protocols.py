@@ -50,7 +50,9 @@ class Wrong:
 NOTHING: Mapping[str, float] = dict.fromkeys((*FAULTS, *DEEDS), 0.0)
 FAIR = Weather(0, 0, 0, 0, 0, 0, 0)
 LATE = replace(FAIR, delaying=0.8)  # nearly everything lands late, or never
-SMALL = Climate(rounds=14, creators=3, wallets=3, nodes=2, crashing=0, losing=0, weather=FAIR, chances=NOTHING)
+SMALL = Climate(
+    rounds=14, creators=3, wallets=3, nodes=2, crashing=0, losing=0, losing_unsent=0, weather=FAIR, chances=NOTHING
+)
 
 
 def aimed(chances: Mapping[str, float] | None = None, **changes: Any) -> Climate:
@@ -263,39 +265,51 @@ TURMOIL = {"leap": 0.4, "fork": 0.25}
 LIARS = aimed({"leap": 0.4}, nodes=3, liars=1, is_marked=False, weather=replace(LATE, silent=0.3), rounds=20)
 BALANCED = replace(FAIR, dropping=0.9, delaying=0.1, lagging=0.5, lag_min=105, lag_max=110, changing=1.0)
 BEHIND = aimed(nodes=1, is_marked=False, weather=BALANCED, rounds=40)  # one URL for nodes of which half are behind
-TORN = aimed({**TURMOIL, "earn": 0.95}, is_marked=False, crashing=0.004, losing=0.008, rounds=40)
+TORN = aimed({**TURMOIL, "earn": 0.95}, is_marked=False, crashing=0.004, losing=0.008, losing_unsent=0.008, rounds=40)
+SLOW = replace(LIARS, weather=replace(FAIR, dropping=0.5, delaying=0.5, silent=0.1, lying=0.8))  # nothing lands at once
 PLOTS = aimed({"leap": 0.1, "hold": 0.3, "release": 0.3}, plots=0.4, rounds=24, creators=4, wallets=4)
-HELPED = replace(PLOTS, plots_in_order=True)
 CALLED_BACK = replace(
     PLOTS, creators=1, wallets=1, rounds=40, weather=replace(FAIR, delaying=0.9),
     chances={**PLOTS.chances, "hold": 0.4, "release": 0.6, "leap": 0.0, "put in order": 0.7},
 )  # fmt: skip
+HELPED = replace(CALLED_BACK, plots_in_order=True)
 STOPS = aimed(
     {"hold": 0.3, "release": 0.5, "new wallet": 0.5, "sanction": 0.05, "pardon": 0.3, "leap": 0.3, "earn": 0.95,
      "refuse to sign": 0.4, "put in order": 0.4},  # batches wait between their plan and their signature
     is_screened=True, creators=5, wallets=5, rounds=36, wallet_hold_s=60,
+)  # fmt: skip
+# What else stops is asked about once more when a batch is signed; the screening is not.
+SANCTIONED = replace(
+    STOPS, creators=20, wallets=20,
+    chances={**STOPS.chances, "sanction": 0.9, "pardon": 0.1, "hold": 0.0, "new wallet": 0.0},
+)  # fmt: skip
+KEPT_BACK = replace(  # the connection is lost between signature and sending
+    STOPS, losing_unsent=0.3, wallet_hold_s=20,
+    chances={**STOPS.chances, "hold": 0.5, "release": 0.7, "sanction": 0.0, "refuse to sign": 0.0},
 )  # fmt: skip
 GIFTS = aimed({"lamports": 0.6, "leap": 0.4}, marker_retention_s=20)
 BACK = aimed({"leap": 0.2}, restoring=Restoring.DOCUMENTED, keeping=0.4, going_back=0.2, weather=LATE, rounds=20)
 SEARCHED = aimed({"watch": 0.9, "buy audience": 0.0}, is_folding=True, rounds=20)
 BOUGHT = aimed({"watch": 0.5, "buy audience": 0.4}, is_folding=True, rounds=20, judged={"velocity_ratio": 0})
 STORY = aimed({"leap": 0.3}, nodes=3, liars=2, tells_story=True, weather=replace(FAIR, dropping=0.3), rounds=20)
+# The last: what was given up has landed all the same, which no node of ours can bring about.
+GIVEN_UP = ("double", "phantom", "unexplained")
 WRONG: tuple[Wrong, ...] = (
     Wrong("SendThenRecord", TORN, ("double", "unexplained"), patches=((signing, "sign", _sends_then_records),)),
     Wrong("ExpiryAtConfirmed", aimed(TURMOIL, is_marked=False, weather=LATE), rail=ExpiryAtConfirmed),
     Wrong("DoneAtConfirmed", aimed({"fork": 0.7}, is_marked=False), rail=DoneAtConfirmed),
     Wrong("LooksFromBefore", BEHIND, patches=((evidence, "looks_since", _looks_from_before),)),
     Wrong("OneOpinion", LIARS, rail=OneOpinion),
-    Wrong("HighestHeight", LIARS, chain=HighestHeight),
-    Wrong("ShortestBlockhash", LIARS, chain=ShortestBlockhash),
+    Wrong("HighestHeight", SLOW, GIVEN_UP, chain=HighestHeight),
+    Wrong("ShortestBlockhash", SLOW, GIVEN_UP, chain=ShortestBlockhash),
     Wrong("OverAtOnce", replace(LIARS, liars=0),
           patches=((evidence, "is_over", _over_at_once),)),
     Wrong("ResolvesTooSoon", replace(LIARS, liars=0, chances={**LIARS.chances, "resolve": 0.7}), rail=ResolvesTooSoon),
     Wrong("ForgetsWhatWasGivenUp", PLOTS, rail=ForgetsWhatWasGivenUp),
     Wrong("GivesBackByHeights", CALLED_BACK, patches=((evidence, "_is_long_ago", _always_long_ago),)),
     Wrong("WithoutLineage", HELPED, patches=((batches, "lineage", _no_lineage), (batches, "lineage_of", _no_lineage_of))),
-    Wrong("SignsWhoIsStopped", STOPS, ("stopped", "stuck"), patches=((signing, "let_through", _lets_all_through),)),
-    Wrong("SendsToWhoIsStopped", replace(STOPS, losing=0.02), ("stopped",), patches=((batches, "due_to_send", _sends_all),)),
+    Wrong("SignsWhoIsStopped", SANCTIONED, ("stopped",), patches=((signing, "let_through", _lets_all_through),)),
+    Wrong("SendsToWhoIsStopped", KEPT_BACK, ("stopped",), patches=((batches, "due_to_send", _sends_all),)),
     Wrong("PaysTheOldWallet", STOPS, ("stopped",), patches=((batches, "STOPPED", _without_wallet(batches.STOPPED)),)),
     Wrong("PlansWhileFrozen", replace(BACK, is_marked=False), patches=((payouts, "run_once", _plans_while_frozen),)),
     Wrong("ThawsAtOnce", replace(BACK, is_marked=False), patches=((adoption, "end", _thaws_at_once),)),

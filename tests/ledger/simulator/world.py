@@ -239,8 +239,12 @@ class World:
     def _step_of_node(self) -> None:
         self.step()
 
-    def loses_connection(self) -> bool:
-        return self.is_hostile and self.baton.holder in PARTS and self.rng.random() < self.climate.losing
+    def loses_connection(self, line: object) -> bool:
+        if not self.is_hostile or self.baton.holder not in PARTS:
+            return False
+        payouts = self.process.paying._payouts
+        is_unsent = payouts is not None and payouts.connection is line and bool(payouts.signed_now)
+        return self.rng.random() < (self.climate.losing_unsent if is_unsent else self.climate.losing)
 
     def start_anew(self) -> None:
         """Start the next process after one has ended."""
