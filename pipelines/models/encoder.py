@@ -211,7 +211,7 @@ class Encoder:
         if self._kind() == "cuda":
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
         parameters = sum(p.numel() for p in self._model.visual.parameters())
-        return parameters >= BF16_PARAMETERS_MIN and bool(torch.cpu._is_avx512_bf16_supported())
+        return parameters >= BF16_PARAMETERS_MIN and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def load(

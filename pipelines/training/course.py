@@ -123,7 +123,7 @@ class Course:
         progress = max(0.0, self.pictures_share)
         self._rate(self.pictures_optimizer, self.plan.rate * _cosine(progress, self.steps))
         self._rate(self.words_optimizer, 0.3 * self.plan.words_rate * _cosine(progress, self.steps))
-        with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu.get_capabilities().get("avx512_bf16", False)):
             vectors = self.model.visual(normal(pixels))  # type: ignore[operator]
         vectors = functional.normalize(vectors.float(), dim=-1)  # (pictures, dimensions)
         fronts, behinds = targets(scenes, len(self.phrases.concepts))
