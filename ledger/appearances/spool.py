@@ -32,7 +32,6 @@ SEARCHES = {  # by format
     1: np.dtype([("viewer", "V16"), ("key", "V16"), ("request", "V8"), ("at_ms", "<i8"), ("count", "<u2")]),
     2: SEARCH,
 }
-FORMATS = tuple(SEARCHES)
 SHOWN = np.dtype([
     ("segment_id", "<i8"), ("creator_id", "<i8"), ("best_frame_ms", "<i4"), ("relevance_ppm", "<i4"),
     ("amount_pix", "<i4"),

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ledger.audit.anchors import Anchor
     from ledger.solana.chain import Chain
 
-SILENCE_MAX_S = 15.0
 POLL_S = 0.3
 
 
