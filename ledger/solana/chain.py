@@ -238,13 +238,6 @@ class Chain:
         """
         return self._runner.run(self._takes([base64.b64encode(raw).decode(), SIMULATION]))
 
-    def is_alpenglow(self) -> bool:
-        """Whether the chain runs Alpenglow, under which a confirmed block is final; detected, never assumed."""
-        try:
-            return self.ask("getAgGenesisCert") is not None
-        except RpcRefusal:
-            return False
-
     def latest_blockhash(self, opinions: int = 1) -> Blockhash:
         """Return the latest blockhash at `confirmed`: a finalized one has lost 32 blocks of its life, a processed one may be
         on a fork.

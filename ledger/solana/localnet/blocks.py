@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import base58
 from solders.account import Account
 from solders.clock import Clock
 from solders.compute_budget import set_compute_unit_limit
@@ -74,11 +73,10 @@ class Block:
 
 
 class LocalChain:
-    """One chain as its leader sees it. With `alpenglow` a confirmed block is final; `seed` makes a chain that repeats."""
+    """One chain as its leader sees it; `seed` makes a chain that repeats."""
 
-    def __init__(self, store: LocalnetStore, *, seed: bytes | None = None, alpenglow: bool = False) -> None:
+    def __init__(self, store: LocalnetStore, *, seed: bytes | None = None) -> None:
         self.store = store
-        self.alpenglow = alpenglow
         self.pending: dict[str, VersionedTransaction] = {}
         self.blocks: dict[int, Block] = {}
         self._hashes: dict[str, int] = {}
@@ -96,8 +94,6 @@ class LocalChain:
     def height_at(self, commitment: str) -> int:
         """Return the height of the newest block of a commitment level."""
         blocks_behind = {"processed": 0, "confirmed": CONFIRMED_BLOCKS, "finalized": FINALITY_BLOCKS}[commitment]
-        if self.alpenglow and commitment == "finalized":
-            blocks_behind = CONFIRMED_BLOCKS
         return max(0, self.height - blocks_behind)
 
     def blockhash_at(self, commitment: str) -> tuple[str, int]:
@@ -360,7 +356,3 @@ def ui_amount(amount: int, decimals: int) -> dict[str, object]:
     whole, part = divmod(amount, 10**decimals)
     text = f"{whole}.{part:0{decimals}d}".rstrip("0").rstrip(".") if decimals else str(whole)
     return {"amount": str(amount), "decimals": decimals, "uiAmount": amount / 10**decimals, "uiAmountString": text}
-
-
-def base58_of(data: bytes) -> str:
-    return base58.b58encode(data).decode()

@@ -341,7 +341,6 @@ def _epoch_info(chain: LocalChain, _: Params, options: dict[str, Any]) -> Answer
 
 METHODS: dict[str, Callable[[LocalChain, Params, dict[str, Any]], Answer]] = {
     "getAccountInfo": _account_info,
-    "getAgGenesisCert": lambda chain, _, __: {"slot": 0} if chain.alpenglow else None,
     "getBalance": _balance,
     "getBlockHeight": _height,
     "getEpochInfo": _epoch_info,
