@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from cluster.errors import Rejected
 from serve.replica.store import Store
@@ -123,7 +124,7 @@ class Limits:
     def __init__(self, store: Store, search: SearchSettings) -> None:
         self._store = store
         self._policies = policies(search)
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._buckets: LRUCache[str, Bucket] = LRUCache(BUCKETS_MAX)
 
     async def take(self, kind: str, identity: str) -> Standing:
         """Take one token from a bucket and return the bucket's state.
@@ -190,9 +191,6 @@ class Limits:
         bucket = self._buckets.get(name)
         if bucket is None:
             bucket = self._buckets[name] = Bucket(policy, time.monotonic())
-            if len(self._buckets) > BUCKETS_MAX:
-                self._buckets.popitem(last=False)
-        self._buckets.move_to_end(name)
         return bucket
 
 
