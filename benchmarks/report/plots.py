@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.report.axes import short
 from benchmarks.report.chart import Chart, Series
-from benchmarks.report.headlines import GROWTH, INGEST, LEDGER, SEARCH, WORDS
+from benchmarks.report.headlines import GROWTH, INGEST, LEDGER, SEARCH
 from benchmarks.report.rows import Match, Row, matching, newest_run
 
 EF = (
@@ -24,6 +25,7 @@ AT_RECALL = (
 )
 STEADY = r"ingest job, .*, 1080p, (?P<model>[^,]+)(?:, .*)?: frames a (?P<unit>second|CPU second), steady: (?P<frames>\d+) .*"
 FOLD = r"recorded batches to folded journal: (?P<rate>[\d,]+) accruals/s.*"
+SEARCH_WORDS = ("`pixr bench search-words`",)  # which asks two catalogues in one run
 RUNS_MAX = 8  # the newest, of the ledger
 
 
@@ -69,7 +71,7 @@ def _recall(rows: Sequence[Row], group: str, x: str, title: str) -> Chart | None
     found = [each for each in newest_run(matching(rows, SEARCH.commands, EF)) if each[1][group]]
     curves: dict[str, list[tuple[float, float]]] = {}
     for _, match in found:
-        curve = curves.setdefault(f"{match['rows']}, {match['kind']}", [])
+        curve = curves.setdefault(f"{match['kind']}, {short(_number(match['rows']))}", [])
         curve.append((float(match[group]), float(match["recall"])))
     if not curves or min(map(len, curves.values())) < 2:
         return None
@@ -80,9 +82,9 @@ def _recall(rows: Sequence[Row], group: str, x: str, title: str) -> Chart | None
 def cpu_rows(rows: Sequence[Row]) -> Chart | None:
     """CPU by the size of the catalogue: of whole requests, and of their parts in PostgreSQL."""
     whole = {
-        "whole request, text and vectors": newest_run(matching(rows, WORDS.commands, REQUEST.format("hybrid"))),
+        "whole request, text and vectors": newest_run(matching(rows, SEARCH_WORDS, REQUEST.format("hybrid"))),
         "whole request, vectors alone": newest_run(matching(rows, SEARCH.commands, REQUEST.format("vectors alone"))),
-        "PostgreSQL, words": newest_run(matching(rows, WORDS.commands, WORD_CPU)),
+        "PostgreSQL, words": newest_run(matching(rows, SEARCH_WORDS, WORD_CPU)),
     }
     curves = {
         name: {_number(match["rows"]): _sum(match["cpu_ms"]) for _, match in found} for name, found in whole.items()
@@ -124,11 +126,10 @@ def frames_bare(rows: Sequence[Row]) -> Chart | None:
 
 def fold_insert(rows: Sequence[Row]) -> Chart | None:
     """Run by run: what the fold does in a second, beside bare INSERTs of the same bytes in the same run."""
-    runs = [each for each in matching(rows, LEDGER.commands, FOLD) if "bare batched INSERT" in each[0].baseline][
-        -RUNS_MAX:
-    ]
+    runs = [each for each in matching(rows, LEDGER.commands, FOLD) if "bare batched INSERT" in each[0].baseline]
     if len(runs) < 2:
         return None
+    del runs[:-RUNS_MAX]
     fold = tuple((float(n), _number(match["rate"])) for n, (_, match) in enumerate(runs))
     bare = tuple((float(n), _number(row.baseline.partition("/s")[0])) for n, (row, _) in enumerate(runs))
     series = (Series("folded into the journal", fold), Series("bare batched INSERT", bare, is_baseline=True))
