@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 import statistics
+import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -45,24 +46,33 @@ DEFAULTS = SearchSettings()
 
 @dataclass(frozen=True)
 class Point:
-    """Of one ef: recall@10, and CPU milliseconds of PostgreSQL a query."""
+    """Result for one `ef`: recall@10, CPU milliseconds of PostgreSQL per query, and how long queries took one after another."""
 
     ef: int
     recall: float
     cpu_ms: float
+    p50_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to all queries, CPU milliseconds per query of the server's process, and how long each query took."""
+
+    found: list[list[int]]
+    cpu_ms: float
+    latencies_ms: list[float]
 
 
 def _plan(ef: int) -> SearchLimits:
     return SearchLimits(ef_search=ef, timeout_ms=60_000)
 
 
-async def _ask(
-    url: str, queries: NDArray[np.float32], plan: SearchLimits, filters: Filters, limit: int
-) -> tuple[list[list[int]], float]:
-    """Answers, and the CPU milliseconds that the server's process spent on each.
+async def _ask(url: str, queries: NDArray[np.float32], plan: SearchLimits, filters: Filters, limit: int) -> Answers:
+    """Ask all queries one after another.
 
-    All is asked twice and the second time counts: a connection's process first has to map the pages of the shared memory
-    that it meets, once in its life, and a service's connections are old.
+    Everything is asked twice and the second time is measured: the process of a new connection first has to map the pages of
+    shared memory that it uses, and a service's connections are not new.
     """
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
         _, model, *_ = await vectors.state(connection)
@@ -70,11 +80,13 @@ async def _ask(
         server = psutil.Process(connection.info.backend_pid)
         for vector in queries:
             await vectors.nearest(connection, model, vector, limit, filters, plan)
-        before, found = cpu_s(server), []
+        before, found, latencies_ms = cpu_s(server), [], []
         for vector in queries:
+            began = time.perf_counter()
             looked = await vectors.nearest(connection, model, vector, limit, filters, plan)
+            latencies_ms.append((time.perf_counter() - began) * 1000)
             found.append([hit.segment_id for hit in looked.hits[:LIMIT]])
-        return found, (cpu_s(server) - before) * 1000 / len(queries)
+        return Answers(found, (cpu_s(server) - before) * 1000 / len(queries), latencies_ms)
 
 
 def recall(found: Sequence[Sequence[int]], truth: NDArray[np.int64]) -> float:
@@ -90,11 +102,12 @@ def warm(corpus: Corpus) -> None:
 
 
 def curve(corpus: Corpus, asked: NDArray[np.float32], efs: Sequence[int] = EFS) -> list[Point]:
-    """Recall and CPU of ten neighbours by ef."""
+    """Measure recall of ten neighbours, CPU and latency for each `ef`."""
     truth, points = corpus.truth(asked), []
     for ef in efs:
-        found, cpu_ms = asyncio.run(_ask(corpus.url, asked, _plan(ef), Filters(), LIMIT))
-        points.append(Point(ef, recall(found, truth), cpu_ms))
+        answers = asyncio.run(_ask(corpus.url, asked, _plan(ef), Filters(), LIMIT))
+        p50_ms, p95_ms = map(float, np.percentile(answers.latencies_ms, (50, 95)))
+        points.append(Point(ef, recall(answers.found, truth), answers.cpu_ms, p50_ms, p95_ms))
     return points
 
 
@@ -118,26 +131,24 @@ def sql(corpus: Corpus, near: Sequence[Point], far: Sequence[Point]) -> Iterator
         for point in points:
             yield Figure(
                 f"{name}, {kind}, vectors alone, ef {point.ef}: recall@10 {point.recall:.3f}",
-                f"{point.cpu_ms:.2f} CPU ms",
+                f"{point.cpu_ms:.2f} CPU ms, p50 {point.p50_ms:.2f} ms, p95 {point.p95_ms:.2f} ms",
             )
-        found, cpu_ms = asyncio.run(
-            _ask(corpus.url, asked, _plan(DEFAULTS.ef_search), Filters(), DEFAULTS.candidates_max)
-        )
+        answers = asyncio.run(_ask(corpus.url, asked, _plan(DEFAULTS.ef_search), Filters(), DEFAULTS.candidates_max))
         yield Figure(
             f"{name}, {kind}, as searched ({DEFAULTS.candidates_max} candidates, ef {DEFAULTS.ef_search}):"
-            f" recall@10 {recall(found, corpus.truth(asked)):.3f}",
-            f"{cpu_ms:.2f} CPU ms",
+            f" recall@10 {recall(answers.found, corpus.truth(asked)):.3f}",
+            f"{answers.cpu_ms:.2f} CPU ms",
         )
     for tag, every in SHARES.items():
         asked = corpus.near[:100]
         truth = corpus.truth(asked, every=every)
-        found, cpu_ms = asyncio.run(
+        answers = asyncio.run(
             _ask(corpus.url, asked, SearchLimits(timeout_ms=60_000), Filters(tags=(tag,)), DEFAULTS.candidates_max)
         )
-        full = sum(len(ids) == LIMIT for ids in found) / len(found)
+        full = sum(len(ids) == LIMIT for ids in answers.found) / len(answers.found)
         yield Figure(
-            f"{name}, filter of {1 / every:.1%}: recall@10 {recall(found, truth):.3f}, full answers {full:.0%}",
-            f"{cpu_ms:.2f} CPU ms",
+            f"{name}, filter of {1 / every:.1%}: recall@10 {recall(answers.found, truth):.3f}, full answers {full:.0%}",
+            f"{answers.cpu_ms:.2f} CPU ms",
         )
 
 
