@@ -79,7 +79,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Job:
-    """A job: all of it, and what it took once its first decoder was at work."""
+    """What one job cost: `whole` from its start, `steady` from its first decoder at work to its last new frame."""
 
     whole: Cost
     steady: Cost
@@ -92,7 +92,10 @@ def run(settings: Settings) -> Iterator[Figure]:
 
 
 def beside(settings: Settings, model: str, said: str) -> Iterator[Figure]:
-    """Job and bare loop in turns, then the approach of others on some of the videos; `said` names the model in figures."""
+    """Measure a job and the bare loop in turns, then clip-video-encode's approach on some of the videos.
+
+    `said` names the model in the figures.
+    """
     base = ingest_files.base(settings, 1920, 1080)
     long = [
         ingest_files.lengthened(settings, base, SECONDS[number % len(SECONDS)], 2 * number) for number in range(LONG)

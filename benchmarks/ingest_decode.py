@@ -119,7 +119,7 @@ def _ffmpeg(path: Path) -> Pass:
 
 
 def _memory_mb(path: Path) -> float:
-    """In a process of its own: what it and the largest of its decoding children took at their peak."""
+    """Decode a file in a process of its own; return the peak memory of this process and its largest decoding child together."""
     argv = (sys.executable, "-m", "benchmarks.ingest_decode", str(path))
     return float(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
 

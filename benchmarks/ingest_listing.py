@@ -85,7 +85,7 @@ def _register(connection: Connection, job_id: str, videos: list[Listed], model: 
 
 
 def _finish(connection: Connection, model: int) -> None:
-    """As if the first job had made a moment of each."""
+    """Make every video look ingested: ready, with one segment and one embedding."""
     connection.execute(
         "UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = %s", (PIPELINE_VERSION,)
     )

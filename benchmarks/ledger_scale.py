@@ -273,7 +273,7 @@ def _plans(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
 
 
 def _owe(connection: Connection[Any], creators: Sequence[int], treasury: Treasury) -> None:
-    """These creators come to be owed a payout, and their token accounts are known."""
+    """Book earnings for creators, so that each is owed a payout and has a known token account."""
     connection.execute(
         "UPDATE ledger.token_accounts SET mint = %s WHERE creator_id = ANY(%s)", (treasury.mint, list(creators))
     )
@@ -287,7 +287,7 @@ def _owe(connection: Connection[Any], creators: Sequence[int], treasury: Treasur
 
 
 def _away(settings: Settings, connection: Connection[Any], chain: subprocess.Popen[bytes]) -> Iterator[Figure]:
-    """As many appearances folded with the chain there, and with it standing still."""
+    """Measure folding while the chain runs, and while its process is stopped."""
     rates = []
     for is_away in (False, True):
         writer = _Replica(connection)
@@ -314,7 +314,7 @@ def _is_folded(connection: Connection[Any]) -> bool:
 
 
 def _settling(settings: Settings, connection: Connection[Any]) -> Iterator[Figure]:
-    """From being owed to being paid, with and without what strangers send."""
+    """Measure the seconds from owed to settled, with and without deposits that strangers send meanwhile."""
     loop = Loop(settings)
     try:
         _until(lambda: loop.status()["state"] == "running")
@@ -339,7 +339,7 @@ def _settling(settings: Settings, connection: Connection[Any]) -> Iterator[Figur
 
 
 def _with_wallets(connection: Connection[Any]) -> list[int]:
-    """New creators whose wallets are real."""
+    """Make creators with wallets that exist on chain."""
     creators = [10**12 + number for number in range(PAID)]
     for creator in creators:
         connection.execute(

@@ -30,7 +30,7 @@ SEED = 3
 
 
 def redrawn(modules: Path, folder: Path) -> tuple[Artwork, list[int]]:
-    """The visual world in Twemoji's hand, and which concepts that set has."""
+    """Return the artwork of the samples drawn by Twemoji instead, and the indices of the concepts that Twemoji has."""
     icons, concepts = Icons.read(modules / "@iconify-json" / "twemoji"), world.artwork().concepts
     svgs = [icons.svg(concept.code, []) for concept in concepts]
     side = CELLS[world.SEEN]
@@ -40,7 +40,7 @@ def redrawn(modules: Path, folder: Path) -> tuple[Artwork, list[int]]:
 
 
 def recall(model: encoder.Encoder, artwork: Artwork, chosen: list[int]) -> dict[int, float]:
-    """How often a concept's name finds its picture among the first 1 and 5 of all of them."""
+    """Return how often a concept's name finds its picture among the first 1 and 5 of all pictures, by that number."""
     studio = Studio(artwork, seed=SEED, others=0.0, worn=False)
     pictures = model.frames(np.stack([studio.portrait(index, model.image_size) for index in chosen]))
     texts = model.texts([artwork.concepts[index].name for index in chosen])
@@ -49,7 +49,7 @@ def recall(model: encoder.Encoder, artwork: Artwork, chosen: list[int]) -> dict[
 
 
 def figures(model: encoder.Encoder, modules: Path) -> Iterator[Figure]:
-    """The same questions about artwork never seen, and, to compare, about the hand the samples are drawn by."""
+    """Measure recall on artwork the model never saw, and, to compare, on the artwork that the samples are drawn with."""
     with tempfile.TemporaryDirectory() as folder:
         artwork, known = redrawn(modules, Path(folder))
         chosen = sorted(random.Random(SEED).sample(known, min(CONCEPTS, len(known))))

@@ -28,7 +28,7 @@ BALANCE_PIX = 1_000  # of everybody: far from a payout
 
 @dataclass(frozen=True)
 class Size:
-    """A share of the whole: 1 is five million creators."""
+    """The size of the data as a share of the full scale; 1 stands for five million creators."""
 
     share: float
 
@@ -53,7 +53,7 @@ class Size:
 
 
 def fill(connection: Connection[Any], size: Size) -> float:
-    """Make all of it; how long that took, in seconds."""
+    """Make all rows of that size; return the seconds that it took."""
     began = time.monotonic()
     with _past_triggers(connection):
         _creators(connection, size.creators)

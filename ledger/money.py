@@ -83,7 +83,7 @@ def appearance_amount(economics: Economics, relevance_ppm: int, *, anonymous: bo
 def parts_of(economics: Economics, whole: int, stakes: Sequence[int] = ()) -> tuple[int, int, tuple[int, ...]]:
     """Split what one appearance earns into the parts of the creator, the platform and each investor.
 
-    `stakes` are what the investors of the segment have put in; without any, what the creator does not get is the platform's.
+    `stakes` are what the investors of the segment have put in; without any, the platform gets all that the creator does not.
     """
     creator, rest = split(whole, (economics.creator_share_ppm, PPM - economics.creator_share_ppm))
     if not stakes or sum(stakes) <= 0:

@@ -407,17 +407,17 @@ def startable(connection: Connection, context: JobContext, heart: Heartbeat) -> 
 
 
 def execute(video_ids: list[int], context: JobContext, heart: Heartbeat, number: int, survey: Survey) -> bool:
-    """Run the pipeline once; the next round takes up what it leaves.
+    """Run the pipeline once over some videos; what it leaves unfinished is taken up by the next round.
 
     Args:
         video_ids: The videos.
         context: What the stages need.
-        heart: Says when to stop.
-        number: Of the round.
+        heart: The heartbeat, which knows when to stop.
+        number: The number of the round.
         survey: The nodes.
 
     Returns:
-        Whether it came to its end.
+        False if Ray cut the round short.
 
     Raises:
         Rejected: no node can confine a decoder. Ray has then stopped all work of the round.
@@ -525,7 +525,7 @@ class Heartbeat(threading.Thread):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def _beat(self, connection: Connection) -> None:
-        """Beat once."""
+        """Note that the job is alive, renew its leases and store its figures; or learn that the driver must stop."""
         self.stopped = not jobs.beat(connection, self._job, self._submission)
         if self.stopped:
             return

@@ -20,7 +20,7 @@ from benchmarks.economy.viewers import Viewer
 
 @dataclass(frozen=True)
 class Attack:
-    """What it does in the first hour of each of its days."""
+    """What a griefer does in the first hour of each of its days."""
 
     name: str
     victims: Callable[[People], Ids]
@@ -35,7 +35,7 @@ class Attack:
 
     @property
     def is_of_all(self) -> bool:
-        """Whether it harms whoever is in the way: then its days are nobody else's."""
+        """Whether it harms every honest creator; on its days there is no other attack."""
         return self.victims is _everybody
 
 
@@ -44,7 +44,7 @@ def _family(people: People) -> Ids:
 
 
 def _smallest(people: People) -> Ids:
-    """One with a family and few moments, all of which can be filled."""
+    """Choose the creator with the fewest moments among those with a family, so that an attack can reach all of them."""
     sizes = {creator: len(people.catalogue.of(creator)) for creator in people.viewers.of_kind("family")[1:]}
     return np.array([min(sizes, key=sizes.__getitem__)])
 
@@ -54,7 +54,7 @@ def _niche(people: People) -> Ids:
 
 
 def _known(people: People) -> Ids:
-    """One of whom many know, whose days are all alike."""
+    """Choose a creator of the smaller half, there from the first day and without a special audience: their days are alike."""
     smaller = people.catalogue.by_size()[people.town.creators // 2 :].tolist()
     there = [each for each in smaller if each not in people.kinds and not people.catalogue.begins[each]]
     return np.array(there[:1])
@@ -69,7 +69,7 @@ def _idle(people: People) -> Ids:
 
 
 def _own(_: People) -> Ids:
-    """The griefer's own creators, who stand in nobody's catalogue."""
+    """Return the griefer's own creators, who are in no catalogue."""
     return np.arange(9_000_001, 9_000_151)
 
 

@@ -59,7 +59,7 @@ class _Pages:
     places: list[Ids] = field(default_factory=list)
 
     def add(self, who: Ids, places: Ids) -> None:
-        """`places`: (pages, moments)."""
+        """Add the pages that viewers have seen; `places` is (pages, moments)."""
         self.who.append(who)
         self.counts.append(np.full(len(who), places.shape[1]))
         self.places.append(places.reshape(-1))
@@ -86,11 +86,11 @@ class People:
         return np.arange(1, self.town.creators + 1)
 
     def networks(self, kind: str) -> list[str]:
-        """Networks of many people whose names begin so."""
+        """Return the networks of many people whose names begin with `kind`."""
         return sorted({each.network for each in self.viewers.people if each.network.startswith(kind)})
 
     def hashed(self, viewers: list[Viewer], day: int) -> tuple[Bytes, Bytes]:
-        """Of each viewer on a day the keyed hashes of themselves and of their network."""
+        """Return the keyed hashes of viewers and of their networks on a day, uint8 (viewers, 16) each."""
         text: list[bytes] = []
         for viewer in viewers:
             known = self._hashes_of.get((viewer, day))
@@ -103,11 +103,14 @@ class People:
         return np.ascontiguousarray(found[:, 0]), np.ascontiguousarray(found[:, 1])
 
     def forget(self) -> None:
-        """Hashes of days that are over."""
+        """Drop the hashes of days that are over."""
         self._hashes_of.clear()
 
     def day(self, number: int, day: int) -> list[Searches]:
-        """What people search for on a day, the `number`th of the economy, slot by slot."""
+        """Return what people search for on a day, slot by slot.
+
+        `number` counts the days of the simulation from 0; `day` is the same day as the ledger numbers it, since 1970.
+        """
         if number not in self._days:
             self._days[number] = self._made(number, day)
         return self._days[number]
@@ -134,7 +137,7 @@ class People:
         return [shown.where(slots == slot) for slot in range(len(SLOTS))]
 
     def _note_shared(self, number: int, there: list[Viewer], viewer: Ids, shown: Searches) -> None:
-        """What people in networks of many earn creators on a day: each moment once a viewer."""
+        """Note what viewers in networks of many people earn creators on a day; a moment counts once a viewer."""
         first = np.unique(viewer * (2 * SEGMENTS_MAX * len(self.catalogue.begins)) + shown.segments, return_index=True)[
             1
         ]
@@ -146,7 +149,7 @@ class People:
     # ── Pages ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _usual(self, rng: np.random.Generator, number: int, pages: _Pages) -> None:
-        """The pages of those who are always there."""
+        """Add the pages of viewers who are there on usual days."""
         viewers = self.viewers
         rates = viewers.rates * towns.WEEK[number % len(towns.WEEK)]
         are_there = rng.random(len(rates)) < 0.2 + 0.6 * np.minimum(viewers.rates / 2, 1)
@@ -169,7 +172,7 @@ class People:
                 pages.add(some, self.catalogue.page(rng, number, len(some), topic))
 
     def _eventful(self, rng: np.random.Generator, number: int, pages: _Pages, people: list[Viewer]) -> None:
-        """People who come for one creator, and see others beside: strangers, or the same every week."""
+        """Add the pages of people who come for one creator and see others as well: strangers, or the same every week."""
         for event in self.events:
             count = int(event.looks_on(number) / SHOWN_OF_EVENT)
             if not count:

@@ -290,7 +290,7 @@ class Platform:
         return {creator for creator, partial in rows if not partial}, {creator for creator, partial in rows if partial}
 
     def taken_back(self) -> dict[int, int]:
-        """What was taken back, by creator."""
+        """Return what was taken back from each creator, in base units of PIX."""
         rows = self._connection.execute(
             "SELECT creator_id, sum(reversed_pix)::bigint FROM ledger.suspicions GROUP BY creator_id ORDER BY creator_id"
         ).fetchall()
@@ -299,7 +299,7 @@ class Platform:
 
 
 def prepare(connection: Connection[Any]) -> None:
-    """Once a database: its clock, the rows that migrations have left, and a session that does not wait for the disk."""
+    """Prepare a database once: replace its clock, keep a copy of the rows that migrations have left, and set up the session."""
     connection.execute(CLOCK)
     for query in (DEFAULTS, FUNCTIONS):
         for (statement,) in connection.execute(query).fetchall():
@@ -316,7 +316,7 @@ def prepare(connection: Connection[Any]) -> None:
 
 
 def empty(connection: Connection[Any]) -> None:
-    """A ledger as the migrations leave it. Only here are the triggers that forbid this switched off."""
+    """Empty the ledger to what migrations leave. Only here are the triggers switched off that forbid this."""
     connection.rollback()
     connection.execute("SELECT set_config('economy.now', '', false)")
     connection.execute("SET session_replication_role = replica")
@@ -335,7 +335,7 @@ def empty(connection: Connection[Any]) -> None:
 
 
 def _number_on(connection: Connection[Any], table: str) -> None:
-    """A table's next row gets the number behind those that are there."""
+    """Set a table's sequences, so that its next row gets the number after the largest one stored."""
     for (column,) in connection.execute(NUMBERED, (table,)).fetchall():
         connection.execute(
             sql.SQL("SELECT setval(pg_get_serial_sequence({}, {}), max({})) FROM {}").format(

@@ -33,7 +33,7 @@ STRANGER_COSINE, STRANGER_SPREAD = 0.15, 0.03  # of such a moment with what was 
 
 
 def final_after(economics: Economics) -> int:
-    """Days after which what a day has brought can no longer be taken back."""
+    """Return after how many days a day's earnings can no longer be taken back."""
     return -(-economics.maturity_s // DAY_S)
 
 

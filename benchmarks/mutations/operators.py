@@ -170,7 +170,7 @@ class _Finder(ast.NodeVisitor):
             self._assigned(node.target, node.value)
 
     def _assigned(self, target: ast.expr, value: ast.expr) -> None:
-        """What stands outside of functions goes by the name that it is given."""
+        """Visit an assigned value; outside of functions, its mutants go by the variable's name."""
         names = [each.id for each in ast.walk(target) if isinstance(each, ast.Name)]
         if self._depth or not names:
             self.visit(value)
@@ -182,18 +182,18 @@ class _Finder(ast.NodeVisitor):
     # ── What is left alone ─────────────────────────────────────────────────────────────────────────────────────────
 
     def visit_Assert(self, node: ast.Assert) -> None:
-        """Says what cannot be otherwise."""
+        """Leave assertions alone: what they state cannot be otherwise."""
 
     def visit_Import(self, node: ast.Import) -> None:
-        """Moves no money."""
+        """Leave imports alone: they move no money."""
 
     def visit_Raise(self, node: ast.Raise) -> None:
-        """What an error says; that it is raised at all is `_removed`."""
+        """Leave an error's message alone; `_removed` tests that the error is raised at all."""
 
     # ── Statements ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _removed(self, node: Statement) -> None:
-        """A call, a change of a number, an error or an early end that does not happen."""
+        """Remove a statement that is a call, a change of a number, an error or an early end."""
         is_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and not _is_silent(node.value)
         is_end = isinstance(node, ast.Return) and node.value is None
         if is_call or is_end or isinstance(node, (ast.AugAssign, ast.Raise, ast.Delete)):
@@ -278,13 +278,13 @@ class _Finder(ast.NodeVisitor):
     # ── Hands ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _between(self, left: ast.AST, right: ast.AST, before: str, after: str) -> None:
-        """Replace an operator by its place between two operands."""
+        """Replace the operator `before`, which stands between two operands, by `after`."""
         place = self._text.word(before, self._text.end(left), self._text.start(right))
         if place is not None:
             self._edit(*place, after)
 
     def _negated(self, test: ast.expr) -> None:
-        """What is no comparison has no other way to be turned round."""
+        """Negate a condition; comparisons, `not` and constants are left to their own visitors."""
         if not isinstance(test, (ast.Compare, ast.UnaryOp, ast.Constant)):
             start, end = self._text.start(test), self._text.end(test)
             self._edit(start, end, f"(not ({self._text.between(start, end)}))")
@@ -305,7 +305,10 @@ def _is_silent(call: ast.Call) -> bool:
 
 
 def _is_no_number(node: ast.expr) -> bool:
-    """Texts, lists and dictionaries: another operator between them is an error at once, which proves nothing."""
+    """Return whether a node is a string, list, tuple, dictionary or set that stands in the text.
+
+    Another operator beside one raises at once in any test, so that such a mutant would prove nothing.
+    """
     if isinstance(node, ast.Constant):
         return isinstance(node.value, (str, bytes))
     return isinstance(node, (ast.JoinedStr, ast.List, ast.Tuple, ast.Dict, ast.ListComp, ast.DictComp, ast.Set))

@@ -210,7 +210,10 @@ class Audience:
             yield runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts))
 
     def _parts(self, pairs: Columns, sign: int) -> Columns:
-        """Return the parts (columns of `TOTALS`, net 0) of pairs, times `sign`; all pairs of a source's day stand together."""
+        """Return the parts of pairs (see `vouching`), times `sign`, as columns of `TOTALS` with a net amount of 0.
+
+        In `pairs`, all rows of one source's day must follow each other.
+        """
         starts = runfiles.key_starts(pairs)
         people = self._networks.people(pairs[0][starts], pairs[4][starts])
         parts = vouching.shares(starts, pairs[1], people, self._economics)

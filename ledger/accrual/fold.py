@@ -276,7 +276,7 @@ class Fold:
             outcome[(outcome == Outcome.FUNDED) & (so_far > max_pix)] = Outcome.CAPPED
 
     def _refuse_seen(self, group: Group, outcome: Outcomes) -> Run:
-        """Refuse repeats; return the run of the appearances that are none."""
+        """Refuse appearances that their viewer has had before; return the keys of the others, as a run for `seen`."""
         repeated, order = outcome == Outcome.FUNDED, group.by_key
         if not repeated.all():
             order = order[repeated[order]]
@@ -340,7 +340,7 @@ class Fold:
         return rows.fetchall()
 
     def _invested(self, group: Group, rests: Amounts, stakes: Sequence[Stake]) -> dict[int, int]:
-        """Return what each investor gets of `rests` (rows,), in base units of PIX: split appearance by appearance."""
+        """Return each investor's share of `rests` (rows,), in base units of PIX; every appearance is split by itself."""
         shares_pix: dict[int, int] = {}
         segments = group.shown.segment[group.parts.firsts]  # (parts,), ascending
         for segment, investors, put_in in stakes:

@@ -103,7 +103,7 @@ class Readings:
 
 @dataclass(frozen=True)
 class Shown:
-    """The appearances of many batches, one row each; viewer, network and time are stored once a search."""
+    """The appearances of many batches, one row each; viewer, network and time are stored once per search."""
 
     viewers: Keys  # (searches, 2) uint64: the two words of the viewer's keyed hash
     origins: Keys  # (searches, 2) uint64: those of an anonymous viewer's network; zeros of a viewer with a key

@@ -161,7 +161,7 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        """Close the file and release its lock: from then on an heir may adopt it. A second call does nothing."""
+        """Close the file and release its lock; from then on another process may adopt it. A second call does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1

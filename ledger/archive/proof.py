@@ -113,7 +113,12 @@ def _journal(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[
 
 
 def _moved(entry: ArchivedEntry) -> tuple[Numbers, Numbers]:
-    """Return the account of each line, (lines,), and its amount, the part of it that was earned, and 1: (lines, 3)."""
+    """Return what an entry's postings add to the sums by account.
+
+    Returns:
+        The account of each posting, int64 (lines,); and its amount, its amount if it was earned (else 0), and a count of
+        1, int64 (lines, 3).
+    """
     lines = entry.amounts
     amounts = lines["amount"].astype(np.int64)
     earned = amounts if entry.kind == "accrual" else np.zeros_like(amounts)

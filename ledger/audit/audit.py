@@ -222,7 +222,7 @@ def _hash_chain(connection: Conn) -> Check:
 
 
 def _archive(connection: Conn, shelf: Shelf) -> Check:
-    """The archive holds what left the tables, unchanged, and it comes to what was carried forward."""
+    """The archive holds the rows that left the tables, unchanged, and its sums are those that the database carries forward."""
     try:
         return _check("archive", *proof.check(connection, shelf))
     except Temporary as error:
@@ -387,7 +387,7 @@ def _every_payout(connection: Conn, chain: Chain) -> Check:
 
 
 def _every_attempt(connection: Conn, chain: Chain) -> Check:
-    """No expired attempt moved anything on chain; each failed one is there with an error (reclaims may be without)."""
+    """No expired attempt has succeeded on chain; every failed one is on chain, and those of payouts have an error there."""
     rows = connection.execute(
         "SELECT a.signature, a.state, b.kind FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
         " WHERE a.state IN ('failed', 'expired') ORDER BY a.signed_at, a.signature"

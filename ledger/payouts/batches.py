@@ -366,7 +366,10 @@ def marked(connection: Conn, addresses: Sequence[str]) -> set[str]:
 
 
 def opened_slot(connection: Conn, addresses: Sequence[str]) -> int:
-    """Return the slot by which every one of these token accounts that we have opened exists on chain; 0 for none."""
+    """Return the latest slot in which the platform opened any of these token accounts; 0 if it opened none.
+
+    From this slot on, every one that it opened exists on chain.
+    """
     row = connection.execute(
         "SELECT coalesce(max(a.slot), 0) FROM ledger.token_accounts t"
         " JOIN ledger.attempts a ON a.batch_id = t.batch_id AND a.state = 'landed' WHERE t.address = ANY(%s)",

@@ -42,7 +42,11 @@ def settle(rail: Rail) -> None:
 
 
 def _is_unseen(rail: Rail, attempt: Attempt, seen: Any) -> bool:
-    """End an attempt whose end is certain. Returns whether no node knows it."""
+    """Book the attempt's end if the chain shows one; else return whether it is unknown to every node.
+
+    Returns:
+        False also where the end was booked, or cannot be booked now.
+    """
     try:
         effect = rail.outcome(attempt, seen)
         if effect is not None:

@@ -2,8 +2,8 @@
 
 The nodes are unmodified `solana` AsyncClients. Every answer about a transaction carries the slot that the node had reached,
 because a node that lags says "not found" in good faith. Transport trouble is `Temporary`; it never means that something
-did not happen. `opinions` in a signature is how many nodes must answer, or say the same. Knows transactions as bytes and
-signatures, nothing of money.
+did not happen. A parameter `opinions` is the number of nodes that must answer, or that must say the same. Knows
+transactions as bytes and signatures, nothing of money.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def _message(content: bytes) -> Message | MessageV1:
 
 
 def _priority(message: Message | MessageV1, limits: Sequence[Step]) -> int:
-    """Return what a message pays for being preferred, in lamports."""
+    """Return the priority fee that a message offers, in lamports."""
     if isinstance(message, MessageV1):
         if limits:
             raise Rejected(_foreign(limits[0]))

@@ -312,7 +312,10 @@ def _first() -> Composed:
 
 
 def _in_turns(matches: Sequence[Match], by_video: dict[int, list[tuple[int, float | None]]], each: int) -> list[Named]:
-    """Return the best moment of each video, then the second of each; videos of equal value share a rank, as their words do."""
+    """Return the best moment of each video, then the second of each, up to `each`.
+
+    Videos whose matches have equal values share a rank.
+    """
     ranks: list[int] = []
     rank, last = 0, None
     for match in matches:

@@ -1,4 +1,7 @@
-"""Videos as a source lists them, with the words of their manifests, and remarks on single videos. Values alone."""
+"""Videos as a source lists them, with what manifests say of each (title, tags …), and remarks on single videos.
+
+Values alone.
+"""
 
 from __future__ import annotations
 

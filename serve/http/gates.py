@@ -229,8 +229,7 @@ class Gate:
     def _leave(self, caller: _CallerShare, place: asyncio.Future[None]) -> None:
         """Take a waiting request out of its caller's queue.
 
-        When it was the first, the caller moves to the end of `_queued`: the next of their requests has not waited as
-        long.
+        If it was the first, the caller moves to the end of `_queued`, since their next request has not waited as long.
         """
         was_first = caller.queue[0] is place
         caller.queue.remove(place)

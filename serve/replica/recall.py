@@ -120,7 +120,7 @@ class Recall:
         self._looks[model.name].append(share_of(looked.hits, true))
 
     async def _look_aside(self, name: str, filters: Filters, shadow: Shadow) -> None:
-        """Check a model that is not searched; skip one that was removed, or whose vectors are all compared anyway."""
+        """Check the recall of a model that is not searched; skip one that was removed, or for which no index is used."""
         model = await self._readers.ask(lambda connection: vectors.named(connection, name))
         if model is None:
             return

@@ -197,7 +197,7 @@ class Lists:
         return Shadow(names, vector_in, limits_of(self.search)) if names else None
 
     async def by_words(self, encoding: Awaitable[EncodedQuery | None]) -> list[Named] | None:
-        """Find the moments that stand for the videos whose words match, nearest first.
+        """Find the videos whose words match, and choose the moments of each that are nearest to the query.
 
         The videos are looked for while the query is being encoded, their moments while the vector list is made.
 
@@ -205,7 +205,7 @@ class Lists:
             encoding: the result of `encoded`, while it is being made.
 
         Returns:
-            The list of words, empty where words have no weight; None when full text cannot be asked.
+            The moments by the rank of their videos, empty where words have no weight; None when full text cannot be asked.
         """
         query, search, readers = self.query, self.search, self.sources.readers
         if not query.wanted or query.text_weight == 0:

@@ -56,7 +56,7 @@ class SearchContext:
 
     @cached_property
     def sources(self) -> ListSources:
-        """What the two lists of a search are made from."""
+        """The connections and services from which the lists of vectors and of words are made."""
         return ListSources(self.readers, self.encoding, self.recall, self.patience)
 
     @cached_property

@@ -1,6 +1,6 @@
-"""A search over HTTP, once the key is known: the caller and their variant, the answer with its headers, the metrics.
+"""A search over HTTP, once the key is known: who calls and by which variant, the answer with its headers, the metrics.
 
-The routes and the shortcut before them (`kept`) take requests apart, and share this. Knows no route.
+Shared by the routes and by the fast path before them (`kept`), which read the request. Knows no route.
 """
 
 from __future__ import annotations
