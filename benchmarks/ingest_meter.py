@@ -25,7 +25,7 @@ STANDING = ("raylet", "gcs_server", "dashboard", "monitor", "runtime_env", "ray.
 
 @dataclass(frozen=True)
 class Used:
-    """CPU seconds since the meter was made."""
+    """CPU seconds since the meter was made, of the job's processes and of those that stand by."""
 
     job_s: float
     standing_s: float
@@ -92,7 +92,7 @@ class Meter(threading.Thread):
 
 
 def idle(stack: Settings, seconds: float) -> float:
-    """CPU seconds a second of a cluster that has nothing to do."""
+    """Return the CPU seconds per second that an idle cluster uses."""
     with Meter(stack) as meter:
         began = time.monotonic()
         time.sleep(seconds)

@@ -1,7 +1,7 @@
-"""How much of the bundled model carries over to artwork it never saw: Twemoji, for this measurement only.
+"""How well the bundled model works on artwork that it has never seen: Twemoji, for this measurement only.
 
-Fetches nothing and keeps nothing: give it a folder where npm has installed `@iconify-json/twemoji`, and have
-`resvg-py` installed. One picture a concept, each before some background; the concept's plain name must find it.
+Fetches nothing and keeps nothing: pass it a folder in which npm has installed `@iconify-json/twemoji`, and have
+`resvg-py` installed. One picture per concept, each before some background; the concept's plain name must find it.
 
     python -m benchmarks.other_art NODE_MODULES
 """

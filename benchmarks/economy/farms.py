@@ -1,7 +1,7 @@
 """Farms: bots of one strategy at work in one world. A farm has cells, each with networks or keys and creators of its own.
 
-A cell's bots look at the farm's moments and, as a cover, at other people's; what the farm has received for good tells it
-which tactic is best (see `learning`). It does the same in a world without rules. Knows no bound and no review.
+A cell's bots look at the farm's moments and, as a cover, at other people's. What the farm's creators have received for good
+tells it which tactic is best (see `learning`). It does the same in a world without rules. Knows no bound and no review.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CREATORS_MAX = 300  # of a cell: how a farm's creators are numbered
 
 @dataclass
 class Cell:
-    """A part of a farm with means of its own."""
+    """A part of a farm with its own creators, networks and keys."""
 
     creators: Ids
     networks: list[str]
@@ -46,7 +46,7 @@ class Farm:
     def __init__(
         self, strategy: Strategy, party: int, people: People, economics: Economics, seed: int, pace: Pace
     ) -> None:
-        """`economics`: of this world."""
+        """Make a farm that has not begun yet; `economics` are those of its world."""
         self.strategy, self.party, self._people = strategy, party, people
         self._rng = np.random.default_rng([seed, 3, party])
         self.pace, self._sleeps = strategy.pace(pace), strategy.sleeps
@@ -183,7 +183,7 @@ class Farm:
         return [replace(searches, keys=one), replace(searches, keys=one), replace(searches, keys=self._keys(searches))]
 
     def _keys(self, searches: Searches) -> Bytes:
-        """Idempotency-Keys that were used for nothing yet, as keyed hashes: any sixteen bytes."""
+        """Return new Idempotency-Keys as keyed hashes, uint8 (searches, 16): any bytes will do."""
         return self._rng.integers(0, 256, (len(searches), 16)).astype(np.uint8)
 
     # ── Means ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,8 @@
-"""Griefers: they aim made views at honest creators, so that these are held or taken back, or their bounds filled.
+"""Griefers: they aim faked views at honest creators, so that earnings of these are held or taken back, or bounds are filled.
 
-Each has victims, days of its own and means that it spends on them; what it costs is counted in days of networks and in
-searches, what the victims lose in base units. Those who harm whoever is in the way have victims by the network they sit in.
+Each has victims, days on which it attacks, and means that it spends on them. Its cost is counted in days of networks and in
+searches, the victims' loss in base units. The victims of an attack without a target are those who share the network in which
+the griefer sits.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Griefer:
         self.source_days = self.searches = 0
 
     def day(self, number: int, day: int) -> Searches | None:
-        """What it sends in the first hour of a day."""
+        """Return what the griefer sends in the first hour of a day; None if it does not attack on that day."""
         attack, catalogue = self.attack, self._people.catalogue
         if number not in attack.days or not len(self._places):
             return None
@@ -138,7 +139,7 @@ class Griefer:
         return found
 
     def _targets(self, pages: int, width: int) -> Ids:
-        """Moments of the targets (pages, width), other ones on each page as far as there are."""
+        """Return moments of the targets, (pages, width); they repeat only after all have been used."""
         start = int(self._rng.integers(0, len(self._places)))
         order = self._rng.permutation(self._places)
         return order[(start + np.arange(pages * width)) % len(order)].reshape(pages, width)

@@ -1,8 +1,8 @@
 """Honest people: what they search for and what they are shown, day by day. All of it follows from a seed.
 
-A viewer searches a few times on some days, more at the end of a week; a page shows twenty moments of a topic, or some of a
-favourite. Some creators publish once a week, and two are found by everybody on some day. A day is made once, and shown in
-each world of its seed. Knows no farm and no ledger.
+A viewer searches a few times on some days, more at the end of a week. A page shows twenty moments of a topic, or some of a
+favourite creator. Some creators publish once a week, and two are found by very many on some day. A day is made once and is
+the same in every world of its seed. Knows no farm and no ledger.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHARED = ("carrier", "university", "office")  # networks of many people, by how 
 
 @dataclass(frozen=True)
 class Event:
-    """More looks at a creator, from some day on or once a week."""
+    """Additional looks at a creator: once a week, or from some day on."""
 
     creator: int
     first: int
@@ -52,7 +52,7 @@ class Event:
 
 @dataclass
 class _Pages:
-    """The pages of a day as they come: who has seen each, how many moments of it, and their places in the catalogue."""
+    """The pages of a day as they are added: each page's viewer, its number of moments, and their places in the catalogue."""
 
     who: list[Ids] = field(default_factory=list)
     counts: list[Ids] = field(default_factory=list)
@@ -185,7 +185,7 @@ class People:
             people += self._guests(rng, event, number, count)
 
     def _guests(self, rng: np.random.Generator, event: Event, number: int, count: int) -> list[Viewer]:
-        """As many as come by carriers as otherwise do."""
+        """Return the viewers of an event, new ones or every week's; as many as usual have keys or come through carriers."""
         name = f"regular {event.creator}" if event.is_weekly else f"stranger {event.creator} {number}"
         kinds = rng.random(count)
         carrier = (1 - towns.KEYED_SHARE) * towns.CARRIER_SHARE
@@ -198,7 +198,7 @@ class People:
         ]  # fmt: skip
 
     def _plan(self, rng: np.random.Generator, days: int) -> list[Event]:
-        """Who has a good day, who is found by everybody, and who publishes once a week."""
+        """Choose who has a good day, who is found by very many, and who publishes once a week; return these events."""
         count = self.town.creators
         middle = self.catalogue.by_size()[count // 8 : count // 2]
         known = [each for each in middle.tolist() if each not in self.kinds]
@@ -219,7 +219,7 @@ class People:
 
 
 def amounts(economics: Economics, relevance_ppm: Ids, anonymous: NDArray[np.bool_]) -> Ids:
-    """What appearances of this relevance are worth, as replicas compute it."""
+    """Return what appearances of these relevances earn, as replicas compute it: int64 base units of PIX, (rows,)."""
     rule: Callable[..., Any] = money.appearance_amount  # of whole numbers, and so of arrays of them
     keyed, keyless = (rule(economics, relevance_ppm, anonymous=each) for each in (False, True))
     found: Ids = np.where(anonymous, keyless, keyed).astype(np.int64)

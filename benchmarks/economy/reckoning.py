@@ -33,7 +33,7 @@ PADDED = (1, 4, 12)  # the best known, together
 
 @dataclass(frozen=True)
 class Day:
-    """What each source has earned each creator on a day, sources one after another."""
+    """What each source has earned each creator on a day; the rows of one source follow each other."""
 
     sources: Ids
     creators: Ids
@@ -93,7 +93,7 @@ def days_of(town: towns.Town, seed: int, days: int) -> tuple[People, list[Day]]:
 
 
 def reckoned(people: People, days: Sequence[Day], economics: Economics) -> str:
-    """What honest creators lose, and what one loop brings the best known on the last day."""
+    """Return a line on what honest creators lose, and on what one bot earns the best known ones on the last day."""
     count, seen = people.town.creators + 1, list[Ids]()
     got, income = np.zeros(count, np.int64), np.zeros(count, np.int64)
     for day in days:
@@ -136,7 +136,7 @@ def _summed(creators: Ids, amounts: Ids, count: int) -> Ids:
 )
 @click.option("--write", is_flag=True, help="Append to benchmarks/LOG.md.")
 def main(names: Sequence[str], first: int, seeds: int, days: int, changes: Sequence[str], write: bool) -> None:
-    """Say what settings of vouching cost honest creators, and what they leave to who pads the best known."""
+    """Report what settings of vouching cost honest creators, and what they leave to farms that pad the best known."""
     others = {each: replace(economy.ECONOMICS, **_changed(each)) for each in changes}
     for town in (each for each in towns.TOWNS if each.name in names):
         for seed in range(first, first + seeds):

@@ -1,7 +1,7 @@
 """Mutants: small changes to a module's text, each of which a test should notice.
 
 Python is changed by its syntax tree and SQL inside string literals by its words: half of what the ledger decides stands
-in SQL. A mutant is a place in the text with what takes its place, so that a reader sees the change as it is made.
+in SQL. A mutant is a range of the text and its replacement, so that a reader sees the change as it would be in the source.
 Annotations, log lines, messages of errors, decorators and assertions are left alone. Pure; runs nothing.
 """
 
@@ -50,9 +50,9 @@ Statement = ast.stmt | ast.ExceptHandler
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change. `start` and `end` are bytes of the module's text; `first` and `last` the lines whose tests are asked.
+    """One change. `start` and `end` are bytes of the module's text; `first` and `last` the lines whose tests are run for it.
 
-    `key` follows from the module, the function, the statement and the change: it stays when other lines move.
+    `key` follows from the module, the function, the statement and the change: it stays the same when other lines move.
     """
 
     key: str
@@ -68,7 +68,7 @@ class Mutant:
     after: str
 
     def applied(self, source: str) -> str:
-        """The module's text with the change made."""
+        """Return the module's text with the change made."""
         raw = source.encode()
         return (raw[: self.start] + self.after.encode() + raw[self.end :]).decode()
 
@@ -78,7 +78,7 @@ class Mutant:
 
 
 def mutants(module: str, source: str) -> list[Mutant]:
-    """Every mutant of a module's text, in the order of the text."""
+    """Return every mutant of a module's text, in the order of the text."""
     text = Text(source)
     finder = _Finder(text)
     finder.visit(ast.parse(source))
@@ -107,7 +107,7 @@ class _Edit:
 
 
 class _Finder(ast.NodeVisitor):
-    """Walks a module, knowing in which function and statement it is."""
+    """A visitor of a module's tree that keeps track of the function and statement it is in."""
 
     def __init__(self, text: Text) -> None:
         self._text = text
@@ -136,7 +136,10 @@ class _Finder(ast.NodeVisitor):
         self.edits.append(_Edit(start, end, after, name, self._depth > 0, head, begin, first, last))
 
     def _lines(self, statement: Statement) -> tuple[int, int]:
-        """The lines that run when the statement does, without its body's. Nothing tests the head of a function but its body."""
+        """Return the first and last line that run with a statement, without its body; of a function, all its lines.
+
+        The head of a function is only tested by running its body.
+        """
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return statement.lineno, statement.end_lineno or statement.lineno
         body = getattr(statement, "body", None)
