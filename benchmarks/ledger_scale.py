@@ -168,7 +168,11 @@ def _rpc(port: int, method: str, params: list[Any], client: httpx.Client | None 
 
 
 def _until(condition: Callable[[], object], timeout_s: float = WAIT_S) -> float:
-    """Wait until a condition holds; return the seconds that this took."""
+    """Wait until a condition holds; return the seconds that this took.
+
+    Raises:
+        Temporary: it does not hold within `timeout_s`.
+    """
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > timeout_s:

@@ -56,7 +56,11 @@ class Figure:
 
 
 def run(settings: Settings, name: str | None, *, write: bool, say: Callable[[str], None]) -> None:
-    """Run one benchmark, or all except those that are run only by name."""
+    """Run one benchmark, or all except those that are run only by name.
+
+    Raises:
+        Rejected: no benchmark has that name.
+    """
     if name is not None and name not in NAMES:
         raise Rejected(f"no benchmark {name!r}", hint=f"there are {', '.join(NAMES)}")
     for each in [name] if name else [each for each in NAMES if each not in ONLY_BY_NAME]:

@@ -41,7 +41,11 @@ SHORT = Paces(Pace(cells=3, days=14, learned=9), Pace(cells=3, days=4, learned=2
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Run all economies on all cores and report them; results that the same code has found before are read from disk."""
+    """Run all economies on all cores and report them; results that the same code has found before are read from disk.
+
+    Raises:
+        SystemExit: 1, a bar is missed; all figures have been given by then.
+    """
     url, path = runtime.role_url(settings, roles.OWNER), settings.data_dir / "economy.jsonl"
     found = [result for result, _ in results(url, range(ECONOMIES), path)]
     yield from report.figures(found)
@@ -49,7 +53,11 @@ def run(settings: Settings) -> Iterator[Figure]:
 
 
 def require(found: Sequence[Result]) -> None:
-    """End the program with code 1 if a bar is missed, and print by how much."""
+    """End the program with code 1 if a bar is missed, and print by how much.
+
+    Raises:
+        SystemExit: a bar is missed.
+    """
     if missed := report.missed(found):
         listed = "".join(f"\n  {bar.name}: {bar.value:.2%}, {bar.most:.0%} at most" for bar in missed)
         sys.exit(f"bars of the economy that are missed: {len(missed)}{listed}")  # a text means code 1
