@@ -180,13 +180,13 @@ class Audience:
         self._unjudged_since = self._since
 
     def _unjudged_until(self) -> int:
-        """Return the id of the last row of pairs that a judgement of now contains."""
+        """Return the id of the last row of pairs that a judgement made now contains."""
         return self.unjudged_pairs.runs[-1].last_id if self.unjudged_pairs.runs else self._judged_until
 
     # ── Differences of the totals ──────────────────────────────────────────────────────────────────────────────────
 
     def _differences(self) -> Columns:
-        """Return the differences (columns of `TOTALS`) that all unjudged pairs make; summed on the way to stay small."""
+        """Return the differences (columns of `TOTALS`) that all unjudged pairs make; summed piece by piece to save memory."""
         parts, uncombined = [TOTALS.empty()], 0
         for block in runfiles.merged(UNJUDGED, self.unjudged_pairs.runs):
             for part in self._block_differences(block):

@@ -75,7 +75,7 @@ Outcomes = NDArray[np.uint8]  # (rows,), an `Outcome` each
 
 @dataclass(frozen=True)
 class Folded:
-    """What one fold did: how many batches and appearances it took, how many earned, and what in all."""
+    """What one fold did: how many batches and appearances it took, how many of these earned, and the total amount."""
 
     batches: int
     appearances: int
@@ -288,9 +288,9 @@ class Fold:
     def _refuse_excess_of_day(self, group: Group, outcome: Outcomes) -> Flags:
         """Refuse what exceeds a day's cap of its viewer, network of anonymous viewers, segment or creator.
 
-        Returns the flags, (rows,), of appearances that a segment's or a creator's cap refused: other viewers had filled it.
-        They use up their viewer's own caps all the same, and replace, up to the cap, what a review finds not to count
-        (see `risk.review`).
+        Returns the flags, (rows,), of appearances that the cap of a segment or a creator refused, because other viewers had
+        used it up. They still use up their own viewer's caps. If a review finds that some of what used up the cap does not
+        count, they take its place, up to the cap (see `risk.review`).
         """
         crowded = np.zeros(len(outcome), np.bool_)
         for cap in self._caps:
@@ -356,8 +356,9 @@ class Fold:
     def _pairs(self, group: Group, counting: Flags, nets: Amounts) -> Pairs:
         """Return the pairs of source and creator of the flagged rows.
 
-        What a segment's or creator's cap refused has its amount as `gross`, and 0 as `net`. The source is the network of an
-        anonymous viewer, since anyone can have cookies by the hundred, and else the viewer.
+        A row that the cap of a segment or a creator refused has its amount as `gross` and 0 as `net`. The source of an
+        anonymous viewer is their network, since one person can have hundreds of cookies; the source of any other viewer is
+        the viewer.
         """
         rows = np.flatnonzero(counting)
         search = group.shown.search[rows]

@@ -131,9 +131,9 @@ def newest_day(connection: Connection[Any]) -> int:
 
 
 def read(connection: Connection[Any], today: int, rows: Known) -> Iterator[Columns]:
-    """Yield what some rows of the table hold, merged by pair and day.
+    """Yield the columns of some rows of the table, merged by pair and day.
 
-    Pairs of days after tomorrow are left out: an older version wrote them, which believed any clock.
+    Pairs of days after tomorrow are left out: an older version, which did not check replicas' clocks, wrote them.
     """
     several = connection.execute(
         "SELECT viewers, creators, days, gross, net FROM ledger.pair_runs WHERE id = ANY(%s) ORDER BY id",

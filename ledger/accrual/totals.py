@@ -128,7 +128,7 @@ class Judgement:
             yield Totals.of(self.runs, keys[start : start + PIECE_KEYS], self.whole_from)
 
     def best_before(self, keys: Keys, trusted: Ids, economics: Economics) -> Amounts:
-        """Return what counts of the best of the `BEFORE_DAYS` days before each creator's day.
+        """Return the most that counts (`Totals.earned`) of any of the `BEFORE_DAYS` days before each creator's day.
 
         Args:
             keys: uint64, shape (days of creators,), ascending.

@@ -1,4 +1,4 @@
-"""The proof of the archive: archived rows are what they were, and the sums that the database keeps of them are right.
+"""The proof of the archive: archived rows are unchanged, and the sums that the database keeps of them are right.
 
 Reads every part to its end. Computes again: the journal's hash chain from its first entry, each fold's money from its
 appearances, and the sums by account and by creator that the database carries forward of deleted rows. Only reads, against
@@ -126,7 +126,7 @@ def _moved(entry: ArchivedEntry) -> tuple[Numbers, Numbers]:
 
 
 def _spine(connection: Conn, part: ArchivePart) -> Generator[tuple[Any, ...], None, None]:
-    """Yield the rows of a part's entries that stay in the tables, in the form of `_link`."""
+    """Yield a part's entries as they stand in the tables, without postings, in the form of `_link`."""
     with connection.cursor(name="spine") as cursor:
         cursor.itersize = FETCHED_ROWS
         cursor.execute(
@@ -140,7 +140,7 @@ def _spine(connection: Conn, part: ArchivePart) -> Generator[tuple[Any, ...], No
 
 
 def _link(entry: ArchivedEntry) -> tuple[Any, ...]:
-    """Return what of an archived entry stays in the tables: everything but its postings."""
+    """Return the fields of an archived entry that stay in the tables: all but its postings."""
     return (entry.id, entry.kind, entry.key, entry.content, entry.document, entry.lines, entry.reverses, entry.epoch,
             entry.occurred, entry.prev_hash, entry.hash)  # fmt: skip
 
@@ -258,7 +258,7 @@ def _history(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[
 
 
 def _gaps(connection: Conn) -> Iterator[str]:
-    """Yield parts that do not follow on the one before; only the numbers of folds may have gaps."""
+    """Yield parts that do not continue the part before them; only the numbers of folds may have gaps."""
     for kind in KINDS:
         last = 0
         for part in parts.listed(connection, kind):

@@ -27,7 +27,7 @@ ADMIN_KEY = "api_admin_key"  # under secrets/, where Pixr has made the first one
 
 @click.group()
 def order() -> None:
-    """What no rule does: adopt, book a withdrawal or a correction, take a new secret. In an administrator's name."""
+    """Have the ledger do, in an administrator's name, what it never does by itself: adopt, withdraw, correct, new secret."""
 
 
 def order_options(command: Function) -> Function:
@@ -59,7 +59,7 @@ def adopt(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Declare that the database has gone back, and adopt what the ledger has paid and does not know since a slot or time."""
+    """Declare that the database was set back, and book what the chain has paid since a slot or time that it does not know."""
     if (since_slot is None) == (since is None):
         raise Rejected("say --since-slot or --since", code="since-when")
     body = {"since_slot": since_slot} if since is None else {"since": since.replace(tzinfo=UTC).isoformat()}
@@ -113,7 +113,7 @@ def correction(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Move an amount of the journal from one account to another: an entry of its own, and nothing on chain."""
+    """Move an amount from one account of the journal to another: a new entry, and nothing on chain."""
     body = {"from": taken, "to": given, "amount": amount, "asset": asset}
     _place(context, "correction", body, reason, key_file, timeout_s, as_json)
 
@@ -122,7 +122,7 @@ def correction(
 @order_options
 @click.pass_obj
 def new_secret(context: Context, reason: str, key_file: Path | None, timeout_s: float, as_json: bool) -> None:
-    """Go on with the secret that secrets/batches holds now: the one of before is lost, and so is the rent of its markers."""
+    """Use the secret that secrets/batches holds now, since the one before is lost; the rent of its markers is lost with it."""
     _place(context, "secret", {}, reason, key_file, timeout_s, as_json)
 
 

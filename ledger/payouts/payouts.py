@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def run_once(rail: Rail, *, plan: bool = True) -> None:
-    """One round on a rail: settle, resolve, plan, sign, send. Each step commits for itself.
+    """Do one round on a rail: settle, resolve, plan, sign, send. Each step commits by itself.
 
     Args:
         rail: where payouts go out.
@@ -61,7 +61,7 @@ def run_once(rail: Rail, *, plan: bool = True) -> None:
 
 @contextmanager
 def _step(name: str, rail: Rail, troubles: list[Exception]) -> Iterator[None]:
-    """Commit what a step did; where the rail could not be asked, undo it and go on with the next step."""
+    """Commit what a step did; if the rail could not be asked, undo the step and go on with the next one."""
     try:
         yield
         rail.connection.commit()

@@ -58,7 +58,7 @@ def find_accounts(rail: ChainRail, missing: Sequence[Due]) -> None:
 
 
 def _of_people(rail: ChainRail, recipients: Sequence[BatchLine]) -> list[BatchLine]:
-    """Return those whose wallet no program owns, and hold the others; none while too few nodes answer."""
+    """Return the recipients whose wallet is owned by no program, and hold the others; none while too few nodes answer."""
     if not recipients:
         return []
     try:
@@ -96,10 +96,10 @@ def _unused_id(rail: ChainRail, text: str) -> str:
 
 
 def forget_gone(rail: ChainRail, batch: Batch) -> bool:
-    """Forget token accounts that a batch was to pay and that no longer exist, by every node that answers.
+    """Forget token accounts that a batch was to pay and that no longer exist, as every node that answers reports.
 
-    Their owners have closed them, for which no creator is held. An account that the platform has not opened is
-    forgotten, and opened like any other; the platform opens one a creator, ever.
+    Their owners have closed them, for which no creator is held. Only accounts that the platform has not opened are
+    forgotten; they are then opened like any other, but the platform opens only one per creator, ever.
 
     Returns:
         Whether there were any.

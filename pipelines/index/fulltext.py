@@ -166,8 +166,8 @@ async def matching(
 ) -> list[Match]:
     """Find the videos that match a text best, those with all words before those with any.
 
-    Filters apply before any list is cut off. For several words the best `plan.text_rows` videos of each are read, and
-    the best of those are looked up for every word. For one word its list is the answer.
+    Filters apply before any list is cut off. For several words the best `plan.text_rows` videos of each are read, and the
+    best of those are looked up for every word. For a single word, the best videos of that word are the result.
 
     Args:
         connection: Connection to the primary or a standby.
@@ -211,7 +211,7 @@ def _unranked(filters: Filters) -> SQL:
 async def _matching(connection: Connection, filters: Filters) -> tuple[SQL, dict[str, Any]]:
     """Return the statement for these filters, with their parameters.
 
-    If few videos pass the filters, each is looked up; if many do, the words' lists are filtered.
+    If few videos pass the filters, each of them is scored; if many do, the best videos of each word are read and filtered.
     """
     conditions, parameters = _conditions(filters)
     passing, depth, statement = f"{VISIBLE}{conditions}", "%(depth)s", MATCHING
@@ -285,7 +285,7 @@ async def _collect(
     segment_ids: Sequence[int] | None,
     extra: dict[str, Any],
 ) -> None:
-    """Add the moments that a query returns to `found`."""
+    """Add the moments that a query returns to `by_video`."""
     among = list(segment_ids) if segment_ids is not None else None
     parameters = {"videos": list(video_ids), "each": each, "among": among} | extra
     for video_id, segment_id, cosine in await (await connection.execute(query, parameters)).fetchall():

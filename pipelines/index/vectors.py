@@ -41,7 +41,10 @@ LANGUAGES: tuple[LiteralString, ...] = (  # tried in every query, besides its ow
 
 
 def _of_any(function: LiteralString, text: LiteralString) -> LiteralString:
-    """Return a tsquery that matches what it would in any language: good for an index, and checked again with `_of_its_own`."""
+    """Return a tsquery that matches if the text matches in any language: it can use an index, but finds too much.
+
+    `_of_its_own` then checks with the right language.
+    """
     every: LiteralString = " || ".join(f"{function}('{each}', {text})" for each in LANGUAGES)
     return f"({every} || {function}(%(language)s::regconfig, {text}))"
 

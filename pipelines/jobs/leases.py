@@ -98,7 +98,7 @@ class _LeaseRow:
     resting: bool
 
     def lease(self, token: int, began: int = 0) -> Lease:
-        """Return the lease under a token, with `began` attempts more than stored."""
+        """Return the lease with a fencing token; `began` is how many attempts have begun since the row was read."""
         return Lease(self.id, token, self.source_uri, self.source_etag, self.source_bytes, self.attempts + began)
 
 
@@ -210,7 +210,7 @@ def _end(connection: Connection, video_id: int, failure: Failure, status: str, b
 def give_up(
     connection: Connection, job_id: str, reason: str = "the job ended before it was read", owner: str = ""
 ) -> None:
-    """Fail the videos of a job that are still unfinished, with the reason they have or this one.
+    """Fail the videos of a job that are still unfinished; those without an error get `reason`.
 
     Args:
         connection: Connection to the primary.

@@ -1,7 +1,7 @@
-"""Training texts as people might type them, with their targets in the space.
+"""Training texts as people might type them, with their targets in the space of both towers.
 
-A mention is a concept's name or a keyword; a keyword of several concepts has a target between them. A text has one to
-three mentions, often in a template, sometimes with a background.
+A mention is a concept's name or a keyword; the target of a keyword that several concepts have lies between these. A text has
+one to three mentions, often in a template, sometimes with a background.
 """
 
 from __future__ import annotations

@@ -156,7 +156,9 @@ class Lists:
         return VectorList(encoded, hits, vector_hits, is_hurried)
 
     async def _nearest(self, model: SearchModel, vector: Vector) -> tuple[VectorHits, bool]:
-        """Ask with all the limits that recall needs; where that takes too long, or has of late, with hurried ones.
+        """Search the index for full recall; if that takes too long, or has recently, search it with hurried limits instead.
+
+        Returns the hits, and whether they are hurried ones.
 
         Returns:
             What was found, and whether it was found in a hurry, with lower recall.
@@ -187,7 +189,7 @@ class Lists:
         return vector_hits, True
 
     def _shadow(self, searched: SearchModel) -> Shadow | None:
-        """Return how the same query is put to the catalogue's other models, whose recall is watched too."""
+        """Return the same query for the catalogue's other models, whose recall is checked too; None without other models."""
         names = [name for name in self.state.models if name != searched.name]
 
         async def vector_in(model: SearchModel) -> Vector:
@@ -285,8 +287,8 @@ class Lists:
     ) -> tuple[Measured, tuple[Passing, ...] | None, bool]:
         """Measure the relevance of candidates, and which of them are near enough to each part of the query.
 
-        Both lists tell cosines with the vector that was searched by. A moment whose cosine cannot be looked up is not
-        cut: the answer is degraded, and says so.
+        Both lists already contain cosines with the vector that was searched for. A moment whose cosine cannot be looked up
+        is not cut; the answer is then marked as degraded.
 
         Returns:
             The relevance; the moments that pass by part, None where there is nothing to judge by; whether every cosine

@@ -211,7 +211,7 @@ def _document(
 
 
 def _may_earn(candidates: Candidates, moment: MomentDetails) -> bool:
-    """Whether a moment may earn: not as more of its own creator's, and not where only a parameter has it shown."""
+    """Whether a moment may earn: not if its creator is that of the moment to find more of, nor if the cut rules it out."""
     return moment.creator_id != candidates.creator_id and candidates.cut.pays(moment.segment_id)
 
 

@@ -116,7 +116,7 @@ class Answering:
     def _response(
         self, query: Query, result: SearchResult, began: float, variant: Mapping[str, str] | None = None
     ) -> Response:
-        """Build and count the response; `began` is when its making did, by the performance counter."""
+        """Build and count the response; `began` is when work on it began, by the performance counter."""
         seconds = time.perf_counter() - began
         self._observe(query, result, seconds)
         headers = {
