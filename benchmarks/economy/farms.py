@@ -156,7 +156,7 @@ class Farm:
         return found
 
     def _order(self, bot: int, count: int, age: int) -> Ids:
-        """Return a cell's creators, those first that a bot looks at in depth."""
+        """Return a cell's creators in order; a bot looks at the first ones in depth."""
         if not self.strategy.choice:
             return self._rng.permutation(count)
         return (np.arange(count) + (age if self.strategy.choice == "turn" else bot)) % count

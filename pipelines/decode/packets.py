@@ -285,7 +285,7 @@ def index_of(
 
 
 def _placed(rows: list[Row], timeless: int) -> list[Row]:
-    """Put pictures without a time at the beginning just before the others, whose clock may start anywhere."""
+    """Give times to pictures at the beginning that have none: just before the first that has one, wherever its clock starts."""
     if timeless == len(rows):
         return rows
     first = min(pts for pts, _ in rows[timeless:])

@@ -27,7 +27,7 @@ class Listed:
     is_named: bool = True  # the row names the creator; False: the job's default
 
     def words(self) -> dict[str, Any]:
-        """Return the words of the manifest's row as `media.videos.manifest_words` keeps them, without empty ones."""
+        """Return the words of the row (title, tags …) as `media.videos.manifest_words` stores them, without empty ones."""
         words = {"title": self.title if self.is_titled else "", "description": self.description, "tags": [*self.tags]}
         words |= {"language": self.language, "visibility": self.visibility}
         return {name: word for name, word in words.items() if word}

@@ -193,7 +193,7 @@ class Connections:
         return None
 
     async def _is_reset(self, pooled: _PooledConnection, manner: str) -> bool:
-        """Reset the session for a plain question; False where that fails. Other questions set all that they need."""
+        """Reset the session's settings for a question of manner `PLAIN`; False if that fails. Others set all that they need."""
         if manner != PLAIN or pooled.manner == PLAIN:
             return True
         try:
