@@ -36,7 +36,7 @@ class Attack:
 
     @property
     def is_of_all(self) -> bool:
-        """Whether it harms every honest creator; on its days there is no other attack."""
+        """Whether it harms every honest creator; then it is the only attack on its days."""
         return self.victims is _everybody
 
 
