@@ -109,7 +109,7 @@ class Keeping(Part):
         return any(done)
 
     def _taken(self, connection: Conn, step: Callable[[Conn], bool]) -> bool:
-        """Take a step unless it was refused less than `PAUSE_MAX_S` ago: a refused step waits for a person."""
+        """Take a step unless it was refused less than `PAUSE_MAX_S` ago; log a refusal, since a person has to look at it."""
         name = step.__name__
         if self._clock() < self._refused.get(name, ("", 0.0))[1]:
             return False

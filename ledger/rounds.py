@@ -134,7 +134,7 @@ class Part(ABC):
 
 
 class Folding(Part):
-    """The part that turns appearances into money: it shows that it is alive, adopts spools, folds, reviews and lets mature."""
+    """The part that turns appearances into money: notes that it is alive, adopts spools, folds, reviews, moves matured money."""
 
     name = "fold"
 
@@ -176,7 +176,7 @@ class Folding(Part):
         return folded is not None
 
     def _adopt(self, connection: Connection[Any]) -> None:
-        """Record what dead replicas have left in their spools; a locked spool holds up nothing else."""
+        """Record what dead replicas have left in their spools; one whose incarnation is locked holds up nothing else."""
         if time.monotonic() < self._adopt_at:
             return
         try:
@@ -355,7 +355,10 @@ class Paying(OnChain):
         return self._rail
 
     def _ids_are_lost(self, connection: Connection[Any], refusal: Rejected) -> None:
-        """Use the new secret if an administrator has ordered that; else freeze payouts, until that or the old one's return."""
+        """Use the new secret if an administrator has ordered that, and end the freeze; else freeze payouts.
+
+        If the old secret is put back, a person has to release the freeze.
+        """
         secret = runtime.secret(self.settings, "batches")
         if ordering.take_new_secret(connection, secret, self.own.orders_by_two):
             stops.thaw(connection, IDS_LOST)

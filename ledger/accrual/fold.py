@@ -276,7 +276,7 @@ class Fold:
             outcome[(outcome == Outcome.FUNDED) & (so_far > max_pix)] = Outcome.CAPPED
 
     def _refuse_seen(self, group: Group, outcome: Outcomes) -> Run:
-        """Refuse appearances that their viewer has had before; return the keys of the others, as a run for `seen`."""
+        """Refuse appearances that their viewer has had within `repeat_after_s`; return the keys of the others, as a run."""
         repeated, order = outcome == Outcome.FUNDED, group.by_key
         if not repeated.all():
             order = order[repeated[order]]
@@ -357,8 +357,8 @@ class Fold:
         """Return the pairs of source and creator of the flagged rows.
 
         A row that the cap of a segment or a creator refused has its amount as `gross` and 0 as `net`. The source of an
-        anonymous viewer is their network, since one person can have hundreds of cookies; the source of any other viewer is
-        the viewer.
+        anonymous viewer is their network, if it is known, since one person can have hundreds of cookies; the source of any
+        other viewer is the viewer.
         """
         rows = np.flatnonzero(counting)
         search = group.shown.search[rows]

@@ -55,7 +55,7 @@ def order_of_hashes(hashes: NDArray[np.uint64]) -> Places:
 
 
 def _order_by_digits(values: NDArray[np.uint64], shifts: range) -> Places:
-    """Return the indices that sort `values` by 16-bit digits, the least significant first (a radix sort).
+    """Return the indices that sort `values` by the 16-bit digits at these shifts, the least significant first (a radix sort).
 
     numpy's stable sort of 16-bit numbers is a radix sort too, which is much quicker than comparing 64-bit numbers.
     """

@@ -271,7 +271,8 @@ def _bounded(stored: Sequence[Stored], said_ms: NDArray[np.int64]) -> tuple[NDAr
     """Bound the times that replicas gave their searches by what the database's clock allows.
 
     `said_ms` is (searches,), in milliseconds since 1970. Returns the bounded times, and for each incarnation with a wrong clock
-    by how many milliseconds the first such search was out of bounds.
+    by how many milliseconds a search was out of bounds: the first such search of the last batch that has any. Batches that were
+    recorded late say nothing of a clock.
     """
     sizes = np.array([each.searches for each in stored], np.int64)
     earliest, latest = (

@@ -1,8 +1,8 @@
 """Exchange: archive rows that can still change, and delete them in the transaction that records their part of the archive.
 
-The rows are written to a part and read back first. Then they are read once more, in one transaction; only if they are still
-what was written, the part is recorded and the rows are deleted. So the archive holds their final state. A process that is
-killed in between leaves an object that no row of the database names. Knows no table.
+The rows are written to a part and read back first. Then, in one transaction, they are read once more and, only if they are
+still what was written, the part is recorded and the rows are deleted. So the archive holds their final state. A process that
+is killed in between leaves an object that no row of the database names. Knows no table.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
 
 
 def forget(connection: Conn, which: str, final: int) -> int:
-    """Delete archived postings, up to entry `final`, and commit; return the number of entries whose postings were deleted.
+    """Delete archived postings, up to entry `final`, and commit; return how many entries were gone through.
 
     `which` is "journal" for the postings of accruals and maturities, "rest" for all others (see `rest_until`).
     """

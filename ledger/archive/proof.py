@@ -140,7 +140,7 @@ def _spine(connection: Conn, part: ArchivePart) -> Generator[tuple[Any, ...], No
 
 
 def _link(entry: ArchivedEntry) -> tuple[Any, ...]:
-    """Return the fields of an archived entry that stay in the tables: all but its postings."""
+    """Return the fields of an archived entry to compare with the tables: all but its postings and when it was recorded."""
     return (entry.id, entry.kind, entry.key, entry.content, entry.document, entry.lines, entry.reverses, entry.epoch,
             entry.occurred, entry.prev_hash, entry.hash)  # fmt: skip
 

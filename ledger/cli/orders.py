@@ -27,7 +27,7 @@ ADMIN_KEY = "api_admin_key"  # under secrets/, where Pixr has made the first one
 
 @click.group()
 def order() -> None:
-    """Have the ledger do, in an administrator's name, what it never does by itself: adopt, withdraw, correct, new secret."""
+    """Have the ledger do what no rule does, in an administrator's name: adopt, book withdrawal or correction, new secret."""
 
 
 def order_options(command: Function) -> Function:
@@ -59,7 +59,7 @@ def adopt(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Declare that the database was set back, and book what the chain has paid since a slot or time that it does not know."""
+    """Declare that the database was set back; book what the ledger has paid since a slot or time, and does not know."""
     if (since_slot is None) == (since is None):
         raise Rejected("say --since-slot or --since", code="since-when")
     body = {"since_slot": since_slot} if since is None else {"since": since.replace(tzinfo=UTC).isoformat()}

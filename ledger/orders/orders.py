@@ -31,7 +31,7 @@ COLUMNS = """id, kind, body, reason, ordered_as, ordered_at, expires_at, approve
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done and who has ordered it; `done_at`, `carried_out` and `outcome` are None until it is done."""
+    """What is to be done and who has ordered it; `done_at`, `carried_out` and `outcome` are None until it is answered."""
 
     id: int
     kind: str
@@ -50,7 +50,7 @@ class Order:
 
     @property
     def by(self) -> Mapping[str, Any]:
-        """The persons responsible for it, as entries store them."""
+        """Its number and reason, and the persons responsible for it, as entries store them."""
         return {"order": self.id, "reason": self.reason, "by": self.ordered_as, "approved_by": self.approved_as}
 
     @property

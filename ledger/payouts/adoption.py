@@ -96,12 +96,13 @@ def _seat(connection: Connection[Any]) -> str | None:
 
 
 def end(rail: ChainRail, finding: Finding) -> bool:
-    """Let payouts go on after a restore, once the journal agrees with the chain and cannot lose that. Returns whether it did.
+    """Let payouts go on after a restore, once the journal agrees with the chain and is sure to stay so. Returns whether it did.
 
     A transaction that was signed before the restore and is forgotten can land until its blockhash expires. So two things
     are required: the finalized height is `LIFE_BLOCKS` past the height that the chain had when this process first asked;
     and, since heights are only what nodes say, the freeze is `give_back_after_s` old by the database's clock. The finding
-    must be of a later slot: nodes that lag show the treasury as the restored journal knows it.
+    must be of a slot at which both were seen to hold, or of a later one: nodes that lag show the treasury as the restored
+    journal knows it.
     """
     connection = rail.connection
     freeze = stops.age_of(connection, RESTORED)
@@ -179,7 +180,7 @@ def adopt(rail: ChainRail, effect: Effect) -> bool:
 
 
 def _require_payable(connection: Connection[Any]) -> None:
-    """Require that all that was recorded before the restore is folded, and that all that was due then has matured.
+    """Require that all searches recorded before the restore was declared are folded, and all earnings due by then matured.
 
     What is adopted is taken from these earnings. If they were not payable yet, it would be taken from the pool of rewards, and
     paid once more when they are.
@@ -199,7 +200,15 @@ def _require_payable(connection: Connection[Any]) -> None:
 
 
 def _book(rail: ChainRail, effect: Effect, transaction: VersionedTransaction) -> bool:
-    """Book one transaction of the treasury: only its cost, or a payout. Returns False if a recipient is unknown."""
+    """Book one transaction of the treasury: only its cost, or a payout.
+
+    Returns:
+        False if a recipient is unknown, or recipients got another sum than the treasury lost.
+
+    Raises:
+        Temporary: a batch of the backup that pays the same creators may still land.
+        Rejected: the batch was to pay something else.
+    """
     spent = -effect.tokens.get(rail.treasury.token_account, 0)
     if spent == 0 or effect.error is not None:
         lines = rail.cost_lines(effect)
@@ -293,10 +302,10 @@ def _open_markers(rail: ChainRail) -> dict[str, str]:
 
 
 def _require_over(rail: ChainRail, batch_id: str) -> None:
-    """Require that nothing signed for a batch can land any more; otherwise settling ends the batch first.
+    """Require that the live attempt of a batch, if any, can never land and is unseen; else settling has to end it first.
 
     Raises:
-        Temporary: it may still land.
+        Temporary: it may still land, or has been seen.
     """
     attempts = [each for each in batches.live_attempts(rail.connection) if each.batch.id == batch_id]
     if not all(rail.can_never_land(each) for each in attempts):

@@ -89,7 +89,7 @@ STOPPED = """
 
 
 def stopped(connection: Conn, batch_ids: Sequence[str]) -> dict[str, set[int]]:
-    """Return which of these batches must not go out as planned, each with the creators because of whom.
+    """Return which of these batches must not go out as planned, each with the creators who are the reason.
 
     These creators are held, have another wallet or changed it a moment ago, or some of what they would be paid is doubtful.
     """
@@ -300,7 +300,7 @@ LINEAGE_DAYS = 7  # no chain has ever stood still for so long, and a blockhash l
 
 
 def lineage(connection: Conn, batch_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Return, for each batch, the given-up batches whose payouts it may repeat, newest first; it must fail if one pays."""
+    """Return, for each batch, the given-up batches whose payouts it may repeat, newest first: it must fail if one has paid."""
     given_up_of: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
     for batch_id, given_up_id in connection.execute(OF_BATCHES, {"ids": list(batch_ids), "days": LINEAGE_DAYS}):
         given_up_of[batch_id].append(given_up_id)
@@ -342,7 +342,7 @@ def of_other_batches(connection: Conn, batch_id: str, signatures: Sequence[str])
 
 
 def guarded_by(connection: Conn, batch_id: str) -> list[str]:
-    """Return the open payout batches that may repeat payouts of this batch, and so must fail if it pays."""
+    """Return the open payout batches that may repeat payouts of this given-up batch, and so must fail if it has paid."""
     rows = connection.execute(
         "SELECT id FROM ledger.batches WHERE kind = 'payout' AND state IN ('planned', 'signed') ORDER BY id"
     ).fetchall()
@@ -525,7 +525,7 @@ def payouts_of(connection: Conn, batch: Batch) -> list[Payout]:
 
 
 def end_each(connection: Conn, received: Sequence[tuple[Payout, int]], entry_id: int) -> None:
-    """End each payout: posted if its recipient got exactly its amount, else voided. `entry_id` is the entry with that money."""
+    """End each payout: posted if its recipient got exactly its amount, else voided. `entry_id` moved the money."""
     values = {"ids": [each.id for each, _ in received], "got": [amount for _, amount in received], "entry": entry_id}
     with book.refusals():
         connection.execute(
@@ -647,7 +647,7 @@ def reclaims(connection: Conn) -> int:
 
 
 def reclaimed(connection: Conn, batch: Batch) -> None:
-    """Store that a reclaim has emptied these markers."""
+    """Store that a reclaim (`batch`) has emptied the markers that are its recipients."""
     connection.execute(
         "UPDATE ledger.markers SET reclaimed_by = %s WHERE batch_id = ANY(%s)",
         (batch.id, [each.wallet for each in batch.recipients]),

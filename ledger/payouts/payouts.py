@@ -61,7 +61,7 @@ def run_once(rail: Rail, *, plan: bool = True) -> None:
 
 @contextmanager
 def _step(name: str, rail: Rail, troubles: list[Exception]) -> Iterator[None]:
-    """Commit what a step did; if the rail could not be asked, undo the step and go on with the next one."""
+    """Commit what a step did; if the rail could not be asked, undo what it has not committed, and go on with the next one."""
     try:
         yield
         rail.connection.commit()

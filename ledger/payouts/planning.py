@@ -134,7 +134,7 @@ def pend(rail: Rail, chunks: Sequence[Sequence[Due]], parent: str | None = None)
 
 
 def payout_batch(rail: Rail, dues: Sequence[Due], tag: str = "") -> Batch:
-    """Make the batch that pays these creators; its id derives from the secret, the day, and each creator's payout number."""
+    """Make the batch that pays these creators; its id derives from secret, day, creators, their payout numbers and `tag`."""
     named = ",".join(f"{each.creator_id}:{each.seq}" for each in dues)
     batch_id = rail.id_of(f"payout|{dues[0].period}|{named}|{tag}")
     recipients = tuple(BatchLine(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
@@ -182,7 +182,10 @@ def post(
 
 
 def take_apart(rail: Rail, batch: Batch, reason: str) -> None:
-    """Plan both halves of a refused batch again, to find the recipient at fault; the one of a batch of one is held."""
+    """Plan both halves of a refused batch again, to find the recipient at fault; a lone recipient is held for `reason`.
+
+    For a reclaim nothing is done.
+    """
     if batch.kind == "reclaim":
         return  # nobody's fault; the markers are tried again
     if len(batch.recipients) == 1:

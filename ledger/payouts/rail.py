@@ -75,7 +75,7 @@ class Rail(Protocol):
         """Return how many payouts fit in one batch beside the markers of `guards` earlier batches."""
 
     def lineage_of(self, creator_ids: Collection[int]) -> Mapping[int, list[str]]:
-        """Return, by creator, the given-up batches that their next payout may repeat; it must fail if one of them pays."""
+        """Return, by creator, the given-up batches that their next payout may repeat; it must fail if one has paid."""
 
     def id_of(self, text: str) -> str:
         """Derive the id of a batch from a text: 32 hexadecimal digits, which nobody can guess without the secret."""
@@ -128,7 +128,7 @@ class Rail(Protocol):
         """Return what an attempt did, if enough sources report the same now; None while it has not ended."""
 
     def dead(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
-        """Yield the attempts that can be proven never to pay; each proof is made just before its attempt is yielded."""
+        """Yield the attempts that can be proven never to pay; each proof is completed just before its attempt is yielded."""
 
     def can_never_land(self, attempt: Attempt) -> bool:
         """Whether one attempt is past its time and unseen, whatever its marker says."""
@@ -140,7 +140,7 @@ class Rail(Protocol):
         """
 
     def fault(self, attempt: Attempt, effect: Effect) -> Fault:
-        """Return who or what caused the error of a failed attempt."""
+        """Return whom or what the error of a failed attempt is about."""
 
     def is_blocked(self) -> bool:
         """Whether the rail can pay nobody at present, so that no recipient is at fault; payouts are frozen then."""

@@ -53,8 +53,10 @@ def _nobody(_: Effect) -> bool:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a reconciliation found. `conclusive` is False if the chain moved on during the comparison.
+    """What a reconciliation found.
 
+    `conclusive` is False if nothing follows from it: too few nodes report the same, transactions are not booked yet, or the
+    journal knows a newer slot than the one compared.
     `waits_for` is the signature of a transaction that is not booked yet: either it is ours and not settled, or nodes disagree.
     """
 
@@ -172,9 +174,9 @@ def adopt_history(
 ) -> tuple[str | None, bool]:
     """Book finalized transactions since the last time up to `slot`, piece by piece, oldest first.
 
-    Only nodes that have reached the slot are asked. A lagging node would leave out a transaction that it does not know yet,
-    and later ones would be booked before it. A transaction that one node reports and enough others deny is left out, unless
-    the history is read because of a difference.
+    Only nodes that have reached the slot are asked. Otherwise, if one node left a transaction out and a lagging one did not
+    know it yet, later ones would be booked before it. A transaction that one node reports and enough others deny is left
+    out, unless the history is read because of a difference.
 
     Args:
         connection: of the ledger. It is committed.
@@ -433,7 +435,7 @@ def _new_signatures(
 
 
 def _ours_before(connection: Connection[Any], slot: int) -> str | None:
-    """Return the signature of our last payout that landed up to a slot; None without one. History is read again from there."""
+    """Return the signature of our last payout that landed up to a slot, from where history is read again; None: all is read."""
     for query in OURS:
         row = connection.execute(query, (slot,)).fetchone()
         if row is not None:

@@ -32,7 +32,7 @@ class Resolution:
 def request(connection: Conn, batch_id: str, by: str) -> int:
     """Request that a batch is ended by evidence. Returns the request's number; a request that waits already is not repeated.
 
-    A batch that has ended can be named if one of its transactions was given up, since that may have landed or failed later.
+    A batch that has ended can be named if one of its transactions was given up, since it may be on chain all the same.
 
     Raises:
         Rejected: no batch has this id, or it has ended and no transaction of it was given up.

@@ -5,8 +5,8 @@ by recipient: what one received is paid, the rest goes back to where it came fro
 booked and the answer says what is missing.
 
 A batch that has ended can be named too, if one of its transactions was given up (see `batches.lineage`). Either that
-transaction has landed later: then its recipients are paid out of what they are owed. Or a stranger has paid for the batch's
-marker: then the marker guards payouts no longer. That nodes have not seen the transaction is not enough for that.
+transaction has landed nevertheless: then its recipients are paid out of what they are owed. Or a stranger has paid for the
+batch's marker: then the marker guards payouts no longer. That nodes have not seen the transaction is not enough for that.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _effects(rail: Rail, attempts: Sequence[Attempt], evidence: dict[str, Any]) 
 
 
 def _book_landed(rail: Rail, attempt: Attempt, attempts: Sequence[Attempt], effects: Effects) -> str:
-    """Book a transaction that has landed, and the end of its batch's other attempts. Returns a description of what was done."""
+    """Book a transaction that has landed, and the end of its batch's other live attempts. Returns what was done, in words."""
     effect = effects[attempt.signature]
     assert effect is not None
     for rival in attempts:
@@ -119,7 +119,11 @@ def _book_landed(rail: Rail, attempt: Attempt, attempts: Sequence[Attempt], effe
 
 
 def _end_rival(rail: Rail, rival: Attempt, effect: Effect | None) -> None:
-    """Book the failure of another attempt of a batch that has landed."""
+    """Book the failure of another live attempt of a batch that has landed.
+
+    Raises:
+        Rejected: it has not ended.
+    """
     if effect is None:
         raise not_proven(f"transaction {rival.signature} of the same batch may still land")
     batches.fail_attempt(rail.connection, rival, effect.slot, effect.fee, effect.error)
@@ -204,7 +208,11 @@ def _require_lineage_unpaid(rail: Rail, batch: Batch, evidence: dict[str, Any]) 
 
 
 def _end_given_up(rail: Rail, batch: Batch, attempts: Sequence[Attempt], evidence: dict[str, Any]) -> str:
-    """Book the end of a given-up transaction of a batch that has ended. Returns a description of what was done."""
+    """Book what became of the given-up transactions of a batch that has ended. Returns a description of what was done.
+
+    Raises:
+        Rejected: the evidence is not enough, or there is nothing to book.
+    """
     effects = _effects(rail, attempts, evidence)
     if batch.kind != "payout":
         return _book_unpaid(rail, batch, attempts, effects)
@@ -256,7 +264,7 @@ def _book_unpaid(rail: Rail, batch: Batch, attempts: Sequence[Attempt], effects:
 def _book_late(
     rail: Rail, attempt: Attempt, attempts: Sequence[Attempt], effects: Effects, evidence: dict[str, Any]
 ) -> str:
-    """Book a transaction that landed after its batch had ended: its recipients are paid out of what they are owed.
+    """Book a transaction that landed although its batch had ended: what recipients got is taken from what they are owed.
 
     Batches that would pay them again are ended first. What recipients got and were not owed is the platform's loss, and
     payouts are frozen so that a person learns of it. Returns a description of what was done.

@@ -24,7 +24,10 @@ LANDED_LATE = "a transaction that was given up has landed: a node cannot be trus
 
 
 def settle(rail: Rail) -> None:
-    """End every attempt whose end is certain, each in its own commit."""
+    """End every attempt whose end is certain, each in its own commit.
+
+    If an attempt that was given up has ended after all, only that one is booked; the others wait for the next round.
+    """
     live, given_up = batches.live_attempts(rail.connection), batches.given_up(rail.connection)
     rail.connection.commit()
     if not live and not given_up:

@@ -122,7 +122,10 @@ def call_back(rail: Rail, batch: Batch, creators: set[int]) -> None:
 
 
 def _is_over(rail: Rail, batch: Batch) -> bool:
-    """Whether no transaction that was signed for a batch has landed or can land."""
+    """Whether no transaction that was signed for a batch has landed or can land.
+
+    Freezes payouts if the batch's marker exists although nothing was ever signed for it.
+    """
     if rail.never_paid(batch):
         return True
     if not batch.attempts and rail.marker_lamports(batch) > 0:
@@ -131,6 +134,9 @@ def _is_over(rail: Rail, batch: Batch) -> bool:
 
 
 def freeze_lineage(connection: Connection[Any], batch: Batch, about: dict[str, Any]) -> None:
-    """Freeze payouts until a person resolves it: what the batch may repeat was paid, or a stranger has paid for its marker."""
+    """Freeze payouts until a person resolves it: a given-up batch that this one may repeat has a marker on chain.
+
+    Either it has paid, or a stranger has paid for the marker.
+    """
     given_up = batches.lineage(connection, [batch.id])[batch.id]
     stops.freeze(connection, PAID_UNKNOWN, about | {"given_up": given_up})

@@ -196,7 +196,7 @@ def _lift(connection: Connection[Any], day: date, creators: Collection[int]) -> 
 def _give_back(
     connection: Connection[Any], judged: Judged, taken_before: Mapping[int, int], economics: Economics
 ) -> None:
-    """Give back what was taken back and counts now, as far as the pool has it; it matures when the day's earnings do."""
+    """Give back what was taken back and counts now, as far as the pool has it; it matures with the day's last earnings."""
     doubtful = dict(zip(judged.creators.tolist(), judged.doubtful.tolist(), strict=True))
     pool = book.account(connection, "reward_pool")
     left, returned = book.balance(connection, pool), {}

@@ -317,7 +317,7 @@ class Chain:
         return int(self.ask("getBalance", address, {"commitment": commitment}, read=lambda told: _whole(told["value"])))
 
     def accounts(self, addresses: Sequence[str], commitment: str = "finalized") -> tuple[int, list[Account | None]]:
-        """Return accounts in the order asked, as one node read them, and at which slot (of several pages the oldest)."""
+        """Return the slot at which a node read accounts (of several pages the oldest), and the accounts in the order asked."""
         accounts: list[Account | None] = []
         slots: list[int] = []
         for start in range(0, len(addresses), ACCOUNTS_MAX):
@@ -445,7 +445,7 @@ class Chain:
     def touched(self, address: str, opinions: int = 1) -> list[str] | None:
         """Return finalized transactions that name an address and have not failed, as reported by any node.
 
-        Returns None if there are more than `TOUCHED_MAX`. That a transaction has failed is believed when `opinions` nodes
+        Returns None if a node reports `TOUCHED_MAX` or more. That a transaction has failed is believed when `opinions` nodes
         report it.
 
         Raises:

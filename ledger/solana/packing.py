@@ -64,7 +64,7 @@ class Marker:
 
 
 class Instruction(NamedTuple):
-    """An instruction before its accounts are numbered; `writable` has a flag for each account that may change."""
+    """An instruction before its accounts are numbered; `writable` says of each account whether it may change."""
 
     program: Pubkey
     accounts: tuple[Pubkey, ...]

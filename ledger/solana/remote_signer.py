@@ -79,9 +79,9 @@ class RemoteSigner:
 
 
 class Window:
-    """What was signed in the last 24 hours; each signature is in a file before it is handed out.
+    """How much was signed for in the last 24 hours; it is written to a file before a signature is handed out.
 
-    Each line of the file is one signature: seconds since 1970, base units of PIX, lamports.
+    Each line of the file stands for one signature: seconds since 1970, base units of PIX, lamports.
     """
 
     def __init__(self, path: Path, now_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Signing: the only module that holds private keys. A key file is for local use; production brings its own `Signer`.
+"""Signing: the only module that holds a treasury's keys. A key file is for local use; production brings its own `Signer`.
 
 A signer says which key it holds and signs messages; no other code sees the key. The file is Solana's own format (a JSON
 list of 64 bytes), readable by its owner alone, and its content never appears in a repr, a log or a settings dump.

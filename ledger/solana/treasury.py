@@ -74,7 +74,7 @@ class Treasury:
         )
 
     def marker(self, batch_id: str) -> packing.Marker:
-        """Derive a batch's marker, with the present rent."""
+        """Derive a batch's marker, with the rent of the time at which the treasury was opened."""
         return packing.marker(self.payer, batch_id, self.secret, self.marker_rent)
 
     def cost_lamports(self, kind: str, count: int) -> int:
@@ -139,7 +139,7 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
 
 
 def rent_of(chain: Chain, size: int) -> int:
-    """Return the lamports that an account of `size` bytes must hold; each marker gets that amount.
+    """Return the lamports that an account of `size` bytes must hold; a marker, of 0 bytes, is made with as many.
 
     Raises:
         Temporary: the answer is more than the chain has ever asked.
@@ -166,7 +166,7 @@ def _first_of_v1(payer: packing.Payer) -> bytes:
 
 
 def open_signer(settings: Settings, name: str, *, create: bool = False) -> Signer:
-    """Open the key that a setting names: `unix:PATH` is a signer's socket, anything else a file; `create` makes it first."""
+    """Open the key that a setting names: `unix:PATH` is a signer's socket, all else a file; `create` makes a missing file."""
     if name.startswith(REMOTE):
         from ledger.solana.remote_signer import RemoteSigner
 

@@ -60,6 +60,6 @@ def of(error: Any, kind: str, guards: int, first: int = 0) -> Fault:
 
 
 def limits_of(transaction: VersionedTransaction) -> int:
-    """Return how many of a transaction's first instructions set limits."""
+    """Return how many of a transaction's instructions set limits; they come first."""
     message = transaction.message
     return sum(message.account_keys[each.program_id_index] == COMPUTE_BUDGET for each in message.instructions)

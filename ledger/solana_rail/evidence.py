@@ -31,7 +31,11 @@ def is_over(attempt: Attempt, height: int) -> bool:
 
 
 def dead(rail: ChainRail, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
-    """Yield attempts that can never land. The proof is, in this order: finalized height, a later look at nodes, the marker."""
+    """Yield attempts that can never land.
+
+    The proof, in this order: for all attempts the finalized height, then a look at nodes that have reached its slot; and for
+    each, just before it is yielded, the absence of its batch's marker.
+    """
     height, slot = rail.chain.finalized_height(rail.opinions)
     past = [each for each in unseen if is_over(each, height)]
     if not past:
@@ -43,7 +47,7 @@ def dead(rail: ChainRail, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
 
 
 def can_never_land(rail: ChainRail, attempt: Attempt) -> bool:
-    """Whether the finalized height is past the attempt's last one, and no node that was asked after that knows the attempt."""
+    """Whether an attempt is over (see `is_over`), and no node that was asked after that knows it (see `nobody_knows`)."""
     height, slot = rail.chain.finalized_height(rail.opinions)
     return is_over(attempt, height) and nobody_knows(rail, attempt, looks_since(rail, [attempt], slot))
 
@@ -51,9 +55,9 @@ def can_never_land(rail: ChainRail, attempt: Attempt) -> bool:
 def never_paid(rail: ChainRail, batch: Batch, slot: int | None) -> bool:
     """Whether it is proven that no transaction of the batch has landed or can; only then its money may go back.
 
-    For given-up transactions, the finalized height must be past the last one at which they could land; the looks at nodes
-    and the marker's absence must both be finalized and later than that. Since heights are only what nodes report, the time
-    `give_back_after_s` must also have passed by the database's clock.
+    Given-up transactions must be over (see `is_over`) by the finalized height; the looks at nodes must be of its slot or a
+    later one, and so must the marker's absence, at `finalized`. Since heights are only what nodes report, the time
+    `give_back_after_s` must also have passed by the database's clock. If none was given up, only the marker is asked for.
 
     Args:
         rail: the treasury and the nodes.
@@ -153,7 +157,8 @@ def _marker_tells(rail: ChainRail, batch: Batch, attempts: Sequence[Attempt], lo
     """Whether the absence of the marker proves that none of these attempts landed, though nodes no longer remember their time.
 
     Nodes forget transactions but not accounts: each attempt makes the batch's marker, and at `slot`, when none of them can
-    land any more, the marker does not exist.
+    land any more, the marker does not exist. Batches other than payouts need no marker, since they move no tokens. False if
+    any node knows one of the attempts.
     """
     if any(look.statuses[each.signature] is not None for each in attempts for look in looks):
         return False

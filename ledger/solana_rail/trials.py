@@ -115,8 +115,8 @@ def _judge(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: int) -> 
 def _asked_again(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: int) -> int | None:
     """Ask every node about a batch that would fail by one node; return the compute units if another node says that it succeeds.
 
-    It is safe to go on, whatever has landed before, since the marker then makes fail what is signed now. Giving the batch
-    back is not safe, and needs the same report from every node that answers.
+    It is safe to go on, whatever has landed before, since the marker then makes the newly signed transaction fail. Giving the
+    batch back is not safe, and needs the same report from every node that answers.
 
     Args:
         rail: the treasury and the nodes.
@@ -185,7 +185,8 @@ def build(rail: ChainRail, waiting: Sequence[Batch]) -> dict[str, list[Instructi
 def guards_of(rail: ChainRail, batch: Batch, lineage: Sequence[str]) -> list[Instruction]:
     """Return instructions that make a transaction fail whole if the batch, or one whose payouts it may repeat, was paid.
 
-    The markers of earlier batches (`lineage` has their ids) are made and emptied at once, which fails if one exists.
+    The markers of earlier batches (`lineage` has their ids) are made and emptied at once, which fails if one exists. Without
+    `marker_accounts` nothing guards: a payout only gets a memo that makes it unique.
     """
     payer = rail.treasury.payer
     if batch.kind != "payout":

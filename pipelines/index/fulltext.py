@@ -211,7 +211,7 @@ def _unranked(filters: Filters) -> SQL:
 async def _matching(connection: Connection, filters: Filters) -> tuple[SQL, dict[str, Any]]:
     """Return the statement for these filters, with their parameters.
 
-    If few videos pass the filters, each of them is scored; if many do, the best videos of each word are read and filtered.
+    If few videos pass the filters, each of them is looked up; if many do, the best of those that pass are read for each word.
     """
     conditions, parameters = _conditions(filters)
     passing, depth, statement = f"{VISIBLE}{conditions}", "%(depth)s", MATCHING

@@ -134,9 +134,9 @@ def fail(
 ) -> str | None:
     """End an attempt with a failure.
 
-    A final failure quarantines the video at once; others do when there are `failures_max` of them, without those that were
-    a dependency's (`NO_FAULT`). A video that can be searched stays so: when a further attempt at it (for another model or
-    version) is refused, only the job records that.
+    A final failure quarantines the video at once; others do when there are `failures_max` of them, without those that are
+    not the video's fault (`NO_FAULT`). A video that can be searched stays so: when a further attempt at it (for another
+    model or version) is refused, only the job records that.
 
     Args:
         connection: Connection to the primary.

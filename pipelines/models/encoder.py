@@ -269,7 +269,7 @@ def locate(name: str) -> Source:
 
 @contextmanager
 def _hub_unless_away(source: Source) -> Iterator[None]:
-    """Use only what was downloaded before if the hub is out of reach or not needed; else it is tried for half a minute."""
+    """Use only what was downloaded before if the hub is out of reach or not needed: else half a minute of retries is lost."""
     from huggingface_hub import constants
 
     was_offline = constants.HF_HUB_OFFLINE

@@ -45,8 +45,8 @@ def current_caller() -> tuple[str, float]:
 class _Rank:
     """All callers of one weight together.
 
-    `turn` is the number of places they have had, divided by the weight. `served` is the turn of the one who was served last.
-    `held` is the number of places they have now, of `places_max`.
+    `turn` counts the places they have had, divided by the weight; while none of them waits it does not fall far behind the
+    gate's. `served` is the turn of the one who was served last. `held` is the number of places they have now, of `places_max`.
     """
 
     __slots__ = ("held", "places_max", "served", "turn", "weight")

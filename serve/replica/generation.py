@@ -124,7 +124,10 @@ class Generation:
             self._looked_at = began
 
     def _growth_delayed(self, state: State) -> State:
-        """Return a state just read; with the generation known before if only moments were added, within `growth_interval_s`."""
+        """Return a state just read, with the generation that was known before while growth is held back.
+
+        Growth, where only moments were added, is let through at most once in `growth_interval_s`.
+        """
         now_s, known = time.monotonic(), self._known
         is_growth = known is not None and state.generation > known.generation and state.changed == known.changed
         if known is not None and is_growth and now_s - self._grown_at < self._search.growth_interval_s:

@@ -158,8 +158,6 @@ class Lists:
     async def _nearest(self, model: SearchModel, vector: Vector) -> tuple[VectorHits, bool]:
         """Search the index for full recall; if that takes too long, or has recently, search it with hurried limits instead.
 
-        Returns the hits, and whether they are hurried ones.
-
         Returns:
             What was found, and whether it was found in a hurry, with lower recall.
         """
@@ -287,7 +285,7 @@ class Lists:
     ) -> tuple[Measured, tuple[Passing, ...] | None, bool]:
         """Measure the relevance of candidates, and which of them are near enough to each part of the query.
 
-        Both lists already contain cosines with the vector that was searched for. A moment whose cosine cannot be looked up
+        Both lists already contain cosines with the vector that was searched by. A moment whose cosine cannot be looked up
         is not cut; the answer is then marked as degraded.
 
         Returns:

@@ -211,7 +211,7 @@ def _document(
 
 
 def _may_earn(candidates: Candidates, moment: MomentDetails) -> bool:
-    """Whether a moment may earn: not if its creator is that of the moment to find more of, nor if the cut rules it out."""
+    """Whether a moment may earn: not if its creator is that of the moment to find more of, nor if `Cut.pays` says no."""
     return moment.creator_id != candidates.creator_id and candidates.cut.pays(moment.segment_id)
 
 

@@ -141,7 +141,7 @@ async def _vector_and_creator(readers: Readers, segment_id: int, model: SearchMo
 def known(parts: QueryParts, near: Cosines) -> list[Cosines]:
     """Return the cosines with each wanted part that are known from the search itself (`near`).
 
-    Those are cosines with the vector that was searched for: the part's own only if the query has no other part.
+    Those are cosines with the vector that was searched by: the part's own only if the query has no other part.
     """
     return [near] if parts.is_plain else [{} for _ in parts.wanted]
 
