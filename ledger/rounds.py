@@ -134,7 +134,7 @@ class Part(ABC):
 
 
 class Folding(Part):
-    """The part that turns appearances into money: notes that it is alive, adopts spools, folds, reviews, moves matured money."""
+    """The part that turns appearances into money: notes that it is alive, adopts spools, folds, reviews, moves what matured."""
 
     name = "fold"
 

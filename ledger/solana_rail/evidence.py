@@ -55,9 +55,10 @@ def can_never_land(rail: ChainRail, attempt: Attempt) -> bool:
 def never_paid(rail: ChainRail, batch: Batch, slot: int | None) -> bool:
     """Whether it is proven that no transaction of the batch has landed or can; only then its money may go back.
 
-    Given-up transactions must be over (see `is_over`) by the finalized height; the looks at nodes must be of its slot or a
-    later one, and so must the marker's absence, at `finalized`. Since heights are only what nodes report, the time
-    `give_back_after_s` must also have passed by the database's clock. If none was given up, only the marker is asked for.
+    Given-up transactions must be over (see `is_over`) by the finalized height. The looks at nodes must not be older than that
+    height's slot and `slot`, and the marker must be absent at `finalized`, not before that height's slot. Since heights are
+    only what nodes report, the time `give_back_after_s` must also have passed by the database's clock. If none was given up,
+    only the marker is asked for.
 
     Args:
         rail: the treasury and the nodes.
