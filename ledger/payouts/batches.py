@@ -458,7 +458,7 @@ def fail(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object)
 
 
 def expire(connection: Conn, attempt: Attempt) -> None:
-    """Give up a live attempt, which can never land; its batch may be signed again."""
+    """Give up a live attempt once it can no longer land; its batch may then be signed again."""
     _end_attempt(connection, attempt, "expired", None, None, "expired")
     _move(connection, attempt.batch.id, "planned")
 

@@ -306,10 +306,11 @@ def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -
 def _remembered(
     connection: Connection[Any], chain: Chain, treasury: Treasury, new: New, opinions: int
 ) -> Effect | None:
-    """Return what a transaction did, if fewer nodes than `opinions` report it and the others no longer have its block.
+    """Return what an old transaction did, when so few nodes still have its block that `opinions` can no longer be asked.
 
-    Returns None if not all nodes that could report it do; for a slot before those already read, since such a transaction is
-    made up; and for a transaction that brings money, since a single node could make it up.
+    All nodes that still have the block must report the same; otherwise returns None. Also returns None for a slot before
+    those already read, since a transaction that turns up there is made up, and for a transaction that brings money, since
+    a single node could make it up.
 
     Args:
         connection: of the ledger. It is committed.

@@ -231,7 +231,7 @@ class _Ready:
     rgb: Bytes8
 
     def small(self) -> Floats:
-        """Refuse: decord gives samples, and cuts are looked for with PyAV."""
+        """Always raise: this plane serves to find cuts, and requests that look for cuts are decoded with PyAV."""
         raise NotImplementedError("decord gives samples; who looks for cuts decodes with PyAV")
 
     def pixels(self) -> Bytes8:

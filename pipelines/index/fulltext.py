@@ -110,8 +110,9 @@ class Match(NamedTuple):
 class Named(NamedTuple):
     """A moment that represents a video found by words.
 
-    `rank` counts from 1: first the best moment of each video in the order of the videos, then the second of each, so a
-    title counts once for its video. `cosine` is None where there was no vector to compare with.
+    `rank` counts from 1: first come the best moments of all videos, in the order of the videos, then their second-best
+    ones. If all moments of a video came first, a single matching title would fill the list. `cosine` is None where
+    there was no vector to compare with.
     """
 
     segment_id: int

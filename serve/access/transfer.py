@@ -39,7 +39,7 @@ class Gone(Exception):
 
 
 class Transfer:
-    """The middleware around everything that reads a body or writes a response."""
+    """Middleware that reads request bodies completely before the application runs, and cuts off clients that read slowly."""
 
     def __init__(self, app: ASGIApp, search: SearchSettings, gates: Gates) -> None:
         self._app, self._search, self._gates = app, search, gates

@@ -71,7 +71,7 @@ class SearchResult:
         return self.page.tag(nothing_matches=self.nothing_matches)
 
     def body(self, text: str, took_ms: float) -> bytes:
-        """Return the JSON that is sent, with the moments as the bytes that were kept."""
+        """Return the response body as JSON; the page's moments are JSON already and are copied in unchanged."""
         page = self.page
         after_moments: dict[str, object] = {
             "next_cursor": page.next_cursor,
