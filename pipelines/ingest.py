@@ -253,7 +253,7 @@ def _prepared(
     options: jobs.Options,
     survey: Survey,
 ) -> JobContext:
-    """Do the work of `prepare`, which turns unexpected errors into a refusal."""
+    """Do the work of `prepare`; unexpected errors are left to `prepare`, and become a refusal there."""
     endpoints = runtime.endpoints(settings)
     ingest, model_settings = survey.ingest, settings.section(ModelSettings)
     survey.begin()  # nodes take some seconds to answer, as does loading a model that is not registered

@@ -128,7 +128,7 @@ class Audience:
         return rows.insert(connection, pairs) if len(pairs.viewers) else rows.none()
 
     def accept(self, kept: Run) -> None:
-        """Add a run of `remember`, whose transaction has committed, to the unjudged pairs."""
+        """Add a run from `remember` to the unjudged pairs. Call this after the commit of its transaction."""
         if len(kept):
             self._newest = max(self._newest, int(kept.columns[4].max()))
         self.unjudged_pairs.accept(kept)
@@ -171,7 +171,7 @@ class Audience:
         return totals.insert(connection, judgement, self._unjudged_until(), self._rules)
 
     def judged(self, judgement: Judgement, kept: Run) -> None:
-        """Add a run of `keep`, whose transaction has committed, to the totals; all pairs are judged now."""
+        """Add a run from `keep` to the totals, and count all pairs as judged. Call this after the commit of its transaction."""
         self._judged_until = self._unjudged_until()
         self._through, self._whole_from = judgement.through, judgement.whole_from
         self.unjudged_pairs.hand_over(self.judged_pairs)

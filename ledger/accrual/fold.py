@@ -327,7 +327,7 @@ class Fold:
         return Earned(int(paid.sum()), int(rests.sum()) - int(amounts.sum()), parties)
 
     def _stakes(self, segments: Ids) -> list[Stake]:
-        """Return the stakes in some segments, which ascend and may repeat."""
+        """Return the stakes in these segments; `segments` ascend and may repeat."""
         any_stake = self._connection.execute("SELECT FROM ledger.segment_stakes ORDER BY segment_id LIMIT 1").fetchone()
         if any_stake is None:
             return []

@@ -86,7 +86,7 @@ class Seen:
         self._tidy()
 
     def sift(self, keys: Keys, seconds: Seconds, order: Places) -> tuple[Places, Run]:
-        """Leave out repeats, whose key an earlier fold has kept or an earlier row has; return the other appearances.
+        """Return the appearances that count: no earlier row has their key, and no earlier fold within `repeat_after_s`.
 
         Args:
             keys: uint64, shape (rows,). The key of each appearance (`keys_of`).

@@ -146,7 +146,7 @@ def _link(entry: ArchivedEntry) -> tuple[Any, ...]:
 
 
 def _by_account(connection: Conn, shelf: Shelf, part: ArchivePart, index: accounts.Index) -> Iterator[str]:
-    """Yield a sentence if the part's postings by account, which statements read, are not those of its entries."""
+    """Yield a sentence if a part's postings by account (statements read these) differ from the postings of its entries."""
     row = connection.execute(
         "SELECT name, bytes, places FROM ledger.archived_accounts WHERE archive_id = %s", (part.id,)
     ).fetchone()

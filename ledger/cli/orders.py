@@ -133,7 +133,7 @@ def new_secret(context: Context, reason: str, key_file: Path | None, timeout_s: 
 @json_option
 @click.pass_obj
 def approve(context: Context, number: int, key_file: Path, timeout_s: float, as_json: bool) -> None:
-    """Approve another administrator's order, which is carried out then."""
+    """Approve another administrator's order, so that it is carried out."""
     from ledger.orders import orders
 
     with context.connect(LEDGER) as connection:

@@ -190,7 +190,7 @@ def _account(connection: Conn, name: str, asset: str) -> int:
 
 
 def _keep_secret(_rail: ChainRail, _order: Order) -> Outcome:
-    """Refuse: the treasury is open, so its secret is the one that the database knows."""
+    """Refuse the order: the treasury could be opened, so the ledger has the secret that the database knows."""
     raise _refused("the ledger knows this secret of the batches: there is no other to take")
 
 

@@ -94,7 +94,7 @@ def let_through(rail: Rail, waiting: Sequence[Batch], just_planned: Sequence[Bat
 
 
 def _hold_unpayable(rail: Rail, older: Sequence[Batch]) -> None:
-    """Hold creators whose planned payout goes to a wallet that cannot be paid, which an earlier release did not check."""
+    """Hold creators whose planned payout goes to a wallet that cannot be paid; earlier releases planned without checking."""
     named = {each.creator_id: each.wallet for batch in older if batch.kind != "reclaim" for each in batch.recipients}
     for creator_id, why in wallets.unpayable_of(rail.connection, named).items() if named else ():
         planning.hold_wallet(rail.connection, creator_id, named[creator_id], why)

@@ -128,7 +128,7 @@ def create_marker(payer: Payer, mark: Marker) -> Instruction:
 
 
 def memo(text: str) -> Instruction:
-    """Make a memo instruction, which makes a transaction without a marker unique."""
+    """Make a memo instruction; a text of its own keeps a transaction without a marker from equalling another."""
     return Instruction(MEMO_PROGRAM, (), (), text.encode())
 
 

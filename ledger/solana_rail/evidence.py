@@ -79,7 +79,7 @@ def never_paid(rail: ChainRail, batch: Batch, slot: int | None) -> bool:
 
 
 def require_over(rail: ChainRail, batch: Batch, open_ended: Sequence[Attempt]) -> int:
-    """Require that these attempts of a batch, which have no effect, have not landed and cannot.
+    """Require proof that attempts of a batch without a known effect (`open_ended`) have not landed and never can.
 
     Returns:
         The finalized height that says so.

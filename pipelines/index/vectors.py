@@ -327,7 +327,7 @@ async def configure(connection: Connection, settings: Mapping[str, Any]) -> None
 
 
 async def estimate_fitting(connection: Connection, model: SearchModel, filters: Filters) -> int:
-    """Estimate how many rows pass the filters, by counting the videos that do, which are few compared to their moments."""
+    """Estimate how many rows pass the filters, from a count of the videos that pass: videos are far fewer than moments."""
     listed = model.rows if filters.segment_ids is None else len(filters.segment_ids)
     # Excluded words leave nearly everything, and counting what they leave would read every video's words.
     conditions, parameters = replace(filters, without=()).conditions()

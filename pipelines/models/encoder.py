@@ -322,7 +322,7 @@ def _named(name: str) -> Source:
 
 
 def _is_the_models(error: BaseException) -> bool:
-    """Whether the model is missing or unreadable, rather than the machine or the network failing, which may pass.
+    """Whether the model itself is missing or unreadable; a machine or network that fails may recover and gives False.
 
     open_clip wraps errors in its own, so their causes are examined too.
     """

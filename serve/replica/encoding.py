@@ -69,7 +69,7 @@ class QueryEncoder:
         self._others: OrderedDict[str, Loaded] = OrderedDict()
 
     def facts(self, model: str = "") -> EncoderInfo:
-        """Return the facts of a model, which is loaded if it is not yet.
+        """Return the facts of a model; load it first if need be.
 
         Raises:
             Rejected: this deployment does not have the model.
