@@ -114,12 +114,12 @@ def pool_sizes(ingest: IngestSettings, cpus: float) -> tuple[int, int | None, in
 
 
 def one_to_one(stage: Callable[[Any], Any], context: JobContext) -> Callable[[Row], Iterator[Row]]:
-    """Turn a stage from one row to one row into a function for Ray."""
+    """Wrap a stage that makes one row of one in a function for Ray."""
     return one_to_many(lambda row: (stage(row),), context)
 
 
 def one_to_many(stage: Callable[[Any], Iterable[Any]], context: JobContext) -> Callable[[Row], Iterator[Row]]:
-    """Turn a stage from one row to several into a function for Ray, which yields signs of life while the stage runs."""
+    """Wrap a stage that makes several rows of one in a function for Ray. It yields signs of life while the stage runs."""
     store = Store(context)
 
     def call(row: Row) -> Iterator[Row]:

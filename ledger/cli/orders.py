@@ -82,7 +82,7 @@ def withdrawal(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Book the transaction SIGNATURE, which took money from the treasury on purpose; lamports are the platform's."""
+    """Book that SIGNATURE took money from the treasury on purpose: PIX is taken from --from, lamports from the platform."""
     with context.connect(READER) as connection:
         row = connection.execute(
             "SELECT -delta_pix, -delta_lamports FROM ledger.chain_transactions WHERE signature = %s AND kind = 'unknown'",

@@ -402,10 +402,10 @@ def _forgotten(
 
 
 def _shares(owners: Sequence[Owner], total: int) -> list[tuple[Owner, int]]:
-    """Split what one wallet was paid among the creators who use it, by what they are owed.
+    """Split what one wallet was paid among the creators who have used it, and count it against what they are owed.
 
-    So the wallet is not paid for the same earnings again. A creator who is owed exactly `total` comes first, then those who use
-    the wallet now. An amount that none of them is owed was earned after the backup, and goes to the first.
+    Otherwise the wallet would be paid for the same earnings again. A creator who is owed exactly `total` is served first,
+    then those who use the wallet now. What is left when all are served was earned after the backup, and goes to the first.
     """
     queue = sorted(
         owners, key=lambda each: (each.owed_pix != total, not each.is_current, -each.owed_pix, each.creator_id)

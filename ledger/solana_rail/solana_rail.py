@@ -78,7 +78,7 @@ class SolanaRail:
         return hmac.digest(self.treasury.secret.encode(), text.encode(), hashlib.sha256).hex()[:32]
 
     def with_free_ids(self, planned: Sequence[Batch]) -> list[Batch]:
-        """Give another id to each batch whose marker is or was on chain: an adopted batch, forgotten by a restore, has this id."""
+        """Give another id to each batch whose marker is or was on chain: its id is that of a batch that a restore forgot."""
         taken = self._marked(planned)
         while taken:
             planned = [
