@@ -1,8 +1,8 @@
-"""How right a search is and what it costs: the SQL by itself, with filters, over HTTP, kept, and as rows grow.
+"""How good a search is and what it costs: the SQL alone, with filters, over HTTP, from the cache, and as rows grow.
 
-Rows are synthetic but clustered (`search_corpus`), query vectors come from a prepared table, so that what is measured is
-the search and not a model; `search_http` measures the same with real text towers before it. Figures of CPU are the
-robust ones on a machine that others use too.
+Rows are synthetic but clustered (`search_corpus`), and query vectors come from a prepared table, so that the search is measured
+and not a model; `search_http` measures the same with real text towers in front. Of all figures, those of CPU are the least
+disturbed on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _plan(ef: int) -> SearchLimits:
 
 
 async def _ask(url: str, queries: NDArray[np.float32], plan: SearchLimits, filters: Filters, limit: int) -> Answers:
-    """Ask all queries one after another.
+    """Ask all queries one after another; return their answers, latencies, and CPU milliseconds of the server's process.
 
     Everything is asked twice and the second time is measured: the process of a new connection first has to map the pages of
     shared memory that it uses, and a service's connections are not new.
@@ -96,7 +96,7 @@ def recall(found: Sequence[Sequence[int]], truth: NDArray[np.int64]) -> float:
 
 
 def warm(corpus: Corpus) -> None:
-    """Read the graph and the vectors that queries meet into memory, as a server's are when it is ready."""
+    """Read the graph and the vectors that queries use into memory, as they are on a server that is ready."""
     for asked in (corpus.near, corpus.far):
         asyncio.run(_ask(corpus.url, asked[::-1], _plan(400), Filters(), LIMIT))
 
@@ -112,10 +112,10 @@ def curve(corpus: Corpus, asked: NDArray[np.float32], efs: Sequence[int] = EFS) 
 
 
 def cpu_at(points: Sequence[Point], wanted: float) -> float:
-    """CPU milliseconds for a recall; not a number where none of the points reaches it.
+    """Return the CPU milliseconds for a recall; NaN if none of the points reaches it.
 
-    The ef for it lies between the two points beside it. CPU grows by ef in a straight line, which is drawn through all of
-    the points: so whoever else used the machine during one of them counts for little.
+    The `ef` for it is interpolated between the two nearest points. CPU grows linearly with `ef`; the line is fitted to all
+    points, so that another program that used the machine during one of them matters little.
     """
     ordered = sorted(points, key=lambda point: point.recall)
     if ordered[-1].recall < wanted:
@@ -125,7 +125,7 @@ def cpu_at(points: Sequence[Point], wanted: float) -> float:
 
 
 def sql(corpus: Corpus, near: Sequence[Point], far: Sequence[Point]) -> Iterator[Figure]:
-    """Recall and CPU by ef, for queries like the rows and unlike them; then as searches do it; then under filters."""
+    """Measure recall and CPU by `ef` for queries like the rows and unlike them; then real searches; then with filters."""
     name = f"{corpus.rows:,} x {search_corpus.DIMENSIONS} synthetic"
     for kind, asked, points in (("near", corpus.near, near), ("far (text-like)", corpus.far, far)):
         for point in points:
@@ -157,7 +157,7 @@ def sql(corpus: Corpus, near: Sequence[Point], far: Sequence[Point]) -> Iterator
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one catalogue: bytes a row on disk, seconds to build the graph."""
+    """Sizes of one catalogue: bytes per row on disk, and the seconds to build the graph."""
 
     rows: int
     heap_bytes: float
@@ -175,7 +175,7 @@ def measured(corpus: Corpus, build_s: float) -> Measured:
 
 
 def growth(settings: Settings) -> Generator[Figure, None, float]:
-    """CPU of PostgreSQL at equal recall in both catalogues, in turns; how much of it a tenfold of rows takes."""
+    """Measure PostgreSQL's CPU at equal recall in both catalogues, in turns; return its factor for ten times the rows."""
     costs: dict[int, list[float]] = {FEWER_ROWS: [], ROWS: []}
     for number in range(ROUNDS):
         for rows, spent in costs.items():
@@ -199,9 +199,9 @@ def growth(settings: Settings) -> Generator[Figure, None, float]:
 
 
 def projection(more: Measured, grown: float, http: Costs) -> Iterator[Figure]:
-    """Extrapolated from what was measured: bytes by rows, CPU of PostgreSQL by its growth at equal recall.
+    """Extrapolate from what was measured: bytes by the number of rows, CPU of PostgreSQL by its growth at equal recall.
 
-    CPU milliseconds of a request that is not kept are PostgreSQL's and the replica's, of a kept one the replica's alone.
+    The CPU time of a request that is not cached is PostgreSQL's and the replica's; of a cached one it is the replica's alone.
     """
     for rows in (10_000_000, 100_000_000):
         times = rows / more.rows
@@ -226,7 +226,7 @@ def projection(more: Measured, grown: float, http: Costs) -> Iterator[Figure]:
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Catalogues under the data folder's `search-…`, made where they are not there yet and kept for the next time."""
+    """Measure on catalogues in the data folder's `search-…`, which are made at the first run and kept."""
     for rows in (FEWER_ROWS, ROWS):
         own = search_words.of(settings, rows)
         with search_corpus.corpus(own, rows) as corpus:

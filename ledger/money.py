@@ -1,7 +1,7 @@
 """Money is a whole number of base units. Checks of amounts that come in, and splits whose parts sum exactly to the whole.
 
-A split gives every part its share rounded down, then one more unit each to the parts with the largest remainders, until
-nothing is left (Hamilton's method; of equal remainders the earlier part comes first). So no part is off by a whole unit.
+A split rounds every part down, then gives one more unit each to the parts with the largest remainders, until nothing is
+left (Hamilton's method; of equal remainders the earlier part comes first). So each part is off by less than one unit.
 
     >>> split(100, (1, 1, 1))
     (34, 33, 33)

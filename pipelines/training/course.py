@@ -221,7 +221,7 @@ class Course:
         self._since = time.monotonic()
 
     def _part(self, name: str) -> Any:
-        """Return a part of the state as it is saved."""
+        """Return one attribute as `save` stores it: its state dict if it is in `STATES`, else the value itself."""
         value = getattr(self, name)
         return value.state_dict() if name in STATES else value
 

@@ -1,7 +1,7 @@
 """Rate limits: a token bucket for each key and each address, shared by all replicas through Redis.
 
-A replica takes tokens from Redis a tenth of a second in advance (a lease), so that a busy key costs a call of Redis now
-and then and not one a request. One call per bucket runs at a time; concurrent requests share its result. Besides, each
+A replica takes tokens from Redis a tenth of a second in advance (a lease), so that a busy key costs an occasional call of
+Redis and not one per request. One call per bucket runs at a time; concurrent requests share its result. Besides, each
 replica counts what it lets through itself, so that one replica's limit also holds while Redis is away or has lost its
 data.
 """
@@ -98,7 +98,7 @@ class Bucket:
         self.local_at_s = now_s
 
     def take(self, *, leased: bool) -> None:
-        """Take a token by this replica's own count, and from the lease where there is one."""
+        """Take a token from this replica's own count and, if `leased`, from the tokens that were leased from Redis."""
         self.local -= 1
         self.leased -= leased
 

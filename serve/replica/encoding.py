@@ -69,7 +69,7 @@ class QueryEncoder:
         self._others: LRUCache[str, Loaded] = LRUCache(OTHERS_MAX)
 
     def facts(self, model: str = "") -> EncoderInfo:
-        """Return the facts of a model, which is loaded if it is not yet.
+        """Return the facts of a model; load it first if need be.
 
         Raises:
             Rejected: this deployment does not have the model.
@@ -155,7 +155,10 @@ def _decoded(data: bytes, pixels_max: int, side_px: int) -> Any:
 
 
 def _is_large(size: tuple[int, int], scale: int, pixels_max: int, side_px: int) -> bool:
-    """Whether a picture of `size` (width, height), scaled down by `scale`, is too large to decode, or twice `side_px`."""
+    """Whether a picture, scaled down by `scale`, has too many pixels to decode, or a shorter side of 2 * `side_px` or more.
+
+    `size` is (width, height) before scaling.
+    """
     return size[0] * size[1] > pixels_max * scale**2 or min(size) >= side_px * scale * 2
 
 
@@ -265,9 +268,9 @@ class RemoteEncoding:
         return vector
 
     async def image(self, data: bytes, model: str = "") -> Vector:
-        """Have the encoder encode a picture, of which it gets few at once.
+        """Have the encoder encode a picture; only a few pictures are sent to it at once.
 
-        Callers wait at a gate of their own, in the order that the gate gives to the caller of the search
+        Callers wait at a separate gate, in the order that the gate gives to the caller of the search
         (`gates.on_behalf_of`). Pictures that the encoder would refuse are refused here.
 
         Args:

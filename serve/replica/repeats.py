@@ -1,10 +1,10 @@
 """Idempotency keys of searches: a key stands for one search, and is refused with another one.
 
-So draft-ietf-httpapi-idempotency-key-header asks. The search that a key stands for is kept by viewer, in Redis and in this
-replica, for `idempotency_s`; of viewers without an API key and a cookie of ours only for `idempotency_address_s`, so that
-keys that strangers make up do not fill Redis for a day. A replica refuses a second search while it remembers the key, all
-replicas do while Redis answers. While Redis is away two replicas may answer two searches with one key; the ledger counts
-only the first of them.
+This follows draft-ietf-httpapi-idempotency-key-header. The search that a key stands for is remembered for each viewer, in Redis
+and in this replica, for `idempotency_s`. For viewers with neither an API key nor a cookie of ours it is remembered only for
+`idempotency_address_s`, so that keys that strangers make up do not fill Redis for a day. While Redis answers, every replica
+refuses a second search with the key; otherwise only a replica that remembers the key does. So while Redis is away two replicas
+may answer two searches with one key; the ledger counts only the first of them.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Refused(Exception):
 
 @dataclass
 class Block:
-    """One block: its transactions, and in `undo` what each changed account was before (None where it did not exist)."""
+    """One block: its transactions, and in `undo` each changed account before the block (None if it did not exist)."""
 
     height: int
     time: int
@@ -73,7 +73,7 @@ class Block:
 
 
 class LocalChain:
-    """One chain as its leader sees it; `seed` makes a chain that repeats."""
+    """One chain as its leader sees it; the same `seed` makes the same chain."""
 
     def __init__(self, store: LocalnetStore, *, seed: bytes | None = None) -> None:
         self.store = store
@@ -184,7 +184,7 @@ class LocalChain:
     # ── Blocks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def produce(self, time: int) -> Block:
-        """Make one block of the queue, at a Unix time; transactions whose blockhash is too old vanish, as on the real chain."""
+        """Make one block of the queue, at a Unix time; as on a real chain, transactions with an old blockhash are dropped."""
         self.height += 1
         block = self._new_block(self.height, time)
         self._set_clock(time)
@@ -217,13 +217,13 @@ class LocalChain:
         return orphans
 
     def keep_height(self, height: int) -> None:
-        """Promise that after a restart heights go on from here, so that no height is used twice."""
+        """Store that heights go on from here after a restart, so that no height is used twice."""
         self.store.set_meta("promised", str(height).encode())
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _execute(self, transaction: VersionedTransaction, signature: str, block: Block, place: int) -> Landed | None:
-        """Execute one transaction of a block; None where it does not get into one. Notes in the block how to undo it."""
+        """Execute one transaction of a block and note how to undo it; return None if it does not get into the block."""
         if not self.is_valid(str(transaction.message.recent_blockhash)) or self.store.transaction(signature):
             return None
         keys = transaction.message.account_keys
@@ -343,7 +343,7 @@ def token_amount(account: Account | None) -> tuple[Pubkey, Pubkey, int] | None:
 
 
 def _present(account: Account | None) -> Account | None:
-    """Return an account that exists: one without lamports does not."""
+    """Return an account if it exists: one without lamports does not."""
     return account if account is not None and account.lamports > 0 else None
 
 

@@ -69,7 +69,7 @@ def answer(chain: LocalChain, method: str, params: Params) -> Answer:
 
 
 def _options(params: Params) -> dict[str, Any]:
-    """Return the options, which are the last parameter, without the nulls that clients send for what they leave out."""
+    """Return the options (the last parameter) without null values, which clients send for options that they leave out."""
     last = params[-1] if params and isinstance(params[-1], dict) else {}
     return {key: value for key, value in last.items() if value is not None}
 
