@@ -20,7 +20,12 @@ from cluster.settings import ROOT
 PACKAGES = ("cluster", "pipelines", "serve", "ledger")
 README = ROOT / "README.md"
 README_LINES_MAX = 200
-PAGES = [README, ROOT / "CONTRIBUTING.md", *(ROOT / package / "README.md" for package in PACKAGES)]
+PAGES = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "configs" / "SETTINGS.md",
+    *(ROOT / package / "README.md" for package in PACKAGES),
+]
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
 OF_TORCH = ("cuda-", "nvidia-", "triton")  # PyTorch pins its own, one set for each of its builds
 
