@@ -203,12 +203,12 @@ class DoorSettings:
     search_timeout_s: float = 4.0  # for /v1/search: `[search] deadline_s` and one second
     answer_timeout_s: float = 60.0  # for a replica that is silent during any other response
     body_timeout_s: float = 20.0  # for a request with a larger body, from its first byte to the response
-    # Larger bodies that are being received. The same number of places exists once more for requests with a key, so that
+    # Larger bodies that one replica is receiving. The same number of places exists once more for requests with a key, so that
     # requests without one cannot take them all: a replica checks the key before it reads the body, and a request with a
     # wrong key gives its place back (`[search] refused_pause_s`).
     bodies_per_replica_max: int = 64
-    bodies_per_address_max: int = 8  # of those, from one address at once
-    bodies_per_network_max: int = 16  # without a key; a network is an IPv4 /24 or an IPv6 /48
+    bodies_per_address_max: int = 8  # larger bodies that one address may be sending at once, to all replicas
+    bodies_per_network_max: int = 16  # the same of one network (IPv4 /24, IPv6 /48), for requests without a key
     streams_per_replica_max: int = 64  # searches in parts that one replica answers at once
     replicas_max: int = 32  # replicas that requests can be sent to
     check_interval_s: float = 1.0  # between health checks of a replica

@@ -150,7 +150,7 @@ class LedgerSettings:
     fold_appearances_max: int = 1_000_000  # appearances in one fold; each takes 350 bytes of memory while it is folded
     fold_batches_max: int = 5_000  # appearance batches in one fold
     payouts_per_plan_max: int = 10_000  # creators that one plan pays
-    batches_live_max: int = 64  # batches of payouts that have not ended; no others are planned before one ends
+    batches_live_max: int = 64  # batches that have not ended; while there are this many, no more are planned
 
     # Appearances: the spool, and how long a replica collects searches before it sends a batch.
     flush_interval_ms: int = 10  # how long a replica collects searches

@@ -101,7 +101,7 @@ class SearchSettings:
     limit_max: int = 100  # moments on a page that a caller can ask for
     query_chars_max: int = 500  # length of a text
     body_max_bytes: int = 12_000_000  # size of a body, with its picture
-    image_max_bytes: int = 8_000_000  # size of a picture in it
+    image_max_bytes: int = 8_000_000  # size of a picture, in a body or in the store
     json_max_bytes: int = 64_000  # size of a body; the picture of an image search does not count
     json_depth_max: int = 16  # levels of a body that are nested in each other
     json_values_max: int = 2000  # values in a body
