@@ -47,7 +47,7 @@ class IngestSettings:
     frame_vectors: bool = False  # keep in S3 what moments are made of, to make them again without decoding
 
     # How the work is spread.
-    chunk_ms: int = 60_000  # video in a chunk, to the next key frame; less for frames of more pixels than two of Full HD
+    chunk_ms: int = 60_000  # video in a chunk, to the next key frame; less for frames larger than two of Full HD
     decoder_cpus: float = 1.0  # logical CPUs of a task that decodes
     decoders_max: int = 0  # tasks that decode at once; 0: as many as there are CPUs
     embedders_min: int = 1  # actors that embed, at least
