@@ -2,7 +2,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-.PHONY: help setup demo stop check test cover mutate simulate test-slow test-hostile test-browser test-gpu soak bench clean
+.PHONY: help setup demo stop check docs test cover mutate simulate test-slow test-hostile test-browser test-gpu soak bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -28,6 +28,10 @@ check: $(STAMP) ## the fast gates: format, lint, types, import rules, dependenci
 
 test: check ## the gates and the suite on the real embedded services (about 40 minutes on 2 cores)
 	$(PY) -m pytest --durations=15
+
+docs: $(STAMP) ## the pages of all settings and metrics, from the code
+	$(PY) -m cluster.cli docs settings --write
+	$(PY) -m cluster.cli docs metrics --write
 
 MONEY := money accrual.audience accrual.caps accrual.fold accrual.groups accrual.runs accrual.seen accrual.shared_networks \
   accrual.velocity accrual.vouching accrual.waiting appearances.spool creators.counters creators.wallets \

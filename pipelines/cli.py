@@ -30,7 +30,7 @@ POLL_S = 0.5
 @click.option("--follow-links", is_flag=True, help="Take what symbolic links in a folder lead to, also outside of it.")
 @click.option("--hidden", is_flag=True, help="Take hidden files and folders too, and those of systems (trash, .git).")
 @click.option(
-    "--reassign", is_flag=True, help="Also move videos that were shown as another creator's (see the README)."
+    "--reassign", is_flag=True, help="Also move videos that were shown as another creator's (see pipelines/README.md)."
 )
 @click.option("--detach", is_flag=True, help="Submit and return.")
 @click.option("--dry-run", is_flag=True, help="Only say what there is to do and what it would take.")

@@ -18,10 +18,10 @@ class ModelSettings:
     """The encoder: a bundled model, a folder in open_clip's format, `architecture/tag` or `hf-hub:…`."""
 
     SECTION: ClassVar[str] = "model"
-    name: str = "pixr-emoji"
+    name: str = "pixr-emoji"  # which encoder: one of the forms above
     allowed: tuple[str, ...] = ()  # other models that a job may ask for
-    device: str = "auto"  # auto, cpu, cuda or cuda:N
-    threads: int = 0  # 0: PyTorch decides
+    device: str = "auto"  # where it runs: auto, cpu, cuda or cuda:N
+    threads: int = 0  # threads of PyTorch; 0: PyTorch decides
     compile: bool = False  # the image tower of ingest by torch.compile: a minute at the start of each actor
 
     def __post_init__(self) -> None:
@@ -38,23 +38,23 @@ class IngestSettings:
     SECTION: ClassVar[str] = "ingest"
 
     # What becomes a moment.
-    mode: str = "frames"  # "key-frames" for huge back catalogues, "interval" for moments of one length
-    sample_interval_ms: int = 1000
-    shot_min_ms: int = 1000
-    shot_max_ms: int = 12_000
-    fixed_segment_ms: int = 5000  # in the modes that look for no cuts
-    thumbnail_side_px: int = 216  # the shorter side
+    mode: str = "frames"  # "frames"; "key-frames" for huge back catalogues; "interval" for moments of one length
+    sample_interval_ms: int = 1000  # one frame in each interval is embedded, and one after each cut
+    shot_min_ms: int = 1000  # least length of a shot
+    shot_max_ms: int = 12_000  # greatest length; a longer shot is divided into equal parts
+    fixed_segment_ms: int = 5000  # length of moments in the modes that look for no cuts
+    thumbnail_side_px: int = 216  # shorter side of a thumbnail
     frame_vectors: bool = False  # keep in S3 what moments are made of, to make them again without decoding
 
-    # How the work is spread. A chunk ends at the first key frame after this much video.
-    chunk_ms: int = 60_000
-    decoder_cpus: float = 1.0
-    decoders_max: int = 0  # 0: as many as there are CPUs
-    embedders_min: int = 1
-    embedders_max: int = 1
-    embedder_cpus: float = 0.5
-    embedder_gpus: float = 0.0
-    embed_batch_frames: int = 32
+    # How the work is spread.
+    chunk_ms: int = 60_000  # video in a chunk, to the next key frame; less for frames larger than two of Full HD
+    decoder_cpus: float = 1.0  # logical CPUs of a task that decodes
+    decoders_max: int = 0  # tasks that decode at once; 0: as many as there are CPUs
+    embedders_min: int = 1  # actors that embed, at least
+    embedders_max: int = 1  # actors that embed, at most
+    embedder_cpus: float = 0.5  # logical CPUs of each of them
+    embedder_gpus: float = 0.0  # GPUs of each of them; a share of one is possible
+    embed_batch_frames: int = 32  # frames that the model is given at once
     niceness: int = 10  # of the workers, 0 to 19 (nice(2)): a job leaves the CPU to searches on the same machine
     object_store_share: float = 0.5  # of the object store, for frames on their way; Ray Data takes half at most
     start_timeout_s: int = 600  # for a round's encoders to start; its videos are begun after that
@@ -62,51 +62,52 @@ class IngestSettings:
     step_timeout_s: int = 3600  # for fetching a file, decoding a chunk, encoding a batch or loading the model
 
     # Limits of probing a file and of decoding a chunk in the sandbox, and of files that are accepted.
-    probe_cpu_max_s: int = 120
-    probe_timeout_s: int = 120
-    probe_memory_max_mb: int = 3072
-    probe_output_max_mb: int = 512  # its answer
-    probe_file_max_mb: int = 1  # of each file that it writes: what libraries write to standard error
-    probe_programs: tuple[str, ...] = ()  # that it may start
-    decode_cpu_max_s: int = 900
-    decode_timeout_s: int = 1200
-    decode_memory_max_mb: int = 3072
-    decode_output_max_mb: int = 512
-    decode_file_max_mb: int = 512  # the copy of a chunk that decord reads
-    decode_programs: tuple[str, ...] = ()
+    probe_cpu_max_s: int = 120  # probing: CPU time
+    probe_timeout_s: int = 120  # probing: time by the clock
+    probe_memory_max_mb: int = 3072  # probing: memory
+    probe_output_max_mb: int = 512  # probing: size of the child's answer
+    probe_file_max_mb: int = 1  # probing: size of each file that the child writes, as libraries do to standard error
+    probe_programs: tuple[str, ...] = ()  # probing: programs that the child may start
+    decode_cpu_max_s: int = 900  # decoding: CPU time
+    decode_timeout_s: int = 1200  # decoding: time by the clock
+    decode_memory_max_mb: int = 3072  # decoding: memory
+    decode_output_max_mb: int = 512  # decoding: size of the child's answer
+    decode_file_max_mb: int = 512  # decoding: size of each file that the child writes; decord reads a copy of the chunk
+    decode_programs: tuple[str, ...] = ()  # decoding: programs that the child may start
     sandbox_uid: int = 65_100  # user and group that decoders run as if workers are root; 0: the worker's own
     sandbox_threads_per_cpu: int = 128  # for all decoders together, if they have their own user; 0: no limit
     # Whether to decode where the kernel has no Landlock or no seccomp (`pixr status` says so).
     sandbox_weaker_accepted: bool = False
-    pixels_max: int = 40_000_000  # 8K has 33 million
-    duration_max_s: int = 86_400  # DURATION_MOST_S at most
-    file_max_mb: int = 100_000
-    decodable_share_min: float = 0.9  # of a file's declared frames, and of those in its index
+    pixels_max: int = 40_000_000  # size of a frame; 8K has 33 million
+    duration_max_s: int = 86_400  # length of a video
+    file_max_mb: int = 100_000  # size of a video's file
+    # Least share that can be decoded of a file's declared frames, and of those in its index.
+    decodable_share_min: float = 0.9
 
     # Scratch space for the files being decoded, one folder a machine.
-    scratch_dir: str = ""  # empty: the system's temporary folder
-    scratch_max_mb: int = 20_000
-    scratch_free_min_mb: int = 512
+    scratch_dir: str = ""  # where the folder lies; empty: in the system's temporary folder
+    scratch_max_mb: int = 20_000  # all files in it together
+    scratch_free_min_mb: int = 512  # what must stay free on its disk
 
     # Jobs at once, each with a driver of some 300 MB; the others stay queued.
-    jobs_at_work_max: int = 4
+    jobs_at_work_max: int = 4  # jobs at once
     jobs_at_work_each_max: int = 2  # of the jobs that speak for exactly the same creators
 
     # When to give up. A start is an attempt that was begun; if a dying machine cut it short, it is not a failure.
-    failures_max: int = 3
-    starts_max: int = 12
-    backoff_base_s: float = 1.0
-    backoff_max_s: float = 60.0
-    lease_s: int = 60
-    submissions_max: int = 5
-    watch_interval_s: float = 3.0
+    failures_max: int = 3  # failures of a video, after which it is quarantined
+    starts_max: int = 12  # starts of a video, after which it is quarantined
+    backoff_base_s: float = 1.0  # a video whose attempt has failed rests for a random time of up to twice this
+    backoff_max_s: float = 60.0  # and for no longer than this
+    lease_s: int = 60  # how long a driver that is silent keeps its videos
+    submissions_max: int = 5  # how often a job whose driver has died is submitted again
+    watch_interval_s: float = 3.0  # between checks of the jobs that have not ended
     waited_max_s: float = 3600.0  # for videos that rest or that other jobs hold, if there is nothing else to do
     handover_max_s: float = 60.0  # until Ray knows a submission; after that the submission counts as lost
     jobs_keep_d: int = 180  # days after which a job that has ended is deleted; 0: never
 
     # What an hour costs, for the job's report.
-    cpu_hour_usd: float = 0.04
-    gpu_hour_usd: float = 1.0
+    cpu_hour_usd: float = 0.04  # price of one CPU for an hour
+    gpu_hour_usd: float = 1.0  # price of one GPU for an hour
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -97,38 +97,41 @@ class SearchSettings:
     SECTION: ClassVar[str] = "search"
 
     # Requests.
-    limit_default: int = 20
-    limit_max: int = 100
-    query_chars_max: int = 500
-    body_max_bytes: int = 12_000_000
-    image_max_bytes: int = 8_000_000
-    json_max_bytes: int = 64_000  # of a body; the picture of an image search does not count
-    json_depth_max: int = 16
-    json_values_max: int = 2000
-    image_pixels_max: int = 12_000_000  # of a decoded picture, which takes 4 bytes a pixel, twice
-    image_jpeg_pixels_max: int = 64_000_000  # for JPEGs (not progressive): a large one is decoded at a lower scale
+    limit_default: int = 20  # moments on a page, where the caller asks for no number
+    limit_max: int = 100  # moments on a page that a caller can ask for
+    query_chars_max: int = 500  # length of a text
+    body_max_bytes: int = 12_000_000  # size of a body, with its picture
+    image_max_bytes: int = 8_000_000  # size of a picture, in a body or in the store
+    json_max_bytes: int = 64_000  # size of a body; the picture of an image search does not count
+    json_depth_max: int = 16  # levels of a body that are nested in each other
+    json_values_max: int = 2000  # values in a body
+    image_pixels_max: int = 12_000_000  # size of a decoded picture, which takes 4 bytes a pixel, twice
+    # Size of a JPEG that is not progressive: a large one is decoded at a lower scale.
+    image_jpeg_pixels_max: int = 64_000_000
     image_folder: str = "queries/"  # folder of our bucket with the pictures that a search can name; empty: all of it
 
     # Candidates and their fusion (reciprocal rank, Cormack et al., SIGIR 2009).
-    candidates_max: int = 100  # per list (vectors, words)
-    exact_rows_max: int = 20_000  # up to so many rows every vector is compared; above, the index is searched
-    ef_search: int = 200  # recall@10 of 0.97 at a million rows (benchmarks/LOG.md)
-    scan_tuples_max: int = 100_000
-    rrf_k: int = 60
-    vector_weight: float = 1.0
-    text_weight: float = 0.7
-    relevance_min_ppm: int = -1  # of moments found by vectors alone; -1: as the model is calibrated; 0: show all
+    candidates_max: int = 100  # candidates of each list (vectors, words)
+    exact_rows_max: int = 20_000  # up to this many rows every vector is compared; above, the index is searched
+    # Candidates that the index walks with: 200 have a recall@10 of 0.97 at a million rows (benchmarks/LOG.md).
+    ef_search: int = 200
+    scan_tuples_max: int = 100_000  # rows that one walk of the index meets (hnsw.max_scan_tuples of pgvector)
+    rrf_k: int = 60  # a candidate of rank r gets 1 / (rrf_k + r) from each list
+    vector_weight: float = 1.0  # weight of the list of vectors
+    text_weight: float = 0.7  # weight of the list of words
+    # Least relevance of moments found by vectors alone; -1: as the model is calibrated; 0: show all.
+    relevance_min_ppm: int = -1
     bit_reranked: int = 4  # for a bit index: vectors compared exactly, per candidate
     ivfflat_probes: int = 0  # lists that are searched; 0: twice the square root of their number
     text_rows_max: int = 1000  # for several words: videos that are read per word, the best first
     text_videos_max: int = 50  # videos in the list of words; their moments nearest to the query represent them
     text_moments_max: int = 2  # such moments per video
-    statement_timeout_ms: int = 1000  # then one shorter try with hurried_ef_search
-    hurried_ef_search: int = 40
+    statement_timeout_ms: int = 1000  # for a statement of a search; then one shorter try follows
+    hurried_ef_search: int = 40  # `ef_search` of that shorter try
     stake_segments_max: int = 10_000  # segments that a filter by stake may leave to be compared
     recall_interval_s: float = 60.0  # between searches that are repeated by comparing everything; 0: never
-    recall_share_max: float = 0.005  # of the time, for repeated searches; one takes half a second on a million rows
-    recall_timeout_ms: int = 30_000
+    recall_share_max: float = 0.005  # share of the time for such searches; one takes half a second on a million rows
+    recall_timeout_ms: int = 30_000  # for a search that compares everything
     warm_probes: int = 200  # searches by which a replica warms an index before it takes requests
     warm_recall_probes: int = 10  # of those, repeated by comparing everything
     warm_recall_min: float = 0.7  # a replica with a lower recall is not ready
@@ -142,57 +145,61 @@ class SearchSettings:
     generation_interval_s: float = 1.0  # a takedown takes effect within this time
     growth_interval_s: float = 5.0  # between clearing caches because videos were added, often many in a row
     stale_max_s: float = 60.0  # how old cached answers may be while the database is away
-    connection_wait_s: float = 1.0
+    connection_wait_s: float = 1.0  # for a free connection of the pool
     question_timeout_s: float = 3.0  # for one call of the database; searches have less (statement_timeout_ms)
-    replica_interval_s: float = 1.0
-    replica_lag_max_s: float = 2.0
+    replica_interval_s: float = 1.0  # between checks of how far standbys lag behind
+    replica_lag_max_s: float = 2.0  # a standby that lags further behind is not read from
 
     # Responses: compressed from a size on, for clients that accept gzip (level 1 to 9).
-    gzip_min_bytes: int = 1024
-    gzip_level: int = 3  # a page of 20 moments, 15 kB: 0.16 ms of CPU (benchmarks/LOG.md)
+    gzip_min_bytes: int = 1024  # smallest response that is compressed
+    # 1 is the fastest, 9 the smallest. With 3 a page of 20 moments, 15 kB, takes 0.16 ms of CPU (benchmarks/LOG.md).
+    gzip_level: int = 3
+
+    # Idempotency keys, and operators.
     idempotency_s: int = 86_400  # how long an Idempotency-Key stands for the search that it was first sent with
     idempotency_address_s: int = 600  # the same for viewers with neither a key nor our cookie
     operators_from: tuple[str, ...] = ("127.0.0.0/8", "::1/128")  # networks that may read /metrics and all of /readyz
 
     # Caches of answers and query vectors, in each replica and in Redis.
-    cache_entries_max: int = 2048
-    cache_max_mb: int = 64
+    cache_entries_max: int = 2048  # answers that a replica caches, and query vectors
+    cache_max_mb: int = 64  # memory of a replica for cached answers
     sources_kept_max: int = 20_000  # pictures and videos whose S3 addresses a replica caches
-    result_cache_s: int = 60
+    result_cache_s: int = 60  # how long a cached answer is given
 
     # Rate limits: tokens a second, and at most at once. For a key; and without a key for an address (an IPv6 /64): in
     # general, for pictures and the page, for probes and metrics, and for wrong keys.
-    key_rate_per_s: float = 500.0
-    key_burst: int = 2000
-    address_rate_per_s: float = 100.0
-    address_burst: int = 1000
-    media_rate_per_s: float = 300.0
-    media_burst: int = 3000
-    probe_rate_per_s: float = 20.0
-    probe_burst: int = 100
-    wrong_rate_per_s: float = 10.0
-    wrong_burst: int = 50
+    key_rate_per_s: float = 500.0  # tokens that a key gets
+    key_burst: int = 2000  # tokens that a key can have at once
+    address_rate_per_s: float = 100.0  # tokens that an address gets
+    address_burst: int = 1000  # tokens that an address can have at once
+    media_rate_per_s: float = 300.0  # the same for pictures, videos and the page
+    media_burst: int = 3000  # tokens for these at once
+    probe_rate_per_s: float = 20.0  # the same for probes and metrics
+    probe_burst: int = 100  # tokens for these at once
+    wrong_rate_per_s: float = 10.0  # the same for requests with a wrong key
+    wrong_burst: int = 50  # tokens for these at once
 
-    # Anonymous viewers of one network are bounded together; the network is the first so many bits of an address.
-    prefix_ipv4_bits: int = 24
-    prefix_ipv6_bits: int = 48
+    # Anonymous viewers of one network are bounded together; the first bits of an address name it.
+    prefix_ipv4_bits: int = 24  # first bits of an IPv4 address that name its network
+    prefix_ipv6_bits: int = 48  # the same of an IPv6 address
 
     # How much a replica does at once; further requests get 503. Each kind has places of its own, of which one caller may
     # have a part (`…_caller_max`, `…_address_max`). A caller is an address, or a key with all who use it.
-    searches_max: int = 8  # at once; more would only make each of them slower
+    searches_max: int = 8  # searches at once; more would only make each of them slower
     searches_caller_max: int = 6  # of those, by one key or address; its others wait
     gate_wait_s: float = 1.0  # for a place; a request that starts later seldom ends before its deadline
     key_weight: float = 8.0  # how many times more places keys get than addresses without one, while both wait
-    kept_part: int = 4  # one in so many places that are held for long (bodies, pictures, streams) is for keys only
+    kept_part: int = 4  # one in this many places that are held for long (bodies, pictures, streams) is for keys only
     lists_max: int = 2  # pages of videos and creators, which may read and count many rows
     lists_caller_max: int = 1  # of those, by one key or address
-    waiting_max: int = 64  # requests that wait at a gate
-    streams_max: int = 64
-    streams_address_max: int = 16
-    bodies_max: int = 128  # that are being received
-    bodies_address_max: int = 32
-    large_bodies_max: int = 4  # above json_max_bytes, in memory: a body of 12 MB takes four times that
-    large_bodies_address_max: int = 3  # of those; a network without a key gets half of all at most
+    waiting_max: int = 64  # requests that wait at one gate
+    streams_max: int = 64  # searches in parts
+    streams_address_max: int = 16  # of those, by one key or address
+    bodies_max: int = 128  # bodies that are being received
+    bodies_address_max: int = 32  # of those, by one key or address
+    large_bodies_max: int = 4  # bodies above `json_max_bytes`, in memory: one of 12 MB takes four times that
+    # Of those, by one key or address; a network without a key gets half of all at most.
+    large_bodies_address_max: int = 3
     images_max: int = 4  # pictures on their way to the encoder
     images_caller_max: int = 3  # of those, by one key or address
     images_decoded_max: int = 2  # pictures that an encoder holds decoded
@@ -202,52 +209,55 @@ class SearchSettings:
     # The rest of a refused body is read and discarded before the refusal is sent, up to a size, while it arrives at this
     # speed after a first pause: so a fast client sees the reason. A slow one is answered after the pause and cut off.
     refused_bytes_max: int = 32_000_000
-    refused_bytes_per_s_min: int = 262_144
-    refused_pause_s: float = 0.5
-    refused_timeout_s: float = 2.0
+    refused_bytes_per_s_min: int = 262_144  # speed above which it is read on after the pause
+    refused_pause_s: float = 0.5  # how long it is read before its speed counts
+    refused_timeout_s: float = 2.0  # for reading it, at most
     write_timeout_s: float = 10.0  # for a part of a response; a client that does not read is cut off
     stream_timeout_s: float = 15.0  # for a search in parts, to its last byte
 
-    # Variants: "NAME SHARE_PPM WEIGHT=VALUE …", other weights for so many of a million viewers; all others have none.
+    # Variants: "NAME SHARE_PPM WEIGHT=VALUE …", other weights for that share of the viewers; all others have none.
     variants: tuple[str, ...] = ()
 
     # The feed: weights of what is watched, new and invested in.
-    feed_interval_s: float = 2.0
-    feed_limit_max: int = 100
-    feed_watched_weight: float = 1.0
-    feed_fresh_weight: float = 1.0
-    feed_stake_weight: float = 0.5  # for the logarithm of what is invested in a moment
+    feed_interval_s: float = 2.0  # between readings of the feed from the database
+    feed_limit_max: int = 100  # moments on a page of the feed
+    feed_watched_weight: float = 1.0  # weight of what is watched
+    feed_fresh_weight: float = 1.0  # weight of what is new
+    feed_stake_weight: float = 0.5  # weight of what is invested in a moment, by its logarithm
     feed_half_life_s: float = 7 * 86_400.0  # the age at which newness has halved
-    watch_events_keep_d: int = 90  # days; then a viewer may be shown again what they have watched; 0: for ever
+    watch_events_keep_d: int = 90  # of watch events; then a viewer may be shown again what they watched; 0: for ever
 
     # Links; and cursors, which contain the ids of the further pages.
-    link_expires_s: int = 6 * 3600
-    object_link_expires_s: int = 300  # of links to the object store, which our links redirect to and nothing can revoke
-    cursor_expires_s: int = 900
-    cursor_ids_max: int = 200
+    link_expires_s: int = 6 * 3600  # lifetime of signed links to pictures and videos
+    # Lifetime of links to the object store, which signed links redirect to and nothing can revoke.
+    object_link_expires_s: int = 300
+    cursor_expires_s: int = 900  # lifetime of a cursor
+    cursor_ids_max: int = 200  # moments that a cursor contains
 
     # Serving. CPUs are logical, and low enough for a laptop. Where `…_max` is above the number before it, Serve scales.
-    replicas: int = 1
-    replicas_max: int = 0
-    replica_cpus: float = 0.2
-    encoder_replicas: int = 1
-    encoder_replicas_max: int = 0
-    encoder_cpus: float = 0.2
-    encode_batch_max: int = 16
-    ongoing_requests_max: int = 512  # above the sum of all gates, so that the gates decide which requests are refused
-    queued_requests_max: int = 256
+    replicas: int = 1  # replicas that answer requests
+    replicas_max: int = 0  # the most that Serve scales to; 0: it does not scale
+    replica_cpus: float = 0.2  # logical CPUs of a replica
+    encoder_replicas: int = 1  # replicas that encode queries
+    encoder_replicas_max: int = 0  # the most that Serve scales to; 0: it does not scale
+    encoder_cpus: float = 0.2  # logical CPUs of one of them
+    encode_batch_max: int = 16  # texts that are encoded at once
+    # Requests of a replica at once; above the sum of all gates, so that the gates decide which requests are refused.
+    ongoing_requests_max: int = 512
+    queued_requests_max: int = 256  # requests that wait in Serve for a replica; further ones are refused
     scale_interval_s: float = 1.0  # between measurements of how busy replicas are
     scale_up_delay_s: float = 2.0  # of too much work, before replicas are added
-    scale_down_delay_s: float = 120.0
+    scale_down_delay_s: float = 120.0  # of too little work, before replicas are removed
     pool_max: int = 8  # connections of a replica to each database
-    threads_max: int = 8  # threads of a replica for rare calls, each with a further connection
-    thread_wait_s: float = 2.0  # for a free one
+    threads_max: int = 8  # threads of a replica for rare calls of the database, each with a further connection
+    thread_wait_s: float = 2.0  # for a free thread
     thread_timeout_s: float = 25.0  # for such a call, and for a statement in it
     store_threads_max: int = 8  # threads of a replica for calls of the object store
-    store_timeout_s: float = 20.0  # for such a call
-    redis_calls_max: int = 64  # calls of Redis at once, per replica
+    store_timeout_s: float = 20.0  # for a call of the object store
+    redis_calls_max: int = 64  # calls of Redis at once, by one replica
     liveness_s: float = 15.0  # a replica is replaced when its database, which answers others, is silent for so long
-    keep_interval_s: float = 2.0  # between the keeper's checks
+    keep_interval_s: float = 2.0  # between checks of the keeper, which deploys the application
+    # Other sites whose pages may call the interface from a browser; their searches count as those of our own page.
     cors_origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -19,6 +19,14 @@ from cluster.settings import ROOT
 
 PACKAGES = ("cluster", "pipelines", "serve", "ledger")
 README = ROOT / "README.md"
+README_LINES_MAX = 200
+PAGES = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "configs" / "SETTINGS.md",
+    *(ROOT / package / "README.md" for package in PACKAGES),
+]
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)(?:#([^)\s]+))?\)")
 OF_TORCH = ("cuda-", "nvidia-", "triton")  # PyTorch pins its own, one set for each of its builds
 
 
@@ -119,6 +127,26 @@ def test_the_constraints_name_every_package_that_an_install_brings(python: str) 
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
     assert {name for name in installed_for(python) if not name.startswith(OF_TORCH)} - pinned == set()
+
+
+def test_the_readme_is_read_in_one_go() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= README_LINES_MAX
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
+    broken = []
+    for file, heading in LINK.findall(page.read_text(encoding="utf-8")):
+        target = page.parent / file if file else page
+        if not target.exists() or (heading and heading not in anchors(target)):
+            broken.append(f"{file}#{heading}")
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which headings of a page can be linked to, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_readme_names_every_section_of_settings() -> None:

@@ -14,6 +14,26 @@ from cluster.settings import Settings
 from pipelines.settings import IngestSettings
 
 SLOWEST_SHOWN = 5
+STORE_FIGURES = {  # what the driver notes of Ray's object store
+    "object_store_peak_share": "greatest share of the object store that was in use, of all nodes",
+    "object_store_spilled_mb": "MB (2^20 bytes) that the object store has spilled to disk since the job was begun",
+}
+FIGURES = {  # the numbers of a report, each also a metric of the job (`gauges`), and what they mean
+    "wall_seconds": "time since the job was begun, by the clock",
+    "hours_of_video": "length of the videos that the job has made ready",
+    "frames": "frames that were decoded",
+    "frames_per_second": "frames that were decoded for each second of `wall_seconds`",
+    "frames_embedded": "frames that were embedded",
+    "bytes": "size of the files that were read",
+    "fetch_seconds": "time for fetching files, summed over all tasks",
+    "decode_cpu_seconds": "CPU time for decoding, summed over all tasks",
+    "embed_cpu_seconds": "CPU time for embedding, summed over all actors",
+    "batch_fill": "share of the places in the encoder's batches that held a frame",
+    "decoders_busy": "average number of decoders at work",
+    "embedders_busy": "average number of embedders at work",
+    **STORE_FIGURES,
+    "cost_per_hour_of_video_usd": "cost of an hour of video, by the prices in `[ingest]`",
+}
 
 
 def of(settings: Settings, connection: Connection, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,7 +53,7 @@ def of(settings: Settings, connection: Connection, job: Mapping[str, Any]) -> di
     wall_s = job["seconds"] or 0.0
     gpu_s = embed_s if ingest.embedder_gpus else 0.0
     cost = (decode_s + embed_s - gpu_s) / 3600 * ingest.cpu_hour_usd + gpu_s / 3600 * ingest.gpu_hour_usd
-    return {
+    report = {
         "wall_seconds": round(wall_s, 1),
         "hours_of_video": round(hours, 4),
         "frames": frames,
@@ -50,13 +70,15 @@ def of(settings: Settings, connection: Connection, job: Mapping[str, Any]) -> di
         "cost_per_hour_of_video_usd": round(cost / hours, 5) if hours else None,
         "slowest": _slowest(connection, job["id"]),
     }
+    assert report.keys() == {*FIGURES, "slowest"}, "the reference of metrics names the figures"
+    return report
 
 
 def _store(connection: Connection, job_id: str) -> dict[str, Any]:
     """Return what the driver has seen of Ray's object store; None values for a job that never began."""
     row = connection.execute("SELECT report FROM media.jobs WHERE id = %s", (job_id,)).fetchone()
     assert row is not None  # the job was just read
-    return {name: row[0].get(name) for name in ("object_store_peak_share", "object_store_spilled_mb")}
+    return {name: row[0].get(name) for name in STORE_FIGURES}
 
 
 def _slowest(connection: Connection, job_id: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""The commands `pixr search`, `pixr index` and `pixr keys`."""
+"""The commands `pixr search`, `pixr index`, `pixr keys` and `pixr docs`."""

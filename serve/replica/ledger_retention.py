@@ -45,9 +45,13 @@ class RetentionCollector(Collector):
             return
         self._again_at = time.monotonic() + LOOK_S
         try:
-            self._rows = await readers.primary(_noted, limit_s=LIMIT_S)
+            self.take(await readers.primary(_noted, limit_s=LIMIT_S))
         except (Temporary, psycopg.Error):
             return
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """Store what the ledger noted last."""
+        self._rows = rows
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield one gauge for each column, labelled with the kind of rows."""

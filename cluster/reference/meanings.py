@@ -1,0 +1,85 @@
+"""The meanings of settings, read from the comments in the source of their section.
+
+A setting's meaning is the block of comments directly above it and the comment on its line; most have one of the two. A
+block after an empty line is the heading of a group of settings instead, which ends at the next empty line; so is a block
+between two empty lines. The heading of a single setting that has no comment of its own is that setting's meaning. Knows no
+values.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import io
+import textwrap
+import tokenize
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Group:
+    """Settings that stand together in the source: their heading ("" for none), and their meanings by name, in order."""
+
+    heading: str
+    meanings: Mapping[str, str]
+
+
+def groups(section: type) -> list[Group]:
+    """Return the groups of a section's settings, in the order of the source."""
+    found: list[Group] = []
+    for heading, meanings in _grouped(textwrap.dedent(inspect.getsource(section))):
+        (only, *others), stated = meanings, list(meanings.values())
+        if others or stated[0]:
+            found.append(Group(heading, meanings))
+        else:
+            found.append(Group("", {only: heading}))
+    return found
+
+
+def _grouped(source: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the heading of each group with what is said beside and above its settings, by name."""
+    lines, comments = source.splitlines(), _comments(source)
+    alone = {number: text for number, text in comments.items() if lines[number - 1].lstrip().startswith("#")}
+    heading, meanings = "", dict[str, str]()
+    for node in _settings(source):
+        assert isinstance(node.target, ast.Name)
+        own = _block_above(alone, node.lineno)
+        top = node.lineno - len(own)  # the line of the block's first comment
+        if not lines[top - 2].strip():  # an empty line is above it
+            if meanings:
+                yield heading, meanings
+            before = _block_above(alone, top - 1)
+            heading, meanings = _text(before or own), {}
+            own = own if before else []
+        beside = [comments[number] for number in range(node.lineno, (node.end_lineno or 0) + 1) if number in comments]
+        meanings[node.target.id] = _text([*own, *beside])
+    if meanings:
+        yield heading, meanings
+
+
+def _block_above(alone: Mapping[int, str], number: int) -> list[str]:
+    """Return the comments on the lines directly above a line, from the first to the last."""
+    block: list[str] = []
+    while (number := number - 1) in alone:
+        block.insert(0, alone[number])
+    return block
+
+
+def _settings(source: str) -> list[ast.AnnAssign]:
+    """Return the assignments that are settings: with an annotation, and of a name in lower case."""
+    definition = ast.parse(source).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    assigned = [node for node in definition.body if isinstance(node, ast.AnnAssign)]
+    return [node for node in assigned if isinstance(node.target, ast.Name) and node.target.id.islower()]
+
+
+def _comments(source: str) -> dict[int, str]:
+    """Return the comments of a source by line number, without their `#`; those for linters are left out."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    found = {token.start[0]: token.string[1:].strip() for token in tokens if token.type == tokenize.COMMENT}
+    return {line: text for line, text in found.items() if not text.startswith(("fmt:", "noqa", "type:"))}
+
+
+def _text(comments: list[str]) -> str:
+    return " ".join(comments).rstrip(".")
