@@ -226,7 +226,7 @@ def _book(rail: ChainRail, effect: Effect, transaction: VersionedTransaction) ->
         creators = [each.creator_id for several in owners.values() for each in several]
         replaced = dict.fromkeys((*_called_back(rail, transaction), *batches.open_of(rail.connection, creators)))
         for batch_id in replaced:  # nodes are asked before anything is written: the fold goes on beside this
-            _require_over(rail, batch_id)
+            _require_expired(rail, batch_id)
         for batch_id in replaced:
             _give_back(rail, batch_id)
         batch = _forgotten(rail, effect, transaction, paid, wallets)
@@ -282,7 +282,7 @@ def _open_batch(rail: ChainRail, transaction: VersionedTransaction) -> Batch | N
     open_batches = _open_markers(rail)
     *_, own_marker = _markers(transaction) or [""]
     batch_id = open_batches.get(own_marker) or _memo(transaction)
-    return _given_up(rail, batch_id) if batch_id in open_batches.values() else None
+    return _expire_live(rail, batch_id) if batch_id in open_batches.values() else None
 
 
 def _called_back(rail: ChainRail, transaction: VersionedTransaction) -> list[str]:
@@ -301,26 +301,26 @@ def _open_markers(rail: ChainRail) -> dict[str, str]:
     return {str(rail.treasury.marker(batch_id).address): batch_id for (batch_id,) in rows.fetchall()}
 
 
-def _require_over(rail: ChainRail, batch_id: str) -> None:
-    """Require that the live attempt of a batch, if any, can never land and is unseen; else settling has to end it first.
+def _require_expired(rail: ChainRail, batch_id: str) -> None:
+    """Require that the live attempt of a batch, if any, is past its validity and unseen; else settling has to end it first.
 
     Raises:
         Temporary: it may still land, or has been seen.
     """
     attempts = [each for each in batches.live_attempts(rail.connection) if each.batch.id == batch_id]
-    if not all(rail.can_never_land(each) for each in attempts):
+    if not all(rail.may_expire_with_batch(each) for each in attempts):
         raise Temporary(f"batch {batch_id} of the backup may still land, and its recipients have been paid since")
 
 
 def _give_back(rail: ChainRail, batch_id: str) -> None:
     """Void a batch that was given back after the backup, or whose recipients another batch has paid since."""
-    batch = _given_up(rail, batch_id)
+    batch = _expire_live(rail, batch_id)
     batches.cancel(rail.connection, batch)
     planning.give_back(rail, batch, f"void:{batch.id}", [], {"batch": batch.id, "restored": True})
 
 
-def _given_up(rail: ChainRail, batch_id: str) -> Batch:
-    """Give up a batch's live attempt, if it has one. Returns the batch in its new state."""
+def _expire_live(rail: ChainRail, batch_id: str) -> Batch:
+    """Give up a batch's live attempt, if it has one; the caller ends the batch. Returns the batch in its new state."""
     for attempt in batches.live_attempts(rail.connection):
         if attempt.batch.id == batch_id:
             batches.expire(rail.connection, attempt)

@@ -253,8 +253,8 @@ def live_attempts(connection: Conn) -> list[Attempt]:
     return [_attempt(row) for row in rows]
 
 
-def given_up(connection: Conn) -> list[Attempt]:
-    """Return expired attempts of batches that have not ended: one may have landed all the same."""
+def expired_attempts(connection: Conn) -> list[Attempt]:
+    """Return attempts that were given up, of batches that have not ended: one may have landed all the same."""
     rows = connection.execute(
         f"{ATTEMPT} WHERE a.state = 'expired' AND b.state IN ('planned', 'signed') ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
@@ -276,7 +276,7 @@ def open_attempts(connection: Conn, batch_id: str) -> list[Attempt]:
 # landed, a person has found that the marker is a stranger's (see `resolving`), or the bytes are so old by the database's
 # clock that no chain takes them. It guards in that one order, for a guarded payment leaves no marker of the earlier batch on
 # chain. That the given-up bytes do not land after the later payout is ensured by the clock and by as many nodes as an end
-# needs (see `solana_rail.evidence.never_paid`).
+# needs (see `solana_rail.evidence.may_give_back`).
 LINEAGE = """
     SELECT {whose}, g.batch_id FROM (
         SELECT DISTINCT a.batch_id, b.ended_at FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id

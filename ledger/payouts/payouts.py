@@ -4,10 +4,11 @@
 * Sign, then persist: name, bytes and the time in which they can land are committed before a byte is sent.
 * Send: the same bytes, again and again. A node's answer is a hint, never a fact.
 * Settle: only a *final* transaction counts. It posts the transfers (or, if it failed, gives the money back).
-* Expire: a batch is signed again only once it is proven that its earlier bytes will never land. On Solana: the finalized
-  height is past the last one at which these bytes are valid, and every node that is asked after that, at a slot at least
-  as new, finds neither their transaction nor the batch's marker account. If it were signed again before that, both
-  transactions could land, and we would pay twice.
+* Expire, a part of settling: a batch is signed again only once it is proven that its earlier bytes will never land. On
+  Solana: the finalized height is past the last one at which these bytes are valid; after that, at a slot at least as new,
+  no node that answers knows their transaction, and as many as an end needs (`Rail.opinions`) remember the time since they
+  were signed; and no node reports the batch's marker account. If it were signed again before that, both transactions could
+  land, and we would pay twice.
 
 A crash between any two lines loses nothing: each step starts from what the database says. The marker is the second
 protection against paying twice: an account whose creation is part of the transaction, so that a second transaction of the
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def run_once(rail: Rail, *, plan: bool = True) -> None:
-    """Do one round on a rail: settle, resolve, plan, sign, send. Each step commits by itself.
+    """Do one round on a rail: settle (and expire), resolve, plan, sign, send. Each step commits by itself.
 
     Args:
         rail: where payouts go out.

@@ -5,8 +5,10 @@ batches, money and states, and leave to the rail how a batch becomes bytes and w
 rail:
 
 * What `submit` hears back is a hint. Only `outcome` and `effect` say how an attempt ended, and they may say nothing for days.
-* An attempt is given up only when `dead` has proof that it can never pay: on Solana its expiry (see `evidence`), at a bank
-  a rejection or a confirmed recall. Never because time has passed.
+* A batch is signed again only when `expired` has proof that its last attempt can never pay: on Solana its expiry (see
+  `evidence`), at a bank a rejection or a confirmed recall. Never because time alone has passed. Where the batch ends in the
+  same transaction, less proof is enough to give up its attempt: `may_expire_with_batch`, `require_expired` for a person's
+  request, or that another transaction of the batch has landed (see `adoption`).
 * Signing again must not be able to pay twice, whatever was overlooked. On Solana the marker ensures that; at a bank it would
   be an id under which a file is accepted only once.
 
@@ -122,18 +124,21 @@ class Rail(Protocol):
         """Return what an attempt did, if `seen` says that it has ended and enough sources agree; else None."""
 
     def is_unseen(self, attempt: Attempt, seen: Any) -> bool:
-        """Whether no source has seen the attempt: only then may it be dead."""
+        """Whether sources have answered and none of them knows the attempt: only then may it have expired."""
 
     def effect(self, attempt: Attempt) -> Effect | None:
         """Return what an attempt did, if enough sources report the same now; None while it has not ended."""
 
-    def dead(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
-        """Yield the attempts that can be proven never to pay; each proof is completed just before its attempt is yielded."""
+    def expired(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
+        """Yield the attempts that are proven never to pay, whose batches may be signed again.
 
-    def can_never_land(self, attempt: Attempt) -> bool:
-        """Whether one attempt is past its time and unseen, whatever its marker says."""
+        Each proof is completed just before its attempt is yielded.
+        """
 
-    def never_paid(self, batch: Batch, slot: int | None = None) -> bool:
+    def may_expire_with_batch(self, attempt: Attempt) -> bool:
+        """Whether one attempt may be given up because its batch ends in the same transaction; never to sign the batch again."""
+
+    def may_give_back(self, batch: Batch, slot: int | None = None) -> bool:
         """Whether it is proven that no transaction of a batch has paid or can; only then its money may go back.
 
         `slot` is that of the evidence that the batch cannot be paid as planned; None for the newest final slot.
@@ -153,7 +158,7 @@ class Rail(Protocol):
 
     # ── Resolve ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def require_over(self, batch: Batch, open_ended: Sequence[Attempt]) -> int:
+    def require_expired(self, batch: Batch, open_ended: Sequence[Attempt]) -> int:
         """Require that the attempts of a batch that have no effect have not paid and never can.
 
         Returns:

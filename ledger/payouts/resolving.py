@@ -80,7 +80,7 @@ def _weigh(rail: Rail, batch: Batch, evidence: dict[str, Any], *, alone: bool = 
         return partial(_book_landed, rail, landed, attempts, effects)
     if not alone:
         _require_lineage_unpaid(rail, batch, evidence)
-    height = rail.require_over(batch, _without_effect(attempts, effects))
+    height = rail.require_expired(batch, _without_effect(attempts, effects))
     rail.require_strangers(batch, evidence, held=rail.marker_lamports(batch))
     return partial(_book_never, rail, batch, attempts, effects, height)
 
@@ -224,7 +224,7 @@ def _end_given_up(rail: Rail, batch: Batch, attempts: Sequence[Attempt], evidenc
         return _book_late(rail, landed, attempts, effects, evidence)
     if has_paid:  # its marker is its own
         return _book_unpaid(rail, batch, attempts, effects)
-    rail.require_over(batch, _without_effect(attempts, effects))
+    rail.require_expired(batch, _without_effect(attempts, effects))
     held = rail.marker_lamports(batch)
     rail.require_strangers(batch, evidence, held=held)
     if not held and not failed:

@@ -1,7 +1,7 @@
 """Settling: only a final transaction counts. It posts the transfers or, if it failed, gives the money back.
 
-Bytes that never landed are given up only once the rail has proof that they never will (see `Rail.dead`). If they were given up
-earlier, both they and what is signed in their place could land, and we would pay twice.
+Bytes that never landed are given up as expired only once the rail has proof that they never will (see `Rail.expired`). If they
+were given up earlier, both they and what is signed in their place could land, and we would pay twice.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def settle(rail: Rail) -> None:
 
     If an attempt that was given up has ended after all, only that one is booked; the others wait for the next round.
     """
-    live, given_up = batches.live_attempts(rail.connection), batches.given_up(rail.connection)
+    live, given_up = batches.live_attempts(rail.connection), batches.expired_attempts(rail.connection)
     rail.connection.commit()
     if not live and not given_up:
         return
@@ -38,7 +38,7 @@ def settle(rail: Rail) -> None:
         if effect is not None and _revive(rail, attempt, effect, live):
             return  # what was read of the others may be about the same batch
     unseen = [attempt for attempt in live if _is_unseen(rail, attempt, seen)]
-    for attempt in rail.dead(unseen) if unseen else ():
+    for attempt in rail.expired(unseen) if unseen else ():
         batches.expire(rail.connection, attempt)
         book.commit(rail.connection)
         log.info("attempt expired", extra={"batch": attempt.batch.id, "n": attempt.n})
@@ -101,7 +101,7 @@ def _fail(rail: Rail, attempt: Attempt, effect: Effect) -> None:
     if fault is Fault.LINEAGE and batches.lineage(rail.connection, [batch.id])[batch.id]:  # else it was a stranger's
         signing.freeze_lineage(rail.connection, batch, proof_of(attempt, effect))
         return
-    if not rail.never_paid(batch, effect.slot):
+    if not rail.may_give_back(batch, effect.slot):
         return
     is_recipients = fault is Fault.RECIPIENT and not rail.is_blocked()
     is_gone = is_recipients and rail.forget_gone(batch)
@@ -127,7 +127,7 @@ def _revive(rail: Rail, attempt: Attempt, effect: Effect, live: Sequence[Attempt
     book.commit(rail.connection)
     rivals = [each for each in live if each.batch.id == attempt.batch.id and effect.error is None]
     ends = [(rival, rail.effect(rival)) for rival in rivals]
-    over = {rival.signature for rival, ended in ends if ended is None and rail.can_never_land(rival)}
+    over = {rival.signature for rival, ended in ends if ended is None and rail.may_expire_with_batch(rival)}
     for rival, ended in ends:
         if rival.signature in over:
             batches.expire(rail.connection, rival)

@@ -107,11 +107,11 @@ def call_back(rail: Rail, batch: Batch, creators: set[int]) -> None:
     waits for a person: if none of its transactions was ever signed, the database has forgotten that it was paid.
     """
     try:
-        is_over = _is_over(rail, batch)
+        may_call_back = _may_call_back(rail, batch)
     except UNREACHABLE as error:  # of one batch; the others go on
         log.warning("a batch cannot be called back now: %s", error, extra={"batch": batch.id})
         return
-    if not is_over:
+    if not may_call_back:
         return
     log.warning("batch is called back", extra={"batch": batch.id, "creators": sorted(creators)})
     batches.cancel(rail.connection, batch)
@@ -121,12 +121,12 @@ def call_back(rail: Rail, batch: Batch, creators: set[int]) -> None:
     book.commit(rail.connection)  # before nodes are asked about the next one: the fold writes to the same journal
 
 
-def _is_over(rail: Rail, batch: Batch) -> bool:
+def _may_call_back(rail: Rail, batch: Batch) -> bool:
     """Whether no transaction that was signed for a batch has landed or can land.
 
     Freezes payouts if the batch's marker exists although nothing was ever signed for it.
     """
-    if rail.never_paid(batch):
+    if rail.may_give_back(batch):
         return True
     if not batch.attempts and rail.marker_lamports(batch) > 0:
         stops.freeze(rail.connection, PAID_UNKNOWN, {"batch": batch.id})

@@ -1,8 +1,15 @@
-"""Evidence: what the chain must report before a transaction is given up, or a batch's money goes back.
+"""Evidence: what the chain must report before an attempt is given up as expired, or a batch's money goes back.
 
 Until that is certain, a given-up transaction and the one that is signed in its place could both land. So three things must
 hold: the finalized height is past the last one at which the old one can land; enough nodes, at a later slot, remember the time
-since it was signed and none of them knows it; and the batch's marker does not exist. Decides nothing, writes nothing.
+since it was signed and none that answers knows it; and the batch's marker does not exist. Each question serves one decision:
+
+    expired                 which attempts may be given up, and their batches signed again?      settling
+    may_expire_with_batch   may one be given up because its batch ends at once?                  settling, adoption
+    may_give_back           may a batch's money go back, to be planned again?                    settling, signing, trials
+    require_expired         may a person's request end a batch that nobody knows the end of?     resolving
+
+Decides nothing, writes nothing.
 """
 
 from __future__ import annotations
@@ -21,23 +28,29 @@ DAY_S = 86_400
 NAMED_MAX = 100  # transactions of strangers that the evidence names
 
 
-def is_over(attempt: Attempt, height: int) -> bool:
-    """Whether the finalized height is past an attempt's last block, or the attempt is so old that no chain accepts it.
+def is_past_validity(attempt: Attempt, height: int) -> bool:
+    """Whether the finalized height is past an attempt's last valid one, or the attempt is so old that no chain accepts it.
 
-    Age counts too, because the last height is only what nodes once reported, and an earlier release believed a single node: an
-    attempt with a height that is never reached would stay open for ever.
+    Alone it proves no expiry: the attempt may have landed before. Age counts too, because the last height is only what nodes
+    once reported, and an earlier release believed a single node: an attempt with a height that is never reached would stay
+    open for ever.
     """
     return height > attempt.last_valid_block_height or attempt.age_s > batches.LINEAGE_DAYS * DAY_S
 
 
-def dead(rail: ChainRail, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
-    """Yield attempts that can never land.
+def expired(rail: ChainRail, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
+    """Yield the attempts that are proven to have expired: their batches may be signed again.
 
-    The proof, in this order: for all attempts the finalized height, then a look at nodes that have reached its slot; and for
-    each, just before it is yielded, the absence of its batch's marker.
+    The proof, in this order: for all attempts the finalized height, then what nodes answer that have reached its slot; and for
+    each attempt, just before it is yielded, the absence of its batch's marker. Without markers (`[ledger] marker_accounts`)
+    the first two are the proof.
+
+    Args:
+        rail: the treasury and the nodes.
+        unseen: live attempts that no node knew a moment ago.
     """
     height, slot = rail.chain.finalized_height(rail.opinions)
-    past = [each for each in unseen if is_over(each, height)]
+    past = [each for each in unseen if is_past_validity(each, height)]
     if not past:
         return
     looks = looks_since(rail, past, slot)
@@ -46,16 +59,20 @@ def dead(rail: ChainRail, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
             yield attempt
 
 
-def can_never_land(rail: ChainRail, attempt: Attempt) -> bool:
-    """Whether an attempt is over (see `is_over`), and no node that was asked after that knows it (see `nobody_knows`)."""
+def may_expire_with_batch(rail: ChainRail, attempt: Attempt) -> bool:
+    """Whether an attempt is past its validity, and no node that was asked after that knows it (see `nobody_knows`).
+
+    Not enough to sign its batch again (see `expired`), since the marker is not looked at: a transaction that has landed may
+    have made it. So the caller must end the batch in the same transaction.
+    """
     height, slot = rail.chain.finalized_height(rail.opinions)
-    return is_over(attempt, height) and nobody_knows(rail, attempt, looks_since(rail, [attempt], slot))
+    return is_past_validity(attempt, height) and nobody_knows(rail, attempt, looks_since(rail, [attempt], slot))
 
 
-def never_paid(rail: ChainRail, batch: Batch, slot: int | None) -> bool:
+def may_give_back(rail: ChainRail, batch: Batch, slot: int | None) -> bool:
     """Whether it is proven that no transaction of the batch has landed or can; only then its money may go back.
 
-    Given-up transactions must be over (see `is_over`) by the finalized height. The looks at nodes must not be older than that
+    Given-up transactions must be past their validity by the finalized height. The looks at nodes must not be older than that
     height's slot and `slot`, and the marker must be absent at `finalized`, not before that height's slot. Since heights are
     only what nodes report, the time `give_back_after_s` must also have passed by the database's clock. If none was given up,
     only the marker is asked for.
@@ -67,18 +84,18 @@ def never_paid(rail: ChainRail, batch: Batch, slot: int | None) -> bool:
     """
     if slot is None:
         _, slot = rail.chain.finalized_height(rail.opinions)
-    given_up = [each for each in batches.given_up(rail.connection) if each.batch.id == batch.id]
+    given_up = [each for each in batches.expired_attempts(rail.connection) if each.batch.id == batch.id]
     if not given_up:
         return not marker_exists(rail, batch, slot)
     height, height_slot = rail.chain.finalized_height(rail.opinions)
-    if not all(is_over(each, height) for each in given_up) or not _is_long_ago(rail, given_up):
+    if not all(is_past_validity(each, height) for each in given_up) or not _is_long_ago(rail, given_up):
         return False
     looks = looks_since(rail, given_up, max(height_slot, slot))
     is_unknown = all(nobody_knows(rail, each, looks) for each in given_up)
     return is_unknown and not marker_exists(rail, batch, height_slot, "finalized")
 
 
-def require_over(rail: ChainRail, batch: Batch, open_ended: Sequence[Attempt]) -> int:
+def require_expired(rail: ChainRail, batch: Batch, open_ended: Sequence[Attempt]) -> int:
     """Require proof that attempts of a batch without a known effect (`open_ended`) have not landed and never can.
 
     Returns:
@@ -88,7 +105,7 @@ def require_over(rail: ChainRail, batch: Batch, open_ended: Sequence[Attempt]) -
         Rejected: that is not proven; the words say what is missing.
     """
     height, slot = rail.chain.finalized_height(rail.opinions)
-    alive = [each for each in open_ended if not is_over(each, height)]
+    alive = [each for each in open_ended if not is_past_validity(each, height)]
     if alive:
         raise not_proven(f"transaction {alive[0].signature} may still land, until height is past its last one")
     if open_ended and not _is_long_ago(rail, open_ended):
@@ -110,13 +127,13 @@ def _is_long_ago(rail: ChainRail, attempts: Sequence[Attempt]) -> bool:
 
 
 def looks_since(rail: ChainRail, attempts: Sequence[Attempt], slot: int) -> list[Look]:
-    """Ask nodes about these attempts; only answers of nodes that have reached `slot` count."""
+    """Ask nodes what they know of these attempts and since when they remember; answers from before `slot` do not count."""
     looks = rail.chain.looks([each.signature for each in attempts], reach=True)
     return [look for look in looks if look.slot >= slot]
 
 
 def nobody_knows(rail: ChainRail, attempt: Attempt, looks: Sequence[Look]) -> bool:
-    """Whether enough nodes remember the time since the attempt was signed, and none that was asked knows the attempt."""
+    """Whether enough nodes remember the time since the attempt was signed, and none that has answered knows the attempt."""
     remembering = [look for look in looks if look.first_slot <= attempt.context_slot]
     return len(remembering) >= rail.opinions and all(look.statuses[attempt.signature] is None for look in looks)
 

@@ -142,14 +142,14 @@ class SolanaRail:
     def effect(self, attempt: Attempt) -> Effect | None:
         return self.chain.effect(attempt.signature, self.opinions)
 
-    def dead(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
-        return evidence.dead(self, unseen)
+    def expired(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
+        return evidence.expired(self, unseen)
 
-    def can_never_land(self, attempt: Attempt) -> bool:
-        return evidence.can_never_land(self, attempt)
+    def may_expire_with_batch(self, attempt: Attempt) -> bool:
+        return evidence.may_expire_with_batch(self, attempt)
 
-    def never_paid(self, batch: Batch, slot: int | None = None) -> bool:
-        return evidence.never_paid(self, batch, slot)
+    def may_give_back(self, batch: Batch, slot: int | None = None) -> bool:
+        return evidence.may_give_back(self, batch, slot)
 
     def fault(self, attempt: Attempt, effect: Effect) -> Fault:
         transaction = VersionedTransaction.from_bytes(attempt.raw)
@@ -182,8 +182,8 @@ class SolanaRail:
 
     # ── Resolve ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def require_over(self, batch: Batch, open_ended: Sequence[Attempt]) -> int:
-        return evidence.require_over(self, batch, open_ended)
+    def require_expired(self, batch: Batch, open_ended: Sequence[Attempt]) -> int:
+        return evidence.require_expired(self, batch, open_ended)
 
     def marker_lamports(self, batch: Batch) -> int:
         return evidence.marker_lamports(self, batch)

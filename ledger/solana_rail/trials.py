@@ -154,7 +154,7 @@ def _would_fail(rail: ChainRail, batch: Batch, simulations: Sequence[Simulation]
         book.commit(rail.connection)
         log.warning("a batch cannot be signed now", extra=about)
         return
-    if not rail.never_paid(batch, min(each.slot for each in simulations)):
+    if not rail.may_give_back(batch, min(each.slot for each in simulations)):
         return
     log.warning("batch would fail", extra=about)
     error, is_gone = simulations[0].error, rail.forget_gone(batch)

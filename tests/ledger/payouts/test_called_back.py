@@ -29,7 +29,7 @@ OTHER = str(Key("another wallet").pubkey)
 class Credulous(Steps):
     """Believes nodes that all lie: nothing that was signed has landed, or can."""
 
-    def never_paid(self, *_: Any) -> bool:
+    def may_give_back(self, *_: Any) -> bool:
         return True
 
 

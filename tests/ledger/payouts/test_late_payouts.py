@@ -26,7 +26,7 @@ from tests.ledger.chains import (
 class Hasty(Steps):
     """Gives attempts up at once: what a node that lies about heights would talk us into."""
 
-    def dead(self, unseen: Any) -> Any:
+    def expired(self, unseen: Any) -> Any:
         return iter(unseen)
 
 

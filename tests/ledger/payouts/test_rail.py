@@ -116,15 +116,15 @@ class BankRail:
     def effect(self, attempt: Attempt) -> Effect | None:
         return self.bank.says.get(attempt.signature)
 
-    def dead(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
+    def expired(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
         return iter(())  # that the bank says nothing proves nothing
 
-    def can_never_land(self, attempt: Attempt) -> bool:
+    def may_expire_with_batch(self, attempt: Attempt) -> bool:
         did = self.effect(attempt)
         return did is not None and did.error is not None
 
-    def never_paid(self, batch: Batch, slot: int | None = None) -> bool:
-        return all(self.can_never_land(each) for each in batches.open_attempts(self.connection, batch.id))
+    def may_give_back(self, batch: Batch, slot: int | None = None) -> bool:
+        return all(self.may_expire_with_batch(each) for each in batches.open_attempts(self.connection, batch.id))
 
     def fault(self, attempt: Attempt, effect: Effect) -> Fault:
         return Fault.RECIPIENT if effect.error == "AC04" else Fault.NOBODY
@@ -138,7 +138,7 @@ class BankRail:
     def note_made(self, batch: Batch) -> None:
         pass
 
-    def require_over(self, batch: Batch, open_ended: Sequence[Attempt]) -> int:
+    def require_expired(self, batch: Batch, open_ended: Sequence[Attempt]) -> int:
         raise AssertionError("nobody asks")
 
     def marker_lamports(self, batch: Batch) -> int:

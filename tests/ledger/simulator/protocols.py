@@ -143,7 +143,7 @@ class ForgetsMarkers(SolanaRail):
 class ExpiryAtConfirmed(SolanaRail):
     """Gives up at the confirmed height, and does not look again."""
 
-    def dead(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
+    def expired(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
         height = int(self.chain.ask("getEpochInfo", {"commitment": "confirmed"})["blockHeight"])
         return (attempt for attempt in unseen if height > attempt.last_valid_block_height)
 
@@ -179,7 +179,7 @@ class OneOpinion(SolanaRail):
 class ForgetsWhatWasGivenUp(SolanaRail):
     """Money goes back though a transaction that was given up may still land."""
 
-    def never_paid(self, batch: Batch, slot: int | None = None) -> bool:
+    def may_give_back(self, batch: Batch, slot: int | None = None) -> bool:
         at = self.chain.finalized_height(self.opinions)[1] if slot is None else slot
         return not evidence.marker_exists(self, batch, at)
 
@@ -192,7 +192,7 @@ def _always_long_ago(_: ChainRail, __: Sequence[Attempt]) -> bool:
 class ResolvesTooSoon(SolanaRail):
     """Who asks for an end gets one, though the transaction may still land."""
 
-    def require_over(self, batch: Batch, open_ended: Sequence[Attempt]) -> int:  # noqa: ARG002
+    def require_expired(self, batch: Batch, open_ended: Sequence[Attempt]) -> int:  # noqa: ARG002
         return 0
 
 
@@ -303,7 +303,7 @@ WRONG: tuple[Wrong, ...] = (
     Wrong("HighestHeight", SLOW, GIVEN_UP, chain=HighestHeight),
     Wrong("ShortestBlockhash", SLOW, GIVEN_UP, chain=ShortestBlockhash),
     Wrong("OverAtOnce", replace(LIARS, liars=0),
-          patches=((evidence, "is_over", _over_at_once),)),
+          patches=((evidence, "is_past_validity", _over_at_once),)),
     Wrong("ResolvesTooSoon", replace(LIARS, liars=0, chances={**LIARS.chances, "resolve": 0.7}), rail=ResolvesTooSoon),
     Wrong("ForgetsWhatWasGivenUp", PLOTS, rail=ForgetsWhatWasGivenUp),
     Wrong("GivesBackByHeights", CALLED_BACK, patches=((evidence, "_is_long_ago", _always_long_ago),)),
