@@ -64,18 +64,21 @@ class IngestSettings:
     # Limits of probing a file and of decoding a chunk in the sandbox, and of files that are accepted.
     probe_cpu_max_s: int = 120  # probing: CPU time
     probe_timeout_s: int = 120  # probing: time by the clock
-    probe_memory_max_mb: int = 3072  # probing: memory
+    probe_memory_max_mb: int = 3072  # probing: memory besides what was loaded before it and the answer
     probe_output_max_mb: int = 512  # probing: size of the child's answer
     probe_file_max_mb: int = 1  # probing: size of each file that the child writes, as libraries do to standard error
-    probe_programs: tuple[str, ...] = ()  # probing: programs that the child may start
+    # Probing: programs that the child may start; with any, it may also make code, and memory that no limit counts.
+    probe_programs: tuple[str, ...] = ()
     decode_cpu_max_s: int = 900  # decoding: CPU time
     decode_timeout_s: int = 1200  # decoding: time by the clock
-    decode_memory_max_mb: int = 3072  # decoding: memory
+    decode_memory_max_mb: int = 3072  # decoding: memory besides what was loaded before it and the answer
     decode_output_max_mb: int = 512  # decoding: size of the child's answer
     decode_file_max_mb: int = 512  # decoding: size of each file that the child writes; decord reads a copy of the chunk
-    decode_programs: tuple[str, ...] = ()  # decoding: programs that the child may start
-    sandbox_uid: int = 65_100  # user and group that decoders run as if workers are root; 0: the worker's own
-    sandbox_threads_per_cpu: int = 128  # for all decoders together, if they have their own user; 0: no limit
+    # Decoding: programs that the child may start; with any, it may also make code, and memory that no limit counts.
+    decode_programs: tuple[str, ...] = ()
+    sandbox_uid: int = 65_100  # user and group that decoders run as where workers are root; 0: the worker's own
+    # For all decoders of a machine together, where the kernel counts their threads apart from others'; 0: no limit.
+    sandbox_threads_per_cpu: int = 128
     # Whether to decode where the kernel has no Landlock or no seccomp (`pixr status` says so).
     sandbox_weaker_accepted: bool = False
     pixels_max: int = 40_000_000  # size of a frame; 8K has 33 million

@@ -111,7 +111,7 @@ class SearchSettings:
     image_folder: str = "queries/"  # folder of our bucket with the pictures that a search can name; empty: all of it
 
     # Candidates and their fusion (reciprocal rank, Cormack et al., SIGIR 2009).
-    candidates_max: int = 100  # candidates of each list (vectors, words)
+    candidates_max: int = 100  # candidates of the list of vectors, and of both fused; words: `text_videos_max`
     exact_rows_max: int = 20_000  # up to this many rows every vector is compared; above, the index is searched
     # Candidates that the index walks with: 200 have a recall@10 of 0.97 at a million rows (benchmarks/LOG.md).
     ef_search: int = 200

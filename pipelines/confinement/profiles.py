@@ -1,6 +1,7 @@
 """Profiles: what each kind of task in the sandbox may use and do, made of the settings.
 
-The kernel enforces a profile: `layers` and the sandbox's child turn it into limits, rules and filters.
+The kernel enforces a profile: `layers` and the sandbox's child turn it into limits, rules and filters. The numbers stand in
+`pipelines.settings` (`probe_…`, `decode_…`).
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ NOBODY = 0  # `uid` without a user of its own
 class Profile:
     """What one task may use."""
 
-    cpu_max_s: int
-    timeout_s: float
-    memory_max_mb: int
+    cpu_max_s: int  # CPU time
+    timeout_s: float  # time by the clock, after which it is killed
+    memory_max_mb: int  # address space besides what is mapped when it starts, and besides its answer
     output_max_mb: int  # of its answer
     file_max_mb: int = 1  # of each file that it writes, and of what libraries write to standard error
-    reads: tuple[str, ...] = ("path",)  # arguments that name a file it may read
-    writes: tuple[str, ...] = ("scratch",)  # arguments that name a file created for it to write
+    reads: tuple[str, ...] = ("path",)  # names of the task's arguments that hold the path of a file it may read
+    writes: tuple[str, ...] = ("scratch",)  # names of those that hold the path of a file created for it to write
     programs: tuple[str, ...] = ()  # it may start, by name or path; without any it can start no process
     folders: tuple[str, ...] = ()  # that those programs may read
     threads_max: int = 0  # of all children of one user together, if they are counted apart; 0: no limit
-    uid: int = NOBODY  # user that it runs as if the worker is root
+    uid: int = NOBODY  # user that it runs as, where the worker is root
     weaker_accepted: bool = False  # whether it runs without Landlock or seccomp
 
     def as_json(self) -> Mapping[str, Any]:

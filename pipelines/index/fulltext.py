@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from psycopg.sql import SQL, Composed
 
 from pipelines.catalog.videos import VISIBLE
+from pipelines.index.ranks import dense_ranks
 from pipelines.index.vectors import Connection, Filters, SearchLimits, SearchModel, configure, distance, to_text
 
 EXCLUDED = re.compile(r'(?:^|\s)-("[^"]*"|[^\s"]+)')  # as websearch_to_tsquery reads it: -word, -"two words"
@@ -317,19 +318,15 @@ def _in_turns(matches: Sequence[Match], by_video: dict[int, list[tuple[int, floa
 
     Videos whose matches have equal values share a rank.
     """
-    ranks: list[int] = []
-    rank, last = 0, None
-    for match in matches:
-        if match.value != last:
-            rank, last = rank + 1, match.value
-        ranks.append(rank)
+    ranks = dense_ranks(match.value for match in matches)
     named = []
     for turn in range(each):
         for match, rank_of_video in zip(matches, ranks, strict=True):
             of_video = by_video.get(match.video_id, [])
             if turn < len(of_video):
                 segment_id, cosine = of_video[turn]
-                named.append(Named(segment_id, match.video_id, turn * rank + rank_of_video, match.is_complete, cosine))
+                rank = turn * ranks[-1] + rank_of_video
+                named.append(Named(segment_id, match.video_id, rank, match.is_complete, cosine))
     return named
 
 

@@ -98,7 +98,7 @@ MOMENT = {
     "segment_id": "42", "public_id": f"{VIDEO_NAME}.3000", "video_id": "7", "video_public_id": VIDEO_NAME,
     "creator_id": "2", "creator_public_id": CREATOR_NAME, "creator": "Ada", "title": "Orchard", "description": "",
     "tags": ["fruit"],
-    "start_ms": 3000, "end_ms": 6500, "best_frame_ms": 4200, "score": 0.032787, "relevance_ppm": 914000,
+    "start_ms": 3000, "end_ms": 6500, "best_frame_ms": 4200, "score": 0.027869, "relevance_ppm": 914000,
     "thumbnail_url": "/media/thumbnails/42?expires=1795488000&signature=Yk3v…",
     "play_url": "/media/videos/7?expires=1795488000&signature=Qm9x…#t=3.000,6.500", "matched": ["vector", "text"],
 }  # fmt: skip

@@ -171,7 +171,7 @@ async def _further_page(context: SearchContext, search: SearchSettings, query: Q
         raise Rejected(detail, status=422, code="bad-query", hint="search again")
     query = replace(query, group_by=group_by)
     ranked = [each for each in ranked if each.relevance_ppm >= (query.relevance_min_ppm or 0)]
-    candidates = Candidates(ranked, generation)
+    candidates = Candidates(ranked=ranked, generation=generation)
     return await pages.make(context.readers, context.links, context.cursor_key, search, query, candidates)
 
 

@@ -20,6 +20,7 @@ from cluster.observability.stopwatch import Stopwatch
 from cluster.resilience import Breaker
 from pipelines.index import fulltext, vectors
 from pipelines.index.fulltext import Named
+from pipelines.index.ranks import dense_ranks
 from pipelines.index.vectors import Hit, SearchLimits, SearchModel, VectorHits
 from serve.replica.encoder import EncoderInfo, Encoding, Vector
 from serve.replica.generation import State
@@ -71,6 +72,12 @@ class VectorList:
     hits: Sequence[Hit] = ()
     vector_hits: VectorHits | None = None
     is_hurried: bool = False  # found with less recall than usual, to be in time
+
+    @property
+    def ranks(self) -> Mapping[int, int]:
+        """The rank of each moment, from 1, by segment id; moments with equal values share a rank."""
+        ranks = dense_ranks(hit.value for hit in self.hits)
+        return {hit.segment_id: rank for hit, rank in zip(self.hits, ranks, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -234,7 +241,7 @@ class Lists:
         return [each for each in named if each.segment_id != query.segment_id]
 
     async def fused(self, nearest: VectorList | None, named: Sequence[Named] | None) -> Candidates:
-        """Fuse both lists, look up what relevance needs, and cut what is too far from the query.
+        """Fuse both lists (`fuse`), measure relevance, which does not rank (`relevance`), and cut what is too far (`cut`).
 
         Args:
             nearest: the vector list; None when it could not be made.
@@ -251,33 +258,33 @@ class Lists:
             raise Temporary("search is unavailable: neither vectors nor full text can be asked")
         skipped = [name for name, made in (("vector", nearest), ("text", named)) if made is None]
         nearest, named = nearest or VectorList(), named or ()
-        ranks = {"vector": ranked(nearest.hits), "text": {each.segment_id: each.rank for each in named}}
+        ranks = {"vector": nearest.ranks, "text": {each.segment_id: each.rank for each in named}}
         scores = fuse(ranks, {"vector": query.vector_weight, "text": query.text_weight}, search.rrf_k)
         with self.watch.time("relevance"):
             measured, passing, is_measured = await self._measured(nearest, named, list(scores))
         rule = cut.of(search, query, named, passing)
         near, has_all = ranks["vector"], {each.segment_id: each.is_complete for each in named}
-        fused = [
+        every = (
             Ranked(segment_id, score, measured.of(segment_id), MATCHED[segment_id in near, has_all.get(segment_id)])
             for segment_id, score in scores.items()
-        ]
-        fused = list(filter(rule.shows, fused))
-        fused.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))
+        )
+        ranked = list(filter(rule.shows, every))
+        ranked.sort(key=lambda each: (-each.score, -each.relevance_ppm, each.segment_id))
         if nearest.is_hurried:
             skipped.append("recall")
         if not is_measured:
             skipped.append("relevance")
         parts = nearest.encoded.parts
         return Candidates(
-            fused[: search.candidates_max],
-            self.state.generation,
-            skipped,
-            ranks,
-            measured.cosines,
-            nearest.vector_hits,
-            self.watch,
-            parts.creator_id if parts else None,
-            rule,
+            ranked=ranked[: search.candidates_max],
+            generation=self.state.generation,
+            degraded=skipped,
+            ranks=ranks,
+            cosines=measured.cosines,
+            vector_hits=nearest.vector_hits,
+            watch=self.watch,
+            creator_id=parts.creator_id if parts else None,
+            cut=rule,
         )
 
     async def _measured(
@@ -333,21 +340,11 @@ def limits_of(search: SearchSettings) -> SearchLimits:
     )
 
 
-def ranked(hits: Sequence[Hit]) -> dict[int, int]:
-    """Return the rank of each hit by moment, from 1, of hits in order; equal values share a rank."""
-    ranks: dict[int, int] = {}
-    rank, last = 0, None
-    for hit in hits:
-        if hit.value != last:
-            rank, last = rank + 1, hit.value
-        ranks[hit.segment_id] = rank
-    return ranks
-
-
 def fuse(ranks: Mapping[str, Mapping[int, int]], weights: Mapping[str, float], k: int) -> dict[int, float]:
-    """Return the weighted reciprocal rank of each moment: the sum over the lists of weight / (k + rank).
+    """Return the score of each moment, its weighted reciprocal rank: the sum over the lists of weight / (k + rank).
 
-    `ranks` are by list, then by moment; `weights` by list. A list of weight 0 adds nothing.
+    `ranks` are by list, then by moment, from 1 (see `VectorList.ranks`, `fulltext.Named`); `weights` by list; `k` is
+    `[search] rrf_k`. A list of weight 0 adds nothing.
     """
     scores: dict[int, float] = {}
     for name, places in ranks.items():

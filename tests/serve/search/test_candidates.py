@@ -14,7 +14,7 @@ RANKS = st.dictionaries(st.integers(1, 40), st.integers(1, 200), max_size=30)
 
 def test_equal_values_share_a_rank() -> None:
     hits = [Hit(5, 0.9), Hit(6, 0.9), Hit(7, 0.4)]
-    assert candidates.ranked(hits) == {5: 1, 6: 1, 7: 2}
+    assert candidates.VectorList(hits=hits).ranks == {5: 1, 6: 1, 7: 2}
 
 
 def test_the_score_is_the_weighted_sum_of_reciprocal_ranks() -> None:

@@ -1,0 +1,16 @@
+"""Ranks in the lists of a search, by vector and by words: places that equal values share, which fusion counts by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def dense_ranks(values: Iterable[float]) -> list[int]:
+    """Return the rank of each value of a list in order: 1 for the first, one more where the value changes."""
+    ranks: list[int] = []
+    rank, last = 0, None
+    for value in values:
+        if value != last:
+            rank, last = rank + 1, value
+        ranks.append(rank)
+    return ranks
