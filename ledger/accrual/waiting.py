@@ -138,7 +138,7 @@ class Group:
     parts: Groups  # rows of one segment, creator and day, by ascending segment
     creators: Groups  # parts of one creator, by ascending creator
     tallies: dict[str, Tally]  # by kind of cap
-    skews_ms: dict[UUID, int]  # incarnations whose clock was corrected: by how many milliseconds it was out of bounds
+    skews_ms: dict[UUID, int]  # where a clock was corrected: the most milliseconds that it was out of bounds
     is_full: bool  # whether more waits than one fold takes
 
     @property
@@ -271,8 +271,8 @@ def _bounded(stored: Sequence[Stored], said_ms: NDArray[np.int64]) -> tuple[NDAr
     """Bound the times that replicas gave their searches by what the database's clock allows.
 
     `said_ms` is (searches,), in milliseconds since 1970. Returns the bounded times, and for each incarnation with a wrong clock
-    by how many milliseconds a search was out of bounds: the first such search of the last batch that has any. Batches that were
-    recorded late say nothing of a clock.
+    by how many milliseconds the search furthest out of bounds was, below 0 if too early. Batches that were recorded late say
+    nothing of a clock.
     """
     sizes = np.array([each.searches for each in stored], np.int64)
     earliest, latest = (
@@ -281,11 +281,14 @@ def _bounded(stored: Sequence[Stored], said_ms: NDArray[np.int64]) -> tuple[NDAr
     )
     at_ms = np.clip(said_ms, earliest, latest)
     wrong, skews = np.flatnonzero(at_ms != said_ms), dict[UUID, int]()
+    distance = np.abs(said_ms[wrong].astype(np.float64) - at_ms[wrong])  # as int64 an absurd time would overflow
+    furthest = wrong[np.argsort(-distance, kind="stable")]
     of_search = np.repeat(np.arange(len(stored)), sizes)
-    for row in wrong[np.unique(of_search[wrong], return_index=True)[1]]:
+    for row in furthest[np.unique(of_search[furthest], return_index=True)[1]]:  # the furthest of each batch
         each = stored[of_search[row]]
         if each.begun_ms is None:  # a late batch says nothing of a clock
-            skews[each.incarnation] = int(said_ms[row]) - int(at_ms[row])
+            skew_ms = int(said_ms[row]) - int(at_ms[row])
+            skews[each.incarnation] = max(skews.get(each.incarnation, 0), skew_ms, key=abs)
     return at_ms, skews
 
 

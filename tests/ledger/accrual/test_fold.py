@@ -577,6 +577,16 @@ def test_a_wrong_clock_is_logged_once_in_a_while(journal: Conn, caplog: pytest.L
     assert abs(skew_ms - DAY_S * 1000) < 60_000
 
 
+def test_of_several_wrong_times_the_one_furthest_off_is_logged(journal: Conn, caplog: pytest.LogCaptureFixture) -> None:
+    now_s = time.time()
+    number = record(journal, *(search(shown(n), at_s=now_s + n * 600) for n in (1, 2)))
+    record(journal, search(shown(3), at_s=now_s - 2 * DAY_S), incarnation=number, seq=2)
+    record(journal, search(shown(4), at_s=now_s + 600), incarnation=number, seq=3)
+    folded(journal)
+    (said,) = (each for each in caplog.records if "clock is wrong" in each.message)
+    assert abs(vars(said)["skew_ms"] + (2 * DAY_S - 3600) * 1000) < 60_000  # an hour before the recording is allowed
+
+
 def test_days_that_are_over_are_forgotten_by_the_clock_even_where_nothing_newer_came(journal: Conn) -> None:
     fund(journal, 10**9)
     accountant, long_ago = Fold(journal, DEMO, LedgerSettings()), time.time() - 10 * DAY_S
