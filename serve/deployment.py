@@ -1,6 +1,6 @@
-"""A note of what was deployed last, by code and settings, so that a keeper that starts again leaves it running.
+"""A note of what was deployed last, by code and settings, so that a deployer that starts again leaves it running.
 
-Serve gives every deployment a new version and replaces all replicas for it: a keeper that deployed at each start would
+Serve gives every deployment a new version and replaces all replicas for it: a deployer that deployed at each start would
 take down replicas that work. Does not know how replicas are found or checked.
 """
 

@@ -59,7 +59,7 @@ class Replicas:
         while not self._ended.is_set():
             try:
                 snapshot = self._listen(snapshot)
-            except Exception as error:  # noqa: BLE001  Serve is asked again; when Ray has ended, the keeper notices
+            except Exception as error:  # noqa: BLE001  Serve is asked again; when Ray has ended, the deployer notices
                 log.warning("Serve does not say which replicas it has: %s", type(error).__name__)
                 snapshot = NEVER
                 self._ended.wait(AGAIN_S)
@@ -88,7 +88,7 @@ class Replicas:
         try:
             self.feed()
         except Temporary as error:
-            log.warning("%s", error)  # the keeper calls `feed` again
+            log.warning("%s", error)  # the deployer calls `feed` again
 
 
 def _backends(replicas: list[Any]) -> list[Backend]:

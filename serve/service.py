@@ -1,6 +1,6 @@
-"""Serve as a service: how the supervisor starts and checks it, and the keeper that deploys the application.
+"""Serve as a service: how the supervisor starts and checks it, and the deployer that deploys the application.
 
-`python -m serve.service` is the keeper. It joins the Ray cluster, stores the first admin key, deploys, and tells the
+`python -m serve.service` is the deployer. It joins the Ray cluster, stores the first admin key, deploys, and tells the
 door which replicas there are. Then, every few seconds, it deploys an application again that has disappeared, and copies
 new wallet claims to the ledger. On SIGTERM it ends together with Serve; when Ray has gone it ends with an error, so
 that the supervisor starts another one. Single replicas are restarted by Serve itself.
@@ -46,7 +46,7 @@ class Serve:
     needs: tuple[str, ...] = ("schema", "redis", "s3", "ray")
     lives_on: tuple[str, ...] = ("ray",)  # restarting while Ray restarts would take CPU that Ray needs
     start_timeout_s: float = 120.0
-    check_failures_max: int = 60  # high, since Serve replaces replicas by itself; ends a keeper that hangs
+    check_failures_max: int = 60  # high, since Serve replaces replicas by itself; ends a deployer that hangs
     _was_ready: bool = False
 
     def prepare(self) -> None:
@@ -130,7 +130,7 @@ def _check_deadlines(settings: Settings) -> None:
         raise Rejected(f"[door] search_timeout_s is {door_s:g}, [search] deadline_s {search_s:g}", hint=hint)
 
 
-class Keeper:
+class Deployer:
     """Deploys the application, deploys it again when it disappears, and tells the door about its replicas."""
 
     def __init__(self, settings: Settings) -> None:
@@ -220,7 +220,7 @@ class Keeper:
         if deployment.is_there(self._settings, app.APP, also_running=not even_if_running):
             log.info("the application is there already")
             return
-        deployment.remember(self._settings)  # first, or a keeper that ends in between would make the next deploy again
+        deployment.remember(self._settings)  # first, or one that ends in between would make the next deploy again
         ray_serve.run(app.application(self._settings), name=app.APP, route_prefix="/", blocking=False)
         log.info("deployed behind %s", runtime.serve_url(self._settings))
 
@@ -231,12 +231,12 @@ class Keeper:
 
 
 def main() -> int:
-    """Run the keeper's process; return its exit code."""
+    """Run the deployer's process; return its exit code."""
     telemetry.configure("serve-keeper")
-    keeper = Keeper(settings_module.load())
-    signal.signal(signal.SIGTERM, keeper.end)
-    signal.signal(signal.SIGINT, keeper.end)
-    return keeper.run()
+    deployer = Deployer(settings_module.load())
+    signal.signal(signal.SIGTERM, deployer.end)
+    signal.signal(signal.SIGINT, deployer.end)
+    return deployer.run()
 
 
 if __name__ == "__main__":

@@ -256,7 +256,7 @@ class SearchSettings:
     store_timeout_s: float = 20.0  # for a call of the object store
     redis_calls_max: int = 64  # calls of Redis at once, by one replica
     liveness_s: float = 15.0  # a replica is replaced when its database, which answers others, is silent for so long
-    keep_interval_s: float = 2.0  # between checks of the keeper, which deploys the application
+    keep_interval_s: float = 2.0  # between checks of the deployer (serve/service.py)
     # Other sites whose pages may call the interface from a browser; their searches count as those of our own page.
     cors_origins: tuple[str, ...] = ()
 

@@ -1,6 +1,6 @@
 """The door as a service: HAProxy in the foreground, with its configuration written before each start.
 
-It needs neither Ray nor Serve and keeps running without both; without a replica it answers 503. Serve's keeper writes
+It needs neither Ray nor Serve and keeps running without both; without a replica it answers 503. Serve's deployer writes
 the replicas to `run/door/backends.json`; the addresses, the folder and the health check are here.
 """
 

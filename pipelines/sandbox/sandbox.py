@@ -2,9 +2,9 @@
 
 The parent keeps one small process that has loaded the decoders and nothing else (no torch, no Ray, no credentials); it
 forks a child for each task, so a task starts within milliseconds. The child is confined to its profile: limits on CPU
-time, memory, files and wall-clock time, and the layers of `confinement`, so that a compromised decoder can read its own
-video and nothing else. It answers through sealed shared memory that the parent made and sized, so arrays need no
-copying through a pipe and an answer cannot be larger. Knows how to run a task, not what tasks do (see `child`).
+time, memory, files and wall-clock time, and the layers of `confinement`, so that a compromised decoder can open its own
+video, its scratch file and nothing else. It answers through sealed shared memory that the parent made and sized, so arrays
+need no copying through a pipe and an answer cannot be larger. Knows how to run a task, not what tasks do (see `child`).
 """
 
 from __future__ import annotations

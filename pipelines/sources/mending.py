@@ -1,4 +1,4 @@
-"""Updates of existing videos from a changed manifest, made when its source is ingested again.
+"""Updates of existing videos, of their creators too, from a changed manifest, made when its source is ingested again.
 
 A word (here: title, description, tags, language or visibility) is applied if the manifest states another one than the last
 time. If it states the same one, what people have changed since stays; a word that was dropped from the manifest stays too.

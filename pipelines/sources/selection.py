@@ -1,9 +1,10 @@
-"""Which files of a folder are videos, and which manifest row belongs to each.
+"""Which files of a folder are videos, and which manifest row, and with it which creator, belongs to each.
 
 Works on relative paths with `/`, so it is the same for a local folder and for a prefix in S3. A row matches a file if
 the paths are equal; else if they are equal after normalisation (`./`, backslashes, Unicode composition); else if they
-differ in case only and just one file does. A video whose row is refused is left out, since without its row it would go
-to the job's creator. So is one that two manifests of equal depth give to different creators.
+differ in case only and just one file does. Of rows for one file the one in the deepest folder counts. A video whose row is
+refused is left out, since without its row it would go to the job's creator. So is one that two rows of equal depth give to
+different creators.
 """
 
 from __future__ import annotations

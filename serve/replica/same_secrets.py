@@ -1,7 +1,7 @@
 """Whether a replica has the secrets of its deployment. With other secrets what it records would be paid twice.
 
 The database, which has noted fingerprints of the secrets, is asked before the first request and, where it does not answer,
-until it does. Secrets that it has not noted are not compared: Serve's keeper notes all of them before there is a replica
+until it does. Secrets that it has not noted are not compared: Serve's deployer notes all of them before there is a replica
 (`cluster.database.fingerprints`).
 """
 

@@ -1,4 +1,7 @@
-"""The store that replicas share, in Redis: bytes by name, for a while, behind one breaker. Its loss costs speed alone.
+"""The store that replicas share, in Redis: bytes by name, for a while, behind one breaker.
+
+Without it searches are answered all the same, and pay: it costs speed, and limits and Idempotency-Keys hold in each replica by
+itself (see `access.limits`, `repeats`).
 
 Names begin with the mark of the deployment, so that deployments can share a server. Each call runs in a task of its own,
 limited in time, so that a caller who is cancelled leaves no connection in the middle of a reply: redis-py drops such a

@@ -2,7 +2,7 @@
 
 A list that cannot be made (the encoder or the database is away, or too slow) is left out and named in `degraded`; only
 when none can be made does the search fail. Reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009. Relevance
-has no part in the order (see `relevance`): without vectors, or where cosines cannot be looked up, it is 0. Knows nothing
+orders equal scores alone (see `relevance`): without vectors, or where cosines cannot be looked up, it is 0. Knows nothing
 of what an answer shows.
 """
 
@@ -241,7 +241,7 @@ class Lists:
         return [each for each in named if each.segment_id != query.segment_id]
 
     async def fused(self, nearest: VectorList | None, named: Sequence[Named] | None) -> Candidates:
-        """Fuse both lists (`fuse`), measure relevance, which does not rank (`relevance`), and cut what is too far (`cut`).
+        """Fuse both lists (`fuse`), measure relevance (`relevance`), and cut what is too far from the query (`cut`).
 
         Args:
             nearest: the vector list; None when it could not be made.

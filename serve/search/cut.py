@@ -1,4 +1,4 @@
-"""The cut: which candidates are near enough to the query to be shown. Changes neither order nor relevance.
+"""The cut: which candidates are near enough to the query to be shown, and to earn. Changes neither order nor relevance.
 
 A moment whose video has all words of the query is shown whatever its picture. Any other moment is shown only if it is
 near enough to one of the query's parts, by the model's calibration (`pipelines.models.cutoff`) or by the least relevance
