@@ -1,4 +1,4 @@
-"""A model of the usual size, with random weights: what it costs is real, what it finds means nothing."""
+"""A model of ViT-B/32's size with random weights: its costs are real, its results mean nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ARCHITECTURE = "ViT-B-32"
 
 
 def folder(settings: Settings) -> Path:
-    """The model as a folder in open_clip's format, made once."""
+    """Return the folder of the model in open_clip's format; it is made at the first call."""
     import open_clip
     import torch
     from safetensors.torch import save_file

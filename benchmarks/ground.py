@@ -1,6 +1,6 @@
-"""Services of a benchmark's own, under a supervisor of its own: some of them, in the data folder of the settings.
+"""Services of a benchmark's own, under its own supervisor: some of them, in the data folder of the settings.
 
-`ray_and_redis` are Ray, Redis and the door beside a PostgreSQL that is there already.
+`ray_and_redis` are Ray, Redis and the door beside a PostgreSQL that runs already.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ START_TIMEOUT_S = 180.0
 
 @contextmanager
 def services(settings: Settings, only: Sequence[str]) -> Iterator[None]:
-    """These services, well, for as long as the block runs.
+    """Start these services, wait until they are healthy, and stop them at the end of the block.
 
     Raises:
-        Temporary: they are not well within `START_TIMEOUT_S`.
+        Temporary: they are not healthy within `START_TIMEOUT_S`.
     """
     process = supervisor.start(settings, only=only)
     try:
@@ -41,7 +41,7 @@ def services(settings: Settings, only: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def ray_and_redis(settings: Settings, postgres_url: str) -> Iterator[Settings]:
-    """Settings with everything a search needs but S3; this process is the cluster's driver."""
+    """Start Ray, Redis and the door, join the cluster as its driver, and yield settings with which everything but S3 works."""
     with services(settings, ("redis", "ray", "door")):
         for name, preferred in (("serve", 8000), ("solana", 8899), ("s3", 9000)):
             runtime.port(settings, name, preferred)

@@ -1,8 +1,8 @@
 """The whole ingest job beside a bare loop: the same decoding, detection and model, without Ray, database or S3.
 
-Rates are steady ones: of the bare loop from when its model is loaded, of the job from when its first decoder is at work,
-be its model loaded by then or not, until its last frames are stored. What a job takes of the CPU is what its cluster
-takes above what it takes when idle.
+Rates are steady ones: the bare loop's from when its model is loaded; the job's from its first decoder at work (whether its
+model is loaded by then or not) until its last frames are stored. The CPU time of a job is what its cluster uses beyond
+what it uses when idle.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PROCESSES = 2  # of the bare loop: one a core
 
 @dataclass(frozen=True)
 class Cost:
-    """What went through, and what it took."""
+    """How many frames were processed, and the time that this took."""
 
     frames: int
     wall_s: float
@@ -79,20 +79,23 @@ class Cost:
 
 @dataclass(frozen=True)
 class Job:
-    """A job: all of it, and what it took once its first decoder was at work."""
+    """What one job cost: `whole` from its start, `steady` from its first decoder at work to its last new frame."""
 
     whole: Cost
     steady: Cost
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """The model that is bundled."""
+    """Measure with the bundled model."""
     name = settings.section(ModelSettings).name
     yield from beside(settings, name, name)
 
 
 def beside(settings: Settings, model: str, said: str) -> Iterator[Figure]:
-    """Job and bare loop in turns, then the approach of others on some of the videos; `said` names the model in figures."""
+    """Measure a job and the bare loop in turns, then clip-video-encode's approach on some of the videos.
+
+    `said` names the model in the figures.
+    """
     base = ingest_files.base(settings, 1920, 1080)
     long = [
         ingest_files.lengthened(settings, base, SECONDS[number % len(SECONDS)], 2 * number) for number in range(LONG)
@@ -134,7 +137,7 @@ def _steady(size: str, pairs: Sequence[tuple[Cost, Job]]) -> Iterator[Figure]:
 
 @contextmanager
 def stack(settings: Settings) -> Iterator[tuple[Settings, Connection]]:
-    """Ray, PostgreSQL and S3 of the benchmark's own, as the supervisor starts them. Models use one thread."""
+    """Start Ray, PostgreSQL and S3 for this benchmark alone, as the supervisor does. Models use one thread."""
     with tempfile.TemporaryDirectory(prefix="pixr-") as folder:
         environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": folder}
         made = settings_module.load(environ={**environment, "PIXR_MODEL_THREADS": "1"})
@@ -146,7 +149,7 @@ def stack(settings: Settings) -> Iterator[tuple[Settings, Connection]]:
 
 
 def job(made: Settings, connection: Connection, files: Sequence[Path], model: str) -> Job:
-    """One job over these files, to its end, in an empty catalogue."""
+    """Run one job over these files to its end, in an empty catalogue."""
     connection.execute("TRUNCATE media.embeddings, media.segments, media.videos, media.jobs CASCADE")
     connection.execute("DELETE FROM media.models WHERE name <> %s", (model,))  # or a back-fill for it would follow
     connection.execute("UPDATE media.models SET active = true")
@@ -186,10 +189,10 @@ def bare(files: Sequence[Path], made: Settings, model: str) -> Cost:
 
 
 def plain(module: str, files: Sequence[Path], made: Settings, model: str, mode: str = "frames") -> Cost:
-    """Plain processes, one a core, that begin together; each prints its frames, seconds and CPU seconds.
+    """Run plain processes side by side, one per core; each prints its frames, seconds and CPU seconds.
 
-    Their shares are of equal size and the slowest says how long it took: a process that is left alone with the machine
-    is faster than any that works beside another, and what it gains is no gain of the loop.
+    Their shares are of equal size, and the slowest process decides the time: a process that has the machine to itself is
+    faster than one that works beside others, and that gain is not the loop's.
     """
     argv = (sys.executable, "-m", f"benchmarks.{module}")
     environment = {**os.environ, "PIXR_CONFIG": str(made.path), "PIXR_MODEL_NAME": model, "OMP_NUM_THREADS": "1"}
@@ -205,7 +208,7 @@ def plain(module: str, files: Sequence[Path], made: Settings, model: str, mode: 
 
 
 def _shares(files: Sequence[Path]) -> list[list[Path]]:
-    """Of equal size, as far as whole files go: the largest first, each to whoever has least."""
+    """Divide whole files into shares of about equal size: the largest first, each to the smallest share so far."""
     shares: list[list[Path]] = [[] for _ in range(PROCESSES)]
     sizes = [0] * PROCESSES
     for file in sorted(files, key=lambda file: (-file.stat().st_size, file.name)):
@@ -216,7 +219,7 @@ def _shares(files: Sequence[Path]) -> list[list[Path]]:
 
 
 def bare_loop(files: Sequence[str]) -> tuple[int, float, float]:
-    """Frames, seconds and CPU seconds of decoding, detecting and embedding these files, one after another."""
+    """Decode, detect and embed these files one after another; return the frames, seconds and CPU seconds."""
     settings = settings_module.load()
     ingest = settings.section(IngestSettings)
     model = encoder.load(settings.section(ModelSettings).name, threads=1, batch_frames=ingest.embed_batch_frames)
@@ -239,7 +242,7 @@ def bare_loop(files: Sequence[str]) -> tuple[int, float, float]:
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Standard error as in the sandbox, where a decoder's complaints are read back; as it was afterwards."""
+    """Redirect standard error as in the sandbox, where decoders' complaints are read back; restore it afterwards."""
     before = os.dup(sandbox_child.STANDARD_ERROR)
     try:
         sandbox_child.keep_complaints()

@@ -26,7 +26,7 @@ BATCH = 32
 
 
 def sampled(path: str, interval_ms: int) -> Iterator[tuple[int, Image.Image | None]]:
-    """Every frame's number, and one in each interval as a picture of full size."""
+    """Yield the number of every frame, and for one frame per interval also the frame as a picture of full size."""
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.thread_count = 1

@@ -1,6 +1,6 @@
-"""One pass over a file: decoding, measuring and sampling beside FFmpeg that decodes and throws away; and its memory.
+"""One pass over a file: decoding, measuring and sampling, beside FFmpeg that only decodes; and the memory that this takes.
 
-Chunks are decoded by as many processes as there are cores, each in its sandbox, as the job does it.
+Chunks are decoded by as many processes as there are cores, each in its sandbox, as in the job.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Pass:
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """4K beside FFmpeg, key frames alone, an hour beside a minute."""
+    """Compare 4K video with FFmpeg and with key frames alone, and the memory for an hour with that for a minute."""
     large = ingest_files.lengthened(settings, ingest_files.base(settings, 3840, 2160), LARGE_S)
     cores = os.cpu_count() or 1
     rounds = []
@@ -73,7 +73,7 @@ def run(settings: Settings) -> Iterator[Figure]:
 
 
 def _beside(name: str, other: str, pairs: Sequence[tuple[float, float]]) -> Figure:
-    """Medians of seconds, ours and another's, and of their ratios, with the least and the largest of these."""
+    """Make a figure of the median seconds, ours and the other's, and of their ratios: median, least and largest."""
     ours, theirs = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
     ratios = sorted(one / two for one, two in pairs)
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f} of {len(ratios)}"
@@ -119,7 +119,7 @@ def _ffmpeg(path: Path) -> Pass:
 
 
 def _memory_mb(path: Path) -> float:
-    """In a process of its own: what it and the largest of its decoding children took at their peak."""
+    """Decode a file in a process of its own; return the peak memory of this process and its largest decoding child together."""
     argv = (sys.executable, "-m", "benchmarks.ingest_decode", str(path))
     return float(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
 

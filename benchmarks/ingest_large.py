@@ -10,5 +10,5 @@ from cluster.settings import Settings
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Random weights: they cost what trained ones cost."""
+    """Measure with random weights, which cost what trained ones cost."""
     yield from ingest.beside(settings, str(big_model.folder(settings)), f"{big_model.ARCHITECTURE}, random weights")

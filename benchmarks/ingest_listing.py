@@ -1,4 +1,4 @@
-"""A bucket of 100,000 objects: listed once, made known, and skipped in seconds when everything is done."""
+"""A bucket of 100,000 objects: listed, registered by a first job, and skipped by a second one that has nothing to do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """First job, and one that finds everything done."""
+    """Measure the listing, the first job's registration, and that of a second job when everything is done."""
     with stack(settings) as (made, connection):
         storage, uri = Storage(runtime.endpoints(made).s3), f"s3://{made.s3.bucket}/{PREFIX}"
         storage.ensure_bucket(made.s3.bucket)
@@ -55,7 +55,7 @@ def run(settings: Settings) -> Iterator[Figure]:
 
 
 async def _fill(endpoint: S3Endpoint, bucket: str) -> None:
-    """Small objects, named like videos."""
+    """Put small objects into the bucket, with names as videos have them."""
     import s3fs
 
     files = s3fs.S3FileSystem(
@@ -85,7 +85,7 @@ def _register(connection: Connection, job_id: str, videos: list[Listed], model: 
 
 
 def _finish(connection: Connection, model: int) -> None:
-    """As if the first job had made a moment of each."""
+    """Make every video look ingested: ready, with one segment and one embedding."""
     connection.execute(
         "UPDATE media.videos SET status = 'ready', ready_at = now(), pipeline_version = %s", (PIPELINE_VERSION,)
     )

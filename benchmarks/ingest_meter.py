@@ -1,7 +1,7 @@
-"""What the processes of a Ray cluster take of the CPU: the job's own, and those that stand by in any cluster.
+"""CPU seconds of a Ray cluster's processes: the job's own, and those of processes that stand by in any cluster.
 
-Read often: what a process took after its last reading is lost. Decoding children live shorter than that and are counted
-with the keeper that waits for them.
+They are read every second, since what a process used after its last reading is lost. Decoding children live too briefly for
+that; their seconds are counted with the keeper process that waits for them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ STANDING = ("raylet", "gcs_server", "dashboard", "monitor", "runtime_env", "ray.
 
 @dataclass(frozen=True)
 class Used:
-    """CPU seconds since the meter was made."""
+    """CPU seconds since the meter was made, of the job's processes and of those that stand by."""
 
     job_s: float
     standing_s: float
 
 
 class Meter(threading.Thread):
-    """Reads until it is left."""
+    """A thread that reads CPU times until the `with` block is left."""
 
     def __init__(self, stack: Settings) -> None:
         super().__init__(name="meter", daemon=True)
@@ -58,7 +58,7 @@ class Meter(threading.Thread):
             self._read()
 
     def used(self) -> Used:
-        """As it was at the last reading."""
+        """Return the CPU seconds up to the last reading."""
         spent = {True: 0.0, False: 0.0}
         for key, seconds in list(self._latest.items()):
             standing = any(word in self._lines[key] for word in STANDING)
@@ -66,7 +66,7 @@ class Meter(threading.Thread):
         return Used(spent[False], spent[True])
 
     def table(self) -> list[tuple[float, str]]:
-        """CPU seconds and command line of each process, the busiest first."""
+        """Return CPU seconds and command line of each process, the busiest first."""
         rows = ((seconds - self._before.get(key, 0.0), self._lines[key]) for key, seconds in self._latest.items())
         return sorted(rows, reverse=True)
 
@@ -92,7 +92,7 @@ class Meter(threading.Thread):
 
 
 def idle(stack: Settings, seconds: float) -> float:
-    """CPU seconds a second of a cluster that has nothing to do."""
+    """Return the CPU seconds per second that an idle cluster uses."""
     with Meter(stack) as meter:
         began = time.monotonic()
         time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""What a short video costs the ingest job, one of many beside one of few: what a job costs by itself shows in the few."""
+"""The cost of a short video in an ingest job: one of many beside one of few. With few, the job's own cost shows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FEW, MANY = 100, 1000  # videos of two seconds
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """CPU seconds a video, by the bundled model."""
+    """Measure CPU seconds per video with the bundled model."""
     files = [ingest_files.shortened(settings, number) for number in range(FEW + MANY)]
     with stack(settings) as (made, connection):
         model = made.section(ModelSettings).name

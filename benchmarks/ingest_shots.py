@@ -1,6 +1,6 @@
 """Shot detection on films whose cuts are known to the frame, beside PySceneDetect's adaptive detector.
 
-The camera pans, shakes and zooms over painted scenes with grain; shots are joined by hard cuts, dissolves, fades through
+The camera pans, shakes and zooms over painted scenes with grain. Shots are joined by hard cuts, dissolves and fades through
 black; lightning flashes are there to mislead. Needs the extra `benchmarks` (`pip install -e '.[benchmarks]'`).
 """
 
@@ -49,7 +49,7 @@ REPEATS = 3  # of both, film by film in turns; CPU is a film's median
 
 @dataclass(frozen=True)
 class Join:
-    """Where a shot gives way to the next: [first, stop) are the frames that belong to neither."""
+    """A transition between two shots; the frames from `first` up to but not including `stop` belong to neither."""
 
     kind: str
     first: int
@@ -57,7 +57,7 @@ class Join:
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """F1 by kind of cut, seconds of CPU, and what the detector alone takes a frame."""
+    """Measure F1 by kind of cut, CPU seconds, and the time of the detector alone per frame."""
     made = [_made(settings, number) for number in range(FILMS)]
     ours, theirs = zip(*(_both(path) for path, _ in made), strict=True)
     truth = [joins for _, joins in made]
@@ -78,7 +78,7 @@ def run(settings: Settings) -> Iterator[Figure]:
 
 
 def _both(path: Path) -> tuple[tuple[list[int], float], tuple[list[int], float]]:
-    """What each finds, ours first, and its median CPU seconds."""
+    """Return what each detector finds in a film and its median CPU seconds, ours first."""
     rounds = [(_ours(path), _adaptive(path)) for _ in range(REPEATS)]
     (ours, _), (theirs, _) = rounds[0]
     mine_s, other_s = (statistics.median(each[side][1] for each in rounds) for side in (0, 1))
@@ -86,7 +86,7 @@ def _both(path: Path) -> tuple[tuple[list[int], float], tuple[list[int], float]]
 
 
 def _ours(path: Path) -> tuple[list[int], float]:
-    """Frames with which our shots begin, and CPU seconds."""
+    """Return the frames at which our shots begin, and the CPU seconds."""
     ingest = IngestSettings()
     began = time.process_time()
     video = stages.probe(path, ingest)
@@ -112,7 +112,7 @@ def _adaptive(path: Path) -> tuple[list[int], float]:
 
 
 def _f1(truth: Sequence[Sequence[Join]], found: Sequence[Sequence[int]], kinds: Sequence[str]) -> float:
-    """Each join may be found once; what lies at a join of another kind is neither hit nor miss."""
+    """Return the F1 score for transitions of these kinds. Each can be found once; finds at other kinds do not count at all."""
     hits = wrong = wanted = 0
     for joins, places in zip(truth, found, strict=True):
         taken: set[Join] = set()
@@ -127,7 +127,7 @@ def _f1(truth: Sequence[Sequence[Join]], found: Sequence[Sequence[int]], kinds: 
 
 
 def _detector_ms() -> float:
-    """Planes, measurements and peaks of frames that are decoded already, 1080p."""
+    """Return the milliseconds per frame for planes, measurements and peaks, with decoded 1080p frames."""
     rng = np.random.default_rng(0)
     luma, blue, red = (rng.integers(0, 255, (64, 1080 // half, 1920 // half), np.uint8) for half in (1, 2, 2))
     cells, took = shots.grid(upright=False), []
@@ -144,7 +144,7 @@ def _detector_ms() -> float:
 
 
 def _made(settings: Settings, number: int) -> tuple[Path, list[Join]]:
-    """A film and its truth, from files where they are there."""
+    """Return a film and its true transitions; both files are made at the first call."""
     path = ingest_files.folder(settings) / f"shots-{SEED}-{number}.mp4"
     truth = path.with_suffix(".json")
     if not truth.exists():
@@ -204,7 +204,7 @@ def _mixed(one: Bytes8, other: Bytes8, share: float) -> Bytes8:
 
 
 def _shot(rng: random.Random) -> list[Bytes8]:
-    """A scene under a moving camera, with grain and now and then a flash."""
+    """Paint the frames of one shot: a scene under a moving camera, with grain and occasionally a flash."""
     length = rng.randint(*SHOT_FRAMES)
     concepts = rng.sample(range(len(world.artwork().concepts)), rng.randint(1, 4))
     scene = world.compose(rng, concepts, wide=WIDTH / HEIGHT)
@@ -224,7 +224,7 @@ def _shot(rng: random.Random) -> list[Bytes8]:
 
 
 def _camera(rng: random.Random, length: int) -> NDArray[np.float64]:
-    """Place (0 to 1) and zoom of each frame: a pan from here to there, a zoom, a shaking hand."""
+    """Return place (0 to 1) and zoom of each frame, (length, 3): a pan with a zoom and a shaking hand."""
     ends = np.array([[rng.random(), rng.random(), rng.uniform(0.9, 1.4)] for _ in range(2)])
     share = np.linspace(0, 1, length)[:, None]
     path = ends[0] * (1 - share) + ends[1] * share

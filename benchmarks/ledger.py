@@ -1,6 +1,6 @@
-"""What the ledger does in a second: recorded appearances into the journal, and payouts planned, packed and signed.
+"""The ledger's throughput: recorded appearances folded into the journal, and payouts planned, packed and signed.
 
-Runs in databases of its own on the deployment's PostgreSQL, fsync on, and on a chain inside this process. The baseline
+Runs in databases of its own on the deployment's PostgreSQL, with fsync on, and on a chain inside this process. The baseline
 of the fold is the least that any design must do: the same bytes in bare batched INSERTs, in the same run.
 """
 
@@ -50,7 +50,7 @@ LAMPORTS_MAX = {"one signer": 90, "a separate gas payer": 175}  # wanted, for ea
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """The fold, then payouts."""
+    """Measure the fold, then payouts."""
     url = runtime.role_url(settings, roles.OWNER)
     with _database(url) as connection:
         yield from _fold(connection)
@@ -61,7 +61,7 @@ def run(settings: Settings) -> Iterator[Figure]:
 
 @contextmanager
 def _database(url: str) -> Iterator[Connection[Any]]:
-    """An empty ledger whose epoch is ours."""
+    """Yield a connection to a new ledger database whose epoch this process has taken; drop it afterwards."""
     name = f"bench_{secrets.token_hex(4)}"
     with database.connect(url, autocommit=True) as server:
         server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -117,7 +117,7 @@ def _fold(connection: Connection[Any]) -> Iterator[Figure]:
 
 
 def _stages(accountant: Fold, fold_s: float) -> Figure:
-    """Two threads: what is computed, and what the database writes meanwhile."""
+    """Make a figure of the fold's two threads: the stages of the database, and what is computed beside them."""
     each = {stage: f"{spent_s * 1e8 / APPEARANCES:.1f} {stage}" for stage, spent_s in accountant.stages.spent_s.items()}
     writing = [text for stage, text in each.items() if stage.startswith("write") or stage in ("read", "commit")]
     computing = [text for text in each.values() if text not in writing]
@@ -126,7 +126,7 @@ def _stages(accountant: Fold, fold_s: float) -> Figure:
 
 
 def _batches() -> Iterator[spool.AppearanceBatch]:
-    """Zipf-distributed moments in searches of twenty, as replicas record them."""
+    """Yield batches of searches with twenty Zipf-distributed moments each, as replicas record them."""
     rng = np.random.default_rng(1)
     at_ms = int(time.time() * 1000)
     per_batch = BATCH_SEARCHES * SEARCH_APPEARANCES
@@ -163,7 +163,7 @@ def _bare(connection: Connection[Any], payloads: list[spool.AppearanceBatch]) ->
 
 
 def _pay(connection: Connection[Any], payer: str) -> Iterator[Figure]:
-    """From what creators are owed to what they have on chain."""
+    """Measure payouts from what creators are owed to what they have on chain."""
     chain = inside.new_chain(b"bench")
     settled = inside.put_treasury(chain, "bench", POOL, GAS, separate_gas=payer != "one signer")
     treasury.bind(connection, "bench", settled.payer, "bench")
@@ -211,7 +211,7 @@ def _pay(connection: Connection[Any], payer: str) -> Iterator[Figure]:
 
 
 def _simulation(rail: SolanaRail) -> float:
-    """What simulating everything that is planned takes, by itself; signing does it again."""
+    """Return the seconds for simulating all planned batches; signing simulates them once more."""
     planned = batches.planned(rail.connection, PAYEES)
     built = [[*trials.guards_of(rail, batch, []), *trials.instructions_of(rail, batch)] for batch in planned]
     raws = [rail.treasury.unsigned(each) for each in built]
@@ -221,7 +221,7 @@ def _simulation(rail: SolanaRail) -> float:
 
 
 def _payees(connection: Connection[Any], chain: blocks.LocalChain, mint: Pubkey) -> list[BatchLine]:
-    """Creators with a wallet, a token account and something to be paid."""
+    """Make creators with a wallet, a token account and a balance to be paid."""
     numbers = range(1, PAYEES + 1)
     accounts = book.accounts_of(connection, "payable", "creator", list(numbers))
     pool = book.account(connection, "reward_pool")
@@ -249,13 +249,13 @@ def _payees(connection: Connection[Any], chain: blocks.LocalChain, mint: Pubkey)
 
 
 def _settle(connection: Connection[Any]) -> None:
-    """Let the disk have what earlier parts have written, so that it is not written while the next one is timed."""
+    """Make PostgreSQL write its dirty pages (CHECKPOINT), so that this is not done while the next part is timed."""
     connection.execute("CHECKPOINT")
     connection.commit()
 
 
 def _packing(settled: Treasury, payees: list[BatchLine], payer: str) -> Figure:
-    """Only the arithmetic: batch ids, markers, instructions, bytes, signatures."""
+    """Measure the computation alone: batch ids, markers, instructions, bytes, signatures."""
     size = settled.capacity("payout")
     began = time.perf_counter()
     made = 0

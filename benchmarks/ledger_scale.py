@@ -1,12 +1,12 @@
-"""The ledger beside millions of creators, payouts and remembered repeats: does what it does every round stay as quick?
+"""The ledger beside millions of creators, payouts and remembered repeats: does the work of every round stay as quick?
 
-`pixr bench ledger-scale` makes a hundredth of the whole, which takes minutes; `python -m benchmarks.ledger_scale --share 1` the
-whole: 5 M creators, 20 M payouts, 200 M repeat keys and 50 M pairs of viewer and creator, about 30 GB of disk and an hour or
-two. A tenth takes a tenth of both; the slope is between the two. Beside a PostgreSQL, Redis and S3 that run; with a chain, a
-database and a folder of its own, which go in the end.
+`pixr bench ledger-scale` makes a hundredth of the full scale, which takes minutes. With `--share 1`, `python -m
+benchmarks.ledger_scale` makes all: 5 M creators, 20 M payouts, 200 M repeat keys and 50 M pairs of viewer and creator, which
+takes about 30 GB of disk and an hour or two; a tenth takes a tenth of both. It needs a running PostgreSQL, Redis and S3; the
+chain, the database and the folder are its own and are removed at the end.
 
-The ledger works in a process of its own, so that its memory is its own: what it allocates, and beside that the pages of its
-files that the system keeps for it and takes back.
+The ledger works in a separate process, so that its memory can be measured: what it allocates itself, and beside that the pages
+of its files, which the system caches and can take back.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ TICK_MAX_S, IDLE_MAX_S, DUE_MAX_S, MEMORY_MAX_MB, START_MAX_S = 1.0, 0.05, 0.5, 
 
 
 def run(settings: Settings, share: float = SHARE) -> Iterator[Figure]:
-    """Make it, and measure in a process of its own."""
+    """Make the data, and measure in another process."""
     size = Size(share)
     url = runtime.role_url(settings, roles.OWNER)
     with _database(url) as own, tempfile.TemporaryDirectory(prefix="pixr-scale-") as folder:
@@ -78,7 +78,7 @@ def run(settings: Settings, share: float = SHARE) -> Iterator[Figure]:
 
 @contextmanager
 def _database(url: str) -> Iterator[str]:
-    """An empty, migrated database."""
+    """Yield the URL of an empty, migrated database; drop it afterwards."""
     name = f"bench_{secrets.token_hex(4)}"
     with database.connect(url, autocommit=True) as server:
         server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -91,7 +91,7 @@ def _database(url: str) -> Iterator[str]:
 
 
 def _settings(settings: Settings, url: str, folder: Path) -> Settings:
-    """A deployment in that folder, on the servers that run, with an embedded chain."""
+    """Return the settings of a deployment in that folder, on the running servers, with an embedded chain."""
     ends = runtime.endpoints(settings)
     made = dataclasses.replace(settings, data_dir=folder)
     s3 = dataclasses.replace(settings.s3, url=ends.s3.url, key=ends.s3.key, secret=ends.s3.secret)
@@ -115,7 +115,7 @@ def _settings(settings: Settings, url: str, folder: Path) -> Settings:
 
 
 def measure(settings: Settings) -> list[Figure]:
-    """All of it, in this process; in the order in which one leaves the other as it was."""
+    """Measure everything in this process, in an order in which no part disturbs the next."""
     figures: list[Figure] = []
     with _localnet(settings) as chain, database.connect(settings.postgres.url) as connection:
         figures += _starts(settings)
@@ -168,10 +168,10 @@ def _rpc(port: int, method: str, params: list[Any], client: httpx.Client | None 
 
 
 def _until(condition: Callable[[], object], timeout_s: float = WAIT_S) -> float:
-    """Wait until something is so; for how long that was, in seconds.
+    """Wait until a condition holds; return the seconds that this took.
 
     Raises:
-        Temporary: it is not.
+        Temporary: it does not hold within `timeout_s`.
     """
     began = time.monotonic()
     while not condition():
@@ -182,7 +182,7 @@ def _until(condition: Callable[[], object], timeout_s: float = WAIT_S) -> float:
 
 
 def _is_ready(ledger: Ledger, connection: Connection[Any]) -> bool:
-    """The treasury is open, its deposit booked and the chain compared."""
+    """Return whether the treasury is open, its deposit booked and the chain compared."""
     row = connection.execute("SELECT balance > 0 FROM ledger.accounts WHERE kind = 'reward_pool'").fetchone()
     connection.commit()
     finding = ledger.reconciling.finding
@@ -190,7 +190,7 @@ def _is_ready(ledger: Ledger, connection: Connection[Any]) -> bool:
 
 
 def _starts(settings: Settings) -> Iterator[Figure]:
-    """A start that has to make its files, and one that finds them."""
+    """Measure a start that has to make its files of rows, and one that finds them."""
     for what in ("its files to be made of rows", "its files there"):
         began = time.monotonic()
         ledger = Ledger(settings)
@@ -204,7 +204,7 @@ def _starts(settings: Settings) -> Iterator[Figure]:
 
 
 def _ticks(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
-    """Rounds of every part, each with searches to fold."""
+    """Measure rounds of all parts of the ledger, each with searches to fold."""
     writer, taken = _Replica(connection), []
     for _ in range(TICKS):
         writer.record(TICK_SEARCHES)
@@ -218,7 +218,7 @@ def _ticks(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
 
 
 def _review(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
-    """What a review costs when all was judged before, and little came since."""
+    """Measure a review when everything was judged before and few appearances have come since."""
     folding = ledger.folding
     own, fold = folding._connection, folding._fold
     assert own is not None
@@ -235,7 +235,7 @@ def _review(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
 
 
 def _memory() -> Figure:
-    """Of this process, which is the ledger."""
+    """Make the figure of this process's memory; the process is the ledger."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
     own_mb, all_mb = (int(status[name].split()[0]) / 1024 for name in ("RssAnon", "VmRSS"))
     peak_mb = int(status["VmHWM"].split()[0]) / 1024
@@ -244,7 +244,7 @@ def _memory() -> Figure:
 
 
 def _plans(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
-    """Planning with nobody due, and with many; what was planned for them is taken back by hand."""
+    """Measure planning when nobody is due, and when many are; the plans made for those are undone by hand."""
     rail = ledger.paying._rail
     assert rail is not None
     idle = []
@@ -273,7 +273,7 @@ def _plans(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
 
 
 def _owe(connection: Connection[Any], creators: Sequence[int], treasury: Treasury) -> None:
-    """These creators come to be owed a payout, and their token accounts are known."""
+    """Book earnings for creators, so that each is owed a payout and has a known token account."""
     connection.execute(
         "UPDATE ledger.token_accounts SET mint = %s WHERE creator_id = ANY(%s)", (treasury.mint, list(creators))
     )
@@ -287,7 +287,7 @@ def _owe(connection: Connection[Any], creators: Sequence[int], treasury: Treasur
 
 
 def _away(settings: Settings, connection: Connection[Any], chain: subprocess.Popen[bytes]) -> Iterator[Figure]:
-    """As many appearances folded with the chain there, and with it standing still."""
+    """Measure folding while the chain runs, and while its process is stopped."""
     rates = []
     for is_away in (False, True):
         writer = _Replica(connection)
@@ -314,7 +314,7 @@ def _is_folded(connection: Connection[Any]) -> bool:
 
 
 def _settling(settings: Settings, connection: Connection[Any]) -> Iterator[Figure]:
-    """From being owed to being paid, with and without what strangers send."""
+    """Measure the seconds from owed to settled, with and without deposits that strangers send meanwhile."""
     loop = Loop(settings)
     try:
         _until(lambda: loop.status()["state"] == "running")
@@ -339,7 +339,7 @@ def _settling(settings: Settings, connection: Connection[Any]) -> Iterator[Figur
 
 
 def _with_wallets(connection: Connection[Any]) -> list[int]:
-    """New creators whose wallets are real."""
+    """Make creators with wallets that exist on chain."""
     creators = [10**12 + number for number in range(PAID)]
     for creator in creators:
         connection.execute(
@@ -351,7 +351,7 @@ def _with_wallets(connection: Connection[Any]) -> list[int]:
 
 
 def _pay(connection: Connection[Any], creators: Sequence[int]) -> float:
-    """How long it takes until they have what they earn now, in seconds."""
+    """Book earnings for creators; return the seconds until all have been paid them."""
     accounts = book.accounts_of(connection, "payable", "creator", list(creators))
     lines = [(book.account(connection, "reward_pool"), -PAID_PIX * len(creators)),
              *((accounts[creator], PAID_PIX) for creator in creators)]  # fmt: skip
@@ -370,7 +370,7 @@ def _pay(connection: Connection[Any], creators: Sequence[int]) -> float:
 
 
 def _dust(settings: Settings, connection: Connection[Any]) -> None:
-    """Strangers send the payer of fees a lamport each, as quickly as the chain takes it."""
+    """Send lamports to the payer of fees as strangers could, as quickly as the chain takes them."""
     found = connection.execute("SELECT treasury FROM ledger.chain").fetchone()
     connection.commit()
     assert found is not None
@@ -381,7 +381,7 @@ def _dust(settings: Settings, connection: Connection[Any]) -> None:
 
 
 class _Replica:
-    """Records searches as a replica does, each of a viewer of its own."""
+    """Records searches as a replica does, each of a different viewer."""
 
     def __init__(self, connection: Connection[Any]) -> None:
         self._connection, self._number, self._seq = connection, uuid4(), 0
@@ -394,7 +394,7 @@ class _Replica:
         return self._number
 
     def record(self, searches: int) -> None:
-        """One batch."""
+        """Record one batch of searches."""
         count = searches * SEARCH_APPEARANCES
         heads, rows_shown = np.zeros(searches, spool.SEARCH), np.zeros(count, spool.SHOWN)
         heads["viewer"] = [np.void(secrets.token_bytes(16)) for _ in range(searches)]
@@ -411,7 +411,7 @@ class _Replica:
 
 
 def main() -> None:
-    """`python -m benchmarks.ledger_scale --share 0.1`."""
+    """Run the benchmark at a share of the full scale: `python -m benchmarks.ledger_scale --share 0.1`."""
     import click
 
     @click.command()

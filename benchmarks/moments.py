@@ -1,7 +1,7 @@
-"""How well moments are found: questions about freshly generated videos whose truth is known.
+"""How well moments are found: questions about freshly generated videos whose content is known.
 
-The clips go through the product's own ingest and are searched through its own door, by vectors alone. The same
-questions can also be put to the model alone, with the true bounds of the shots, to see what the rest of the way costs:
+The clips go through the product's own ingest and are searched over HTTP, by vectors alone. The same questions can also be
+put to the model alone, with the true bounds of the shots, to see how much is lost on the way:
 
     python -m benchmarks.moments                    # the model alone
     python -m benchmarks.moments --whole --clips 60 # the whole product, a quick look
@@ -45,14 +45,14 @@ FORM = Form(width=480, height=270, fps=12, sound=False)
 
 
 def clips(folder: Path, count: int, seed: int) -> list[Sample]:
-    """Clips of two or three shots, one to three concepts in each shot; those that are there are used again."""
+    """Write clips of two or three shots with one to three concepts each into a folder; clips that are there are used again."""
     if (folder / "truth.jsonl").is_file():
         return samples.read(folder)
     return samples.write(folder, count, seed, forms=(FORM,), shots=(2, 3), seconds=(2.0, 3.5), concepts=(1, 3))
 
 
 def run(settings: Settings) -> Iterable[Figure]:
-    """Through the whole product, in a data folder of its own."""
+    """Measure the whole product, in a data folder of its own."""
     with tempfile.TemporaryDirectory(prefix="pixr-") as scratch:
         videos = Path(scratch) / "videos"
         yield from whole(settings, videos, clips(videos, CLIPS, SEED), SEED)
@@ -73,7 +73,7 @@ def whole(settings: Settings, videos: Path, written: Sequence[Sample], seed: int
 
 @contextmanager
 def _stack(settings: Settings) -> Iterator[dict[str, str]]:
-    """The environment of a deployment that is up, in a data folder that goes with it."""
+    """Start a deployment in a temporary data folder, and yield its environment variables."""
     with tempfile.TemporaryDirectory(prefix="pixr-") as scratch:
         environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": f"{scratch}/data"}
         try:
@@ -92,7 +92,7 @@ def _pixr(environment: dict[str, str], *arguments: str) -> str:
 
 
 def over_http(environment: dict[str, str]) -> Search:
-    """The search a client sees, told to use vectors alone."""
+    """Return a function that searches over HTTP, by vectors alone."""
     status = json.loads(_pixr(environment, "status", "--json"))
     client = httpx.Client(base_url=status["services"]["serve"]["url"], timeout=60)
     with database.connect(runtime.role_url(load(environ=environment), roles.OWNER)) as connection:
@@ -129,7 +129,7 @@ def _png(picture: Image.Image) -> str:
 
 
 def alone(model: encoder.Encoder, folder: Path, written: Sequence[Sample]) -> Search:
-    """Search over the model's vectors alone, bounds from the truth."""
+    """Return a function that searches the model's vectors of the true shots."""
     table = shot_vectors(model, folder, written)
     hits = [Hit(sample.file, shot.start_ms, shot.end_ms) for sample in written for shot in sample.shots]
     places = {(hit.file, hit.start_ms): number for number, hit in enumerate(hits)}
@@ -152,7 +152,7 @@ def alone(model: encoder.Encoder, folder: Path, written: Sequence[Sample]) -> Se
 
 
 def main() -> None:
-    """Look closer than `pixr bench moments` does, or again at the same clips."""
+    """Run the benchmark with other options than `pixr bench moments`, or again over the same clips."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.moments", description=__doc__)
     parser.add_argument("--whole", action="store_true", help="through ingest and search, not the model alone")
     parser.add_argument("--model", default="pixr-emoji", help="of the model alone")

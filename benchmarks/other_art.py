@@ -1,7 +1,7 @@
-"""How much of the bundled model carries over to artwork it never saw: Twemoji, for this measurement only.
+"""How well the bundled model works on artwork that it has never seen: Twemoji, for this measurement only.
 
-Fetches nothing and keeps nothing: give it a folder where npm has installed `@iconify-json/twemoji`, and have
-`resvg-py` installed. One picture a concept, each before some background; the concept's plain name must find it.
+Fetches nothing and keeps nothing: pass it a folder in which npm has installed `@iconify-json/twemoji`, and have
+`resvg-py` installed. One picture per concept, each before some background; the concept's plain name must find it.
 
     python -m benchmarks.other_art NODE_MODULES
 """
@@ -30,7 +30,7 @@ SEED = 3
 
 
 def redrawn(modules: Path, folder: Path) -> tuple[Artwork, list[int]]:
-    """The visual world in Twemoji's hand, and which concepts that set has."""
+    """Return the artwork of the samples drawn by Twemoji instead, and the indices of the concepts that Twemoji has."""
     icons, concepts = Icons.read(modules / "@iconify-json" / "twemoji"), world.artwork().concepts
     svgs = [icons.svg(concept.code, []) for concept in concepts]
     side = CELLS[world.SEEN]
@@ -40,7 +40,7 @@ def redrawn(modules: Path, folder: Path) -> tuple[Artwork, list[int]]:
 
 
 def recall(model: encoder.Encoder, artwork: Artwork, chosen: list[int]) -> dict[int, float]:
-    """How often a concept's name finds its picture among the first 1 and 5 of all of them."""
+    """Return how often a concept's name finds its picture among the first 1 and 5 of all pictures, by that number."""
     studio = Studio(artwork, seed=SEED, others=0.0, worn=False)
     pictures = model.frames(np.stack([studio.portrait(index, model.image_size) for index in chosen]))
     texts = model.texts([artwork.concepts[index].name for index in chosen])
@@ -49,7 +49,7 @@ def recall(model: encoder.Encoder, artwork: Artwork, chosen: list[int]) -> dict[
 
 
 def figures(model: encoder.Encoder, modules: Path) -> Iterator[Figure]:
-    """The same questions about artwork never seen, and, to compare, about the hand the samples are drawn by."""
+    """Measure recall on artwork the model never saw, and, to compare, on the artwork that the samples are drawn with."""
     with tempfile.TemporaryDirectory() as folder:
         artwork, known = redrawn(modules, Path(folder))
         chosen = sorted(random.Random(SEED).sample(known, min(CONCEPTS, len(known))))

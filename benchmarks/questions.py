@@ -1,7 +1,7 @@
-"""Questions about sample videos, and how well answers to them are.
+"""Questions about sample videos, and how good the answers to them are.
 
-Asks for moments by plain caption, by keyword, by picture and by another moment, and judges the answers against the
-truth of the samples. Knows only a function from a question to hits: who searches, and how, is not its business.
+Asks for moments by plain caption, by keyword, by picture and by another moment, and judges the answers by the known content of
+the samples. Knows only a function from a question to hits, not how it searches.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BINS = 10  # of stated relevance
 
 @dataclass(frozen=True)
 class Hit:
-    """An answer: a moment of a file."""
+    """An answer: a time range of a file."""
 
     file: str
     start_ms: int
@@ -39,7 +39,10 @@ class Hit:
 
 @dataclass(frozen=True)
 class Question:
-    """A shot, what an answer must show to be right as well, and a text or a picture; with neither: more like this."""
+    """A question that one shot answers, and other moments that show `concepts` too.
+
+    It is put as a text or a picture; with neither, it asks for moments like the shot.
+    """
 
     file: str
     shot: FilmedShot
@@ -53,14 +56,14 @@ Asked = Sequence[tuple[Question, Sequence[Hit]]]
 
 
 def captions(written: Sequence[Sample], seed: int) -> list[Question]:
-    """One plain caption a clip, of one of its shots."""
+    """Return one question per clip: a plain caption of one of its shots."""
     rng = random.Random(f"captions {seed}")
     chosen = ((sample, rng.choice(sample.shots)) for sample in written)
     return [Question(sample.file, shot, frozenset(shot.concepts), shot.caption) for sample, shot in chosen]
 
 
 def keywords(written: Sequence[Sample], seed: int) -> list[Question]:
-    """One keyword a clip. Right is every moment that shows a concept with this keyword."""
+    """Return one question per clip: a keyword. Every moment that shows a concept with this keyword is right."""
     rng = random.Random(f"keywords {seed}")
     concepts = {concept.name: concept for concept in world.artwork().concepts}
     questions = []
@@ -74,7 +77,7 @@ def keywords(written: Sequence[Sample], seed: int) -> list[Question]:
 
 
 def pictures(written: Sequence[Sample], seed: int, count: int = PICTURES) -> list[Question]:
-    """Pictures of single concepts that the clips show, painted anew."""
+    """Return questions that are new pictures of single concepts in the clips."""
     rng = random.Random(f"pictures {seed}")
     concepts = {concept.name: concept for concept in world.artwork().concepts}
     seen = [(sample.file, shot, name) for sample in written for shot in sample.shots for name in shot.concepts]
@@ -87,7 +90,7 @@ def pictures(written: Sequence[Sample], seed: int, count: int = PICTURES) -> lis
 
 
 def likenesses(written: Sequence[Sample], seed: int) -> list[Question]:
-    """One shot a clip, of those with something that another clip shows too: which moment looks like it?"""
+    """Return one question per clip that has a concept in common with another clip: which moments are like this shot?"""
     rng = random.Random(f"likenesses {seed}")
     clips_with = Counter(name for sample in written for name in {n for shot in sample.shots for n in shot.concepts})
     questions = []
@@ -100,21 +103,21 @@ def likenesses(written: Sequence[Sample], seed: int) -> list[Question]:
 
 
 def overlap(hit: Hit, shot: FilmedShot) -> float:
-    """Intersection over union of a hit and a shot, in time."""
+    """Return the intersection over union of a hit and a shot, in time."""
     common = min(hit.end_ms, shot.end_ms) - max(hit.start_ms, shot.start_ms)
     union = max(hit.end_ms, shot.end_ms) - min(hit.start_ms, shot.start_ms)
     return max(0, common) / union if union > 0 else 0.0
 
 
 def shows(hit: Hit, truth: dict[str, Sample], concepts: frozenset[str], *, whole: bool) -> bool:
-    """Whether what is mostly seen during a hit holds all (or any) of the concepts asked for."""
+    """Return whether the shot that a hit overlaps most shows all (`whole`) or any of the concepts."""
     best = max(truth[hit.file].shots, key=lambda shot: overlap(hit, shot))
     found = concepts & set(best.concepts)
     return found == concepts if whole else bool(found)
 
 
 def judge(written: Sequence[Sample], search: Search, seed: int) -> list[Figure]:
-    """Ask everything, and count."""
+    """Put all questions to `search`, and return the figures."""
     truth = {sample.file: sample for sample in written}
     by_caption, by_keyword = _ask(captions(written, seed), search), _ask(keywords(written, seed), search)
     by_picture, by_likeness = _ask(pictures(written, seed), search), _ask(likenesses(written, seed), search)
@@ -155,14 +158,14 @@ def _right(asked: Asked, truth: dict[str, Sample], *, whole: bool) -> list[list[
 
 
 def _figure(name: str, found: Sequence[Sequence[bool]], count: int, wanted: float | None = None) -> Figure:
-    """The share of questions with a right answer among the first `count`."""
+    """Make the figure for the share of questions with a right answer among the first `count`."""
     share = float(np.mean([any(hits[:count]) for hits in found])) if found else 0.0
     value = f"{share:.3f} of {len(found)}"
     return Figure(name, value) if wanted is None else Figure(name, value, f"{wanted:.2f} wanted", share / wanted)
 
 
 def _stated(asked: Asked, truth: dict[str, Sample], *, whole: bool) -> list[tuple[float, bool]]:
-    """The relevance each answer states, and whether it is right."""
+    """Return for each answer the relevance that it states, and whether it is right."""
     return [
         (hit.relevance_ppm / PPM, shows(hit, truth, question.concepts, whole=whole))
         for question, hits in asked
@@ -171,7 +174,7 @@ def _stated(asked: Asked, truth: dict[str, Sample], *, whole: bool) -> list[tupl
 
 
 def _honesty(kind: str, stated: Sequence[tuple[float, bool]]) -> Figure:
-    """How far the stated relevance is from the share of right answers: the mean gap, over tenths of relevance."""
+    """Make the figure for calibration: the mean gap between stated relevance and the share of right answers, by tenths."""
     relevance, right = np.array([s for s, _ in stated]), np.array([float(r) for _, r in stated])
     bins = np.minimum((relevance * BINS).astype(int), BINS - 1)
     gaps = [(bins == b).mean() * abs(relevance[bins == b].mean() - right[bins == b].mean()) for b in np.unique(bins)]

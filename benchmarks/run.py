@@ -47,7 +47,7 @@ One row a figure, newest last. Machines are shared and noisy: read the ratio bef
 
 @dataclass(frozen=True)
 class Figure:
-    """`name` with its value and unit as text; `baseline` likewise, `ratio` of the two where both are numbers."""
+    """One row of the log: `name`, its value and baseline with units as text, and their ratio where both are numbers."""
 
     name: str
     value: str
@@ -56,10 +56,10 @@ class Figure:
 
 
 def run(settings: Settings, name: str | None, *, write: bool, say: Callable[[str], None]) -> None:
-    """Run one benchmark, or all but those that take much.
+    """Run one benchmark, or all except those that are run only by name.
 
     Raises:
-        Rejected: there is none of that name.
+        Rejected: no benchmark has that name.
     """
     if name is not None and name not in NAMES:
         raise Rejected(f"no benchmark {name!r}", hint=f"there are {', '.join(NAMES)}")
@@ -73,7 +73,7 @@ def run(settings: Settings, name: str | None, *, write: bool, say: Callable[[str
 
 
 def row(figure: Figure, command: str) -> str:
-    """One line of LOG.md."""
+    """Return a figure as one line of LOG.md."""
     today = dt.datetime.now(dt.UTC).date().isoformat()
     ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
     measured = f"{figure.name}: {figure.value}"

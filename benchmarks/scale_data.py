@@ -1,8 +1,8 @@
-"""A ledger that has been at work for years, made in minutes: creators, payouts, and what viewers have seen, in one database.
+"""Makes a ledger that looks as if it had worked for years: creators, payouts, and what viewers have seen, in one database.
 
-Rows are written past the triggers that would compute them one by one, as a restored dump's are. Balances are carried forward,
-as if their postings had been archived, so that they add up. What is not measured is left small: plans of transactions that have
-ended name nobody, and what was signed is a stub.
+Rows are written without the triggers that would compute them one by one, as when a dump is restored. Balances are carried
+forward, as if their postings had been archived, so that the sums are right. What is not measured is left small: plans of
+ended transactions name no recipients, and their signed bytes are a stub.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BALANCE_PIX = 1_000  # of everybody: far from a payout
 
 @dataclass(frozen=True)
 class Size:
-    """A share of the whole: 1 is five million creators."""
+    """The size of the data as a share of the full scale; 1 stands for five million creators."""
 
     share: float
 
@@ -53,7 +53,7 @@ class Size:
 
 
 def fill(connection: Connection[Any], size: Size) -> float:
-    """Make all of it; how long that took, in seconds."""
+    """Make all rows of that size; return the seconds that it took."""
     began = time.monotonic()
     with _past_triggers(connection):
         _creators(connection, size.creators)
@@ -85,7 +85,7 @@ def _pieces(count: int) -> Iterator[int]:
 
 
 def _stepped(connection: Connection[Any], count: int, *queries: str) -> None:
-    """Run queries over numbers from 1 to `count`, a step a transaction."""
+    """Run queries over the numbers from 1 to `count`, in transactions of `STEP_ROWS` numbers each."""
     for first in range(1, count + 1, STEP_ROWS):
         numbers = {"first": first, "last": min(first + STEP_ROWS - 1, count)}
         for query in queries:
@@ -94,7 +94,7 @@ def _stepped(connection: Connection[Any], count: int, *queries: str) -> None:
 
 
 def _creators(connection: Connection[Any], count: int) -> None:
-    """Accounts, carried balances, and wallets whose token accounts are known: 43 letters of base 58 each."""
+    """Insert accounts, carried balances, and wallets with known token accounts: 43 letters of base 58 each."""
     wallet = "left(translate(encode(sha256({}::text::bytea), 'hex'), '0', 'z'), 43)"
     numbers = "generate_series(%(first)s::bigint, %(last)s::bigint) n"
     mine, address = wallet.format("n"), wallet.format("-n")
@@ -116,7 +116,7 @@ def _creators(connection: Connection[Any], count: int) -> None:
 
 
 def _payouts(connection: Connection[Any], size: Size) -> None:
-    """Each creator's payouts on days of their own, in transactions that have landed."""
+    """Insert each creator's payouts, on different days, in transactions that have landed."""
     each = max(1, size.payouts // size.creators)
     batch = f"md5((n / {PER_BATCH})::text)"
     numbers = "generate_series(%(first)s::bigint, %(last)s::bigint) n"
@@ -150,7 +150,7 @@ def _payouts(connection: Connection[Any], size: Size) -> None:
 
 
 def _seen(connection: Connection[Any], count: int) -> None:
-    """What viewers have seen of late, as a fold keeps it."""
+    """Insert keys of what viewers have seen recently, as a fold stores them."""
     rng, now_s = np.random.default_rng(secrets.randbits(64)), int(time.time())
     keys = np.sort(rng.integers(0, 2**64, count, np.uint64))
     seconds = now_s - rng.integers(0, LATE_S // 4, count)
@@ -162,7 +162,7 @@ def _seen(connection: Connection[Any], count: int) -> None:
 
 
 def _pairs(connection: Connection[Any], creators: int, count: int) -> None:
-    """What viewers have earned creators today: each of them a handful."""
+    """Insert pairs of viewer and creator of today, ten of each viewer, as a fold stores them."""
     rng, today = np.random.default_rng(secrets.randbits(64)), int(time.time()) // 86_400
     viewers = np.repeat(rng.integers(0, 2**64, count // 10 + 1, np.uint64), 10)[:count]
     whose, amounts = rng.integers(1, creators + 1, count, np.int32), rng.integers(1, 1000, count, np.int32)

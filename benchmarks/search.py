@@ -1,8 +1,8 @@
-"""How right a search is and what it costs: the SQL by itself, with filters, over HTTP, kept, and as rows grow.
+"""How good a search is and what it costs: the SQL alone, with filters, over HTTP, from the cache, and as rows grow.
 
-Rows are synthetic but clustered (`search_corpus`), query vectors come from a prepared table, so that what is measured is
-the search and not a model; `search_http` measures the same with real text towers before it. Figures of CPU are the
-robust ones on a machine that others use too.
+Rows are synthetic but clustered (`search_corpus`), and query vectors come from a prepared table, so that the search is measured
+and not a model; `search_http` measures the same with real text towers in front. Of all figures, those of CPU are the least
+disturbed on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 import statistics
+import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -45,24 +46,33 @@ DEFAULTS = SearchSettings()
 
 @dataclass(frozen=True)
 class Point:
-    """Of one ef: recall@10, and CPU milliseconds of PostgreSQL a query."""
+    """Result for one `ef`: recall@10, CPU milliseconds of PostgreSQL per query, and how long queries took one after another."""
 
     ef: int
     recall: float
     cpu_ms: float
+    p50_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to all queries, CPU milliseconds per query of the server's process, and how long each query took."""
+
+    found: list[list[int]]
+    cpu_ms: float
+    latencies_ms: list[float]
 
 
 def _plan(ef: int) -> SearchLimits:
     return SearchLimits(ef_search=ef, timeout_ms=60_000)
 
 
-async def _ask(
-    url: str, queries: NDArray[np.float32], plan: SearchLimits, filters: Filters, limit: int
-) -> tuple[list[list[int]], float]:
-    """Answers, and the CPU milliseconds that the server's process spent on each.
+async def _ask(url: str, queries: NDArray[np.float32], plan: SearchLimits, filters: Filters, limit: int) -> Answers:
+    """Ask all queries one after another; return their answers, latencies, and CPU milliseconds of the server's process.
 
-    All is asked twice and the second time counts: a connection's process first has to map the pages of the shared memory
-    that it meets, once in its life, and a service's connections are old.
+    Everything is asked twice and the second time is measured: the process of a new connection first has to map the pages of
+    shared memory that it uses, and a service's connections are not new.
     """
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
         _, model, *_ = await vectors.state(connection)
@@ -70,11 +80,13 @@ async def _ask(
         server = psutil.Process(connection.info.backend_pid)
         for vector in queries:
             await vectors.nearest(connection, model, vector, limit, filters, plan)
-        before, found = cpu_s(server), []
+        before, found, latencies_ms = cpu_s(server), [], []
         for vector in queries:
+            began = time.perf_counter()
             looked = await vectors.nearest(connection, model, vector, limit, filters, plan)
+            latencies_ms.append((time.perf_counter() - began) * 1000)
             found.append([hit.segment_id for hit in looked.hits[:LIMIT]])
-        return found, (cpu_s(server) - before) * 1000 / len(queries)
+        return Answers(found, (cpu_s(server) - before) * 1000 / len(queries), latencies_ms)
 
 
 def recall(found: Sequence[Sequence[int]], truth: NDArray[np.int64]) -> float:
@@ -84,25 +96,26 @@ def recall(found: Sequence[Sequence[int]], truth: NDArray[np.int64]) -> float:
 
 
 def warm(corpus: Corpus) -> None:
-    """Read the graph and the vectors that queries meet into memory, as a server's are when it is ready."""
+    """Read the graph and the vectors that queries use into memory, as they are on a server that is ready."""
     for asked in (corpus.near, corpus.far):
         asyncio.run(_ask(corpus.url, asked[::-1], _plan(400), Filters(), LIMIT))
 
 
 def curve(corpus: Corpus, asked: NDArray[np.float32], efs: Sequence[int] = EFS) -> list[Point]:
-    """Recall and CPU of ten neighbours by ef."""
+    """Measure recall of ten neighbours, CPU and latency for each `ef`."""
     truth, points = corpus.truth(asked), []
     for ef in efs:
-        found, cpu_ms = asyncio.run(_ask(corpus.url, asked, _plan(ef), Filters(), LIMIT))
-        points.append(Point(ef, recall(found, truth), cpu_ms))
+        answers = asyncio.run(_ask(corpus.url, asked, _plan(ef), Filters(), LIMIT))
+        p50_ms, p95_ms = map(float, np.percentile(answers.latencies_ms, (50, 95)))
+        points.append(Point(ef, recall(answers.found, truth), answers.cpu_ms, p50_ms, p95_ms))
     return points
 
 
 def cpu_at(points: Sequence[Point], wanted: float) -> float:
-    """CPU milliseconds for a recall; not a number where none of the points reaches it.
+    """Return the CPU milliseconds for a recall; NaN if none of the points reaches it.
 
-    The ef for it lies between the two points beside it. CPU grows by ef in a straight line, which is drawn through all of
-    the points: so whoever else used the machine during one of them counts for little.
+    The `ef` for it is interpolated between the two nearest points. CPU grows linearly with `ef`; the line is fitted to all
+    points, so that another program that used the machine during one of them matters little.
     """
     ordered = sorted(points, key=lambda point: point.recall)
     if ordered[-1].recall < wanted:
@@ -112,32 +125,30 @@ def cpu_at(points: Sequence[Point], wanted: float) -> float:
 
 
 def sql(corpus: Corpus, near: Sequence[Point], far: Sequence[Point]) -> Iterator[Figure]:
-    """Recall and CPU by ef, for queries like the rows and unlike them; then as searches do it; then under filters."""
+    """Measure recall and CPU by `ef` for queries like the rows and unlike them; then real searches; then with filters."""
     name = f"{corpus.rows:,} x {search_corpus.DIMENSIONS} synthetic"
     for kind, asked, points in (("near", corpus.near, near), ("far (text-like)", corpus.far, far)):
         for point in points:
             yield Figure(
                 f"{name}, {kind}, vectors alone, ef {point.ef}: recall@10 {point.recall:.3f}",
-                f"{point.cpu_ms:.2f} CPU ms",
+                f"{point.cpu_ms:.2f} CPU ms, p50 {point.p50_ms:.2f} ms, p95 {point.p95_ms:.2f} ms",
             )
-        found, cpu_ms = asyncio.run(
-            _ask(corpus.url, asked, _plan(DEFAULTS.ef_search), Filters(), DEFAULTS.candidates_max)
-        )
+        answers = asyncio.run(_ask(corpus.url, asked, _plan(DEFAULTS.ef_search), Filters(), DEFAULTS.candidates_max))
         yield Figure(
             f"{name}, {kind}, as searched ({DEFAULTS.candidates_max} candidates, ef {DEFAULTS.ef_search}):"
-            f" recall@10 {recall(found, corpus.truth(asked)):.3f}",
-            f"{cpu_ms:.2f} CPU ms",
+            f" recall@10 {recall(answers.found, corpus.truth(asked)):.3f}",
+            f"{answers.cpu_ms:.2f} CPU ms",
         )
     for tag, every in SHARES.items():
         asked = corpus.near[:100]
         truth = corpus.truth(asked, every=every)
-        found, cpu_ms = asyncio.run(
+        answers = asyncio.run(
             _ask(corpus.url, asked, SearchLimits(timeout_ms=60_000), Filters(tags=(tag,)), DEFAULTS.candidates_max)
         )
-        full = sum(len(ids) == LIMIT for ids in found) / len(found)
+        full = sum(len(ids) == LIMIT for ids in answers.found) / len(answers.found)
         yield Figure(
-            f"{name}, filter of {1 / every:.1%}: recall@10 {recall(found, truth):.3f}, full answers {full:.0%}",
-            f"{cpu_ms:.2f} CPU ms",
+            f"{name}, filter of {1 / every:.1%}: recall@10 {recall(answers.found, truth):.3f}, full answers {full:.0%}",
+            f"{answers.cpu_ms:.2f} CPU ms",
         )
 
 
@@ -146,7 +157,7 @@ def sql(corpus: Corpus, near: Sequence[Point], far: Sequence[Point]) -> Iterator
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one catalogue: bytes a row on disk, seconds to build the graph."""
+    """Sizes of one catalogue: bytes per row on disk, and the seconds to build the graph."""
 
     rows: int
     heap_bytes: float
@@ -164,7 +175,7 @@ def measured(corpus: Corpus, build_s: float) -> Measured:
 
 
 def growth(settings: Settings) -> Generator[Figure, None, float]:
-    """CPU of PostgreSQL at equal recall in both catalogues, in turns; how much of it a tenfold of rows takes."""
+    """Measure PostgreSQL's CPU at equal recall in both catalogues, in turns; return its factor for ten times the rows."""
     costs: dict[int, list[float]] = {FEWER_ROWS: [], ROWS: []}
     for number in range(ROUNDS):
         for rows, spent in costs.items():
@@ -188,9 +199,9 @@ def growth(settings: Settings) -> Generator[Figure, None, float]:
 
 
 def projection(more: Measured, grown: float, http: Costs) -> Iterator[Figure]:
-    """Extrapolated from what was measured: bytes by rows, CPU of PostgreSQL by its growth at equal recall.
+    """Extrapolate from what was measured: bytes by the number of rows, CPU of PostgreSQL by its growth at equal recall.
 
-    CPU milliseconds of a request that is not kept are PostgreSQL's and the replica's, of a kept one the replica's alone.
+    The CPU time of a request that is not cached is PostgreSQL's and the replica's; of a cached one it is the replica's alone.
     """
     for rows in (10_000_000, 100_000_000):
         times = rows / more.rows
@@ -215,7 +226,7 @@ def projection(more: Measured, grown: float, http: Costs) -> Iterator[Figure]:
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Catalogues under the data folder's `search-…`, made where they are not there yet and kept for the next time."""
+    """Measure on catalogues in the data folder's `search-…`, which are made at the first run and kept."""
     for rows in (FEWER_ROWS, ROWS):
         own = search_words.of(settings, rows)
         with search_corpus.corpus(own, rows) as corpus:

@@ -1,8 +1,9 @@
 """A synthetic catalogue for `benchmarks.search`: clustered vectors in a PostgreSQL of its own, built once and kept.
 
-Harder than typical CLIP sets and not product data: 5,000 Zipf-weighted topics, a video near its topic, 25 moments near
-their video, noise of falling spectrum, a common cone. `near` queries are drawn like moments and are not among them;
-`far` queries have a constant gap and twice the noise, as texts have beside pictures. Words are Zipf-distributed.
+Harder than typical CLIP sets, and not product data: 5,000 Zipf-weighted topics; a video lies near its topic and 25 moments
+near their video; the noise has a falling spectrum, and all vectors share a common cone. `near` queries are drawn like moments
+but are not among them; `far` queries have a constant gap and twice the noise, as texts have to pictures. Words are
+Zipf-distributed.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Corpus:
-    """A database that is full and indexed; `vectors[n]` is of segment n + 1, in the precision that is stored."""
+    """A filled and indexed database; `vectors[n]` belongs to segment n + 1, in the precision that is stored."""
 
     url: str
     rows: int
@@ -54,7 +55,7 @@ class Corpus:
     far: Floats
 
     def truth(self, queries: Floats, limit: int = 10, every: int = 1) -> NDArray[np.int64]:
-        """The true nearest segments of each query, among the moments of every so many videos."""
+        """Return the true nearest segments of each query, among the moments of every `every`th video."""
         best = np.full((len(queries), limit), -np.inf, np.float32)
         ids = np.zeros((len(queries), limit), np.int64)
         stored = queries.astype(np.float16).astype(np.float32)
@@ -71,7 +72,7 @@ class Corpus:
 
 
 class Maker:
-    """Draws the same vectors from the same seed."""
+    """Draws vectors; the same seed gives the same ones."""
 
     def __init__(self, seed: int = 1) -> None:
         self._rng = np.random.default_rng(seed)
@@ -94,7 +95,7 @@ class Maker:
 
 @contextmanager
 def postgres(settings: Settings) -> Iterator[str]:
-    """The embedded server with more memory than on a laptop's desk; the URL."""
+    """Run the embedded server with more memory than its default, and yield its URL."""
     server = Postgres(
         settings.with_section(dataclasses.replace(settings.postgres, shared_buffers_mb=SHARED_BUFFERS_MB))
     )
@@ -119,7 +120,7 @@ def postgres(settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def corpus(settings: Settings, rows: int) -> Iterator[Corpus]:
-    """The catalogue of so many rows, made where it is not there yet."""
+    """Yield the catalogue with `rows` moments; it is made at the first call."""
     folder = settings.data_dir
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with postgres(settings) as url:
@@ -215,7 +216,7 @@ def _halfvec(vector: NDArray[np.float16]) -> Any:
 
 
 def build_index(connection: Connection[Any]) -> None:
-    """The graph, or another one in its place. The connection is in autocommit mode."""
+    """Build the HNSW graph, in place of an existing one. The connection is in autocommit mode."""
     target = index_admin.model(connection, MODEL)
     index_admin.build(connection, target, "hnsw", BUILD_MEMORY_MB)
 
@@ -229,7 +230,7 @@ def huge_pages(corpus: Corpus) -> str:
 
 
 def sizes(connection: Connection[Any]) -> dict[str, int]:
-    """Bytes on disk."""
+    """Return the bytes on disk of each table and index."""
     names = (
         "embeddings_m1", "embeddings_m1_hnsw", "segments", "segments_search", "videos", "texts", "texts_search", "impacts",
         "impacts_pkey", "impacts_best", "completions", "completions_pkey", "completions_video",

@@ -1,8 +1,8 @@
-"""Search over HTTP, for `benchmarks.search`: latency and CPU beside the bare SQL; kept answers beside a bare echo.
+"""Search over HTTP, for `benchmarks.search`: latency and CPU beside the bare SQL; cached answers beside a bare echo.
 
-The application is the one that is deployed, in Serve on a Ray of its own; four clients are processes of their own with
-plain sockets. Each text stands for a row of the table of query vectors, which the search uses also where a real text
-tower has encoded the text: the tower's cost is measured, and recall has a truth.
+The application is the one that is deployed, in Serve on a separate Ray; four clients are processes of their own with plain
+sockets. Each text stands for a row of the table of query vectors. The search uses that row even where a real text tower has
+encoded the text: so the tower's cost is measured, and the true answers are known.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ STAGES = {"SearchApi": "replica", "QueryEncoder": "encoder", "proxy": "proxy"}
 
 
 class Prepared:
-    """Encoding by table: a text's checksum names its row."""
+    """An encoding that reads vectors from a table; a text's checksum selects the row."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -66,13 +66,13 @@ class Prepared:
         self._table: NDArray[np.float32] | None = None
 
     def prepare(self, models: Iterable[str]) -> None:
-        """There is one table."""
+        """Do nothing: the table serves all models."""
 
     async def answers(self) -> None:
-        """A table does."""
+        """Do nothing: the table always answers."""
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
     async def facts(self, _model: str = "") -> EncoderInfo:
         return self._facts
@@ -89,7 +89,7 @@ class Prepared:
 
 
 class Towered(Prepared):
-    """A real encoder is asked for every text, as deployed; the search goes on with the table's vector."""
+    """An encoding that has a real encoder encode every text, as deployed, and then returns the table's vector."""
 
     def __init__(self, path: Path, remote: encoding.RemoteEncoding) -> None:
         super().__init__(path)
@@ -101,12 +101,12 @@ class Towered(Prepared):
 
 
 def place(text: str) -> int:
-    """A text's row of the table: near ones first."""
+    """Return the table row of a text; the first half are `near` queries."""
     return zlib.crc32(text.encode()) % (2 * QUERIES)
 
 
 def texts(kind: str, count: int) -> list[str]:
-    """Texts of three words each, whose vectors are of a kind, and that this run has not asked for: no answer is kept."""
+    """Return new texts of three words whose vectors are of a kind; none was used in this run, so that no answer is cached."""
     rng = np.random.default_rng(len(_said))
     made: list[str] = []
     while len(made) < count:
@@ -123,7 +123,7 @@ def texts(kind: str, count: int) -> list[str]:
 
 @contextmanager
 def serving(settings: Settings, queries: Path, tower: str = "") -> Iterator[int]:
-    """The application in Serve, its encoder a table, or a table behind a real tower; the port."""
+    """Run the application in Serve with the table as encoder (behind a real tower if named), and yield the port."""
     from ray import serve as ray_serve
 
     from serve import app
@@ -151,7 +151,7 @@ def serving(settings: Settings, queries: Path, tower: str = "") -> Iterator[int]
 
 
 def start(settings: Settings) -> int:
-    """Serve without proxies; the door's port."""
+    """Start Serve; return the port of the door."""
     from ray import serve as ray_serve
 
     ray_serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1"})
@@ -160,7 +160,7 @@ def start(settings: Settings) -> int:
 
 @contextmanager
 def behind_the_door(settings: Settings, app: str, deployment: str, path: str) -> Iterator[None]:
-    """The door sends requests to the replicas of one deployment."""
+    """Make the door send requests to the replicas of one deployment, for the block."""
     replicas = Replicas(settings, app, deployment)
     replicas.start()
     try:
@@ -176,7 +176,7 @@ def behind_the_door(settings: Settings, app: str, deployment: str, path: str) ->
 
 @contextmanager
 def echoing(settings: Settings, body: bytes) -> Iterator[None]:
-    """A bare deployment that answers at once with as many bytes."""
+    """Run a bare deployment that answers at once with the given body."""
     from ray import serve as ray_serve
     from starlette.requests import Request
     from starlette.responses import Response
@@ -199,8 +199,10 @@ def echoing(settings: Settings, body: bytes) -> Iterator[None]:
 
 
 def _apart(work: Callable[..., T], *arguments: Any) -> T:
-    """The result of some work in a process of its own: Serve reads its mode when it is imported, and a process can join
-    one cluster in its life, since Ray keeps the token of the first."""
+    """Run some work in another process and return its result.
+
+    Serve reads its mode when it is imported, and a process can join only one cluster, since Ray keeps the token of the first.
+    """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
         return processes.submit(work, *arguments).result()
 
@@ -210,7 +212,7 @@ def _apart(work: Callable[..., T], *arguments: Any) -> T:
 
 @dataclass(frozen=True)
 class Spent:
-    """CPU seconds by stage, so far. Processes that come later count from nothing."""
+    """CPU seconds so far, by stage. Processes that start later count from 0."""
 
     seconds: dict[str, float]
 
@@ -231,7 +233,7 @@ class Spent:
         return cls(seconds)
 
     def since(self, before: Spent, requests: float) -> dict[str, float]:
-        """Milliseconds a request."""
+        """Return the CPU milliseconds per request since `before`, by stage."""
         return {stage: (total - before.seconds[stage]) * 1000 / requests for stage, total in self.seconds.items()}
 
 
@@ -240,7 +242,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Asked:
-    """One way of asking: by vectors alone or by words too, of a kind, through a tower or by table."""
+    """How requests are made: by vectors alone or by words too, of which kind of query, through a text tower or by the table."""
 
     kind: str
     hybrid: bool = False
@@ -260,7 +262,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Costs:
-    """CPU milliseconds of a request: of PostgreSQL and of all else for one that is made, of all for a kept one."""
+    """CPU milliseconds per request: of PostgreSQL and of all else for an uncached one, of everything for a cached one."""
 
     sql_ms: float
     search_ms: float
@@ -268,7 +270,7 @@ class Costs:
 
 
 def figures(settings: Settings, corpus: Corpus) -> Generator[Figure, None, Costs]:
-    """All of it; what requests cost."""
+    """Yield all figures; return what requests cost."""
     queries = settings.data_dir / "queries.npz"
     with ray_and_redis(settings, corpus.url) as through:
         port = start(through)
@@ -295,7 +297,7 @@ def figures(settings: Settings, corpus: Corpus) -> Generator[Figure, None, Costs
 
 
 def vectors_alone(settings: Settings, corpus: Corpus) -> Generator[Figure, None, float]:
-    """The plainest way of asking only; CPU milliseconds of a whole request."""
+    """Measure only requests by vectors alone; return the CPU milliseconds of a whole request."""
     figures, cpu_ms = _apart(_vectors_alone, settings, corpus)
     yield from figures
     return cpu_ms
@@ -315,7 +317,7 @@ def _vectors_alone(settings: Settings, corpus: Corpus) -> tuple[list[Figure], fl
 
 
 def by_words_too(settings: Settings, corpus: Corpus) -> Iterator[Figure]:
-    """Requests by words and vectors at once."""
+    """Measure requests by words and vectors together."""
     yield from _apart(_by_words_too, settings, corpus)
 
 
@@ -327,7 +329,7 @@ def _by_words_too(settings: Settings, corpus: Corpus) -> list[Figure]:
 
 
 def timed(settings: Settings, corpus: Corpus, asked: Asked, port: int) -> Generator[Figure, None, dict[str, float]]:
-    """One way of asking: recall, latency beside the same SQL by psycopg, and CPU milliseconds a request by stage."""
+    """Measure one way of making requests: recall, latency beside the same SQL by psycopg, and CPU by stage (also returned)."""
     name = f"{corpus.rows:,} x {search_corpus.DIMENSIONS} synthetic, {asked.name}"
     if not asked.hybrid:  # what is right of a fused list has no truth here
         yield Figure(f"{name}: recall@10", f"{_recall(corpus, asked, port):.3f}")
@@ -364,7 +366,11 @@ def _recall(corpus: Corpus, asked: Asked, port: int) -> float:
 
 
 def kept(corpus: Corpus, port: int) -> tuple[Load, float, int]:
-    """Hot queries with a key, recorded as appearances: what clients saw, CPU milliseconds a request, bytes of an answer."""
+    """Measure repeated queries with a key, recorded as appearances.
+
+    Returns:
+        What clients saw, CPU milliseconds per request, and bytes of an answer.
+    """
     paths = [f"/v1/search?q={text.replace(' ', '+')}&limit={LIMIT}" for text in texts(NEAR, 20)]
     size = len(_get(port, "GET", paths[0]))
     before = Spent.now(corpus.url)

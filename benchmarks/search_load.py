@@ -1,4 +1,4 @@
-"""Load for `benchmarks.search`: clients that are processes of their own, with plain sockets, and what they saw."""
+"""Load for `benchmarks.search`: clients in processes of their own, with plain sockets, and the latencies that they measure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LENGTH = re.compile(rb"content-length: (\d+)")
 
 @dataclass(frozen=True)
 class Load:
-    """What clients saw: one latency a request, in milliseconds, over `seconds`."""
+    """What clients measured: the latency of each request in milliseconds, during `seconds`."""
 
     latencies_ms: Sequence[float]
     seconds: float
@@ -39,7 +39,7 @@ class Load:
         return len(self.latencies_ms) / self.seconds
 
     def __add__(self, other: Load) -> Load:
-        """Both together, as of one longer time."""
+        """Join two loads, as if measured in one longer time."""
         return Load([*self.latencies_ms, *other.latencies_ms], self.seconds + other.seconds)
 
     def percentile(self, share: float) -> float:
@@ -47,7 +47,7 @@ class Load:
 
 
 def load(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]], seconds: float = SECONDS) -> Load:
-    """Clients side by side, each a process; what they saw after a warm-up."""
+    """Run clients side by side, each in a process; return what they measured after a warm-up."""
     context = multiprocessing.get_context("spawn")
     out = context.Queue()
     start = time.time() + 4.0  # until they have been started
@@ -68,14 +68,14 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 class Client:
-    """A connection kept alive, on a plain socket: a client shares the machine with what it measures, and must be light."""
+    """A kept-alive connection on a plain socket: a client shares the machine with what it measures, and must be light."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, sent: bytes) -> tuple[bytes, bytes]:
-        """Head and body of the answer, which must be a good one."""
+        """Send a request and return head and body of the response, whose status must be 200."""
         self._socket.sendall(sent)
         data = b""
         while (end := data.find(b"\r\n\r\n")) < 0:
@@ -95,7 +95,7 @@ class Client:
 
 
 def request(method: str, path: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
-    """A request of HTTP/1.1, as it is sent."""
+    """Return the bytes of an HTTP/1.1 request."""
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers.items())]
     lines += [f"Content-Length: {len(body)}"] if body else []
     return "\r\n".join([*lines, "", ""]).encode() + body
@@ -104,7 +104,7 @@ def request(method: str, path: str, headers: Mapping[str, str], body: bytes = b"
 def http_client(
     port: int, paths: Sequence[str], headers: Mapping[str, str], until: tuple[float, float], out: Any
 ) -> None:
-    """Asks for the same paths again and again."""
+    """Request the same paths again and again until the end."""
     client, requests = Client(port), [request("GET", path, headers) for path in paths]
     latencies, number = [], 0
     while (now := time.time()) < until[1]:
@@ -117,7 +117,7 @@ def http_client(
 
 
 def fresh_client(port: int, bodies: Sequence[bytes], until: tuple[float, float], out: Any) -> None:
-    """Asks each time for what nobody asked before."""
+    """Request each body once, so that no answer comes from the cache."""
     client, given = Client(port), {"Content-Type": "application/json"}
     latencies, left = [], iter([request("POST", "/v1/search", given, body) for body in bodies])
     while (now := time.time()) < until[1]:
@@ -133,7 +133,7 @@ def fresh_client(port: int, bodies: Sequence[bytes], until: tuple[float, float],
 def sql_client(
     url: str, asked: Sequence[tuple[Vector, str]], plan: SearchLimits, shown: int, until: tuple[float, float], out: Any
 ) -> None:
-    """Runs the SQL of searches by itself: nearest and, where there are words, matches side by side, then what is shown."""
+    """Run the SQL of searches alone: nearest vectors and, where there are words, matches in parallel, then what is shown."""
 
     async def run() -> list[float]:
         latencies, number = [], 0

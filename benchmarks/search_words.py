@@ -1,6 +1,6 @@
-"""Words: how many of the truly best videos they find, what that costs, and whole requests by words and vectors at once.
+"""Full text: how many of the truly best videos it finds, what that costs, and whole requests by words and vectors together.
 
-`benchmarks.search` measures the words too, beside all else; this is what is looked at when the words change.
+`benchmarks.search` measures this too, among other things; this one is for changes of the full text alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEFAULTS = SearchSettings()
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Catalogues under the data folder's `search-…`, which `benchmarks.search` uses too."""
+    """Measure on catalogues in the data folder's `search-…`, which `benchmarks.search` uses too."""
     for rows in ROWS:
         own = of(settings, rows)
         with search_corpus.corpus(own, rows) as corpus:
@@ -40,14 +40,14 @@ def run(settings: Settings) -> Iterator[Figure]:
 
 
 def of(settings: Settings, rows: int) -> Settings:
-    """The settings of a catalogue of so many rows."""
+    """Return settings whose data folder is that of the catalogue with `rows` moments."""
     return dataclasses.replace(settings, data_dir=settings.data_dir / f"search-{rows}")
 
 
 def words(corpus: Corpus) -> Iterator[Figure]:
-    """CPU of finding videos by words, rare and common, and how many of the true ten best are among those found.
+    """Measure the CPU of finding videos by words, rare and common, and how many of the true ten best are found.
 
-    The truth is the same score over every video that has any of the words, summed here; equal scores are as good.
+    The true score is computed here for every video that has any of the words; videos with equal scores are equally good.
     """
     name, plan = f"{corpus.rows:,} moments, words", SearchLimits(text_rows=DEFAULTS.text_rows_max, timeout_ms=60_000)
     scores = _Scores(corpus.url)
@@ -58,7 +58,7 @@ def words(corpus: Corpus) -> Iterator[Figure]:
 
 
 def word_texts(count: int = 200) -> dict[str, list[str]]:
-    """Texts by kind, of the corpus' words: `word1` is in nearly all videos, `word1000` in a few of a thousand."""
+    """Return texts by kind from the corpus' words: `word1` is in nearly all videos, `word1000` in a few of a thousand."""
     rng = np.random.default_rng(3)
 
     def drawn(first: int, length: int) -> list[str]:
@@ -89,7 +89,7 @@ async def _matched(url: str, texts: Sequence[str], plan: SearchLimits) -> tuple[
 
 
 class _Scores:
-    """Every impact in memory, to score every video that has any of a text's words."""
+    """All impacts in memory, to score every video that has any of a text's words."""
 
     def __init__(self, url: str) -> None:
         with database.connect(url) as connection:
@@ -100,7 +100,7 @@ class _Scores:
             self._by_word.setdefault(lexeme, []).append((video_id, impact))
 
     def right(self, text: str, found: Sequence[int]) -> float:
-        """The share of the ten best that were found; 1 where there is nothing to find."""
+        """Return the share of the ten best videos that were found; 1 if no video has any of the words."""
         words, scores, seen = set(text.split()), np.zeros(self._videos), np.zeros(self._videos)
         for pairs in (self._by_word[word] for word in words if word in self._by_word):
             ids, impacts = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs])

@@ -88,19 +88,3 @@ class Breaker:
             self._failures += 1
             if self._failures == self.failures_max:
                 self._opened_at = self.clock()
-
-    def call(self, function: Callable[[], Result]) -> Result:
-        """Run `function` under the breaker and return its result; only `Temporary` counts as a failure.
-
-        Raises:
-            Temporary: the breaker is open, or `function` raised it.
-        """
-        if not self.allow():
-            raise Temporary(f"{self.name} is resting after {self._failures} failures", self.reset_s)
-        try:
-            result = function()
-        except Temporary:
-            self.failure()
-            raise
-        self.success()
-        return result

@@ -92,7 +92,7 @@ class Keeping(Part):
         return more
 
     def step(self, connection: Conn) -> bool:
-        """Take one step of each kind, also if another one is refused; return whether any of them changed anything.
+        """Take one step of each kind, even if a step of another kind is refused; return whether any step changed anything.
 
         Raises:
             Temporary: the object store does not answer, or the clocks of the database and this machine are too far apart.
@@ -109,7 +109,7 @@ class Keeping(Part):
         return any(done)
 
     def _taken(self, connection: Conn, step: Callable[[Conn], bool]) -> bool:
-        """Take a step unless it was refused less than `PAUSE_MAX_S` ago; a person has to find out why."""
+        """Take a step unless it was refused less than `PAUSE_MAX_S` ago; log a refusal, since a person has to look at it."""
         name = step.__name__
         if self._clock() < self._refused.get(name, ("", 0.0))[1]:
             return False
@@ -158,7 +158,7 @@ class Keeping(Part):
         return bool(rows) and self._exchanged(history.archive(connection, self.shelf, rows))
 
     def _exchanged(self, is_done: bool) -> bool:
-        """Return True, to go on at once, whether the exchange was done or rows have changed meanwhile.
+        """Return True, so that the next step follows at once: the exchange is done, or the rows have changed meanwhile.
 
         Raises:
             Rejected: they have changed `CHANGED_MAX` times in a row.

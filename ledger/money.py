@@ -1,7 +1,7 @@
 """Money is a whole number of base units. Checks of amounts that come in, and splits whose parts sum exactly to the whole.
 
-A split gives every part its share rounded down, then one more unit each to the parts with the largest remainders, until
-nothing is left (Hamilton's method; of equal remainders the earlier part comes first). So no part is off by a whole unit.
+A split rounds every part down, then gives one more unit each to the parts with the largest remainders, until nothing is
+left (Hamilton's method; of equal remainders the earlier part comes first). So each part is off by less than one unit.
 
     >>> split(100, (1, 1, 1))
     (34, 33, 33)
@@ -78,15 +78,3 @@ def appearance_amount(economics: Economics, relevance_ppm: int, *, anonymous: bo
     """
     whole = relevance_ppm * economics.rate_pix // PPM
     return whole * economics.anonymous_weight_ppm // PPM if anonymous else whole
-
-
-def parts_of(economics: Economics, whole: int, stakes: Sequence[int] = ()) -> tuple[int, int, tuple[int, ...]]:
-    """Split what one appearance earns into the parts of the creator, the platform and each investor.
-
-    `stakes` are what the investors of the segment have put in; without any, what the creator does not get is the platform's.
-    """
-    creator, rest = split(whole, (economics.creator_share_ppm, PPM - economics.creator_share_ppm))
-    if not stakes or sum(stakes) <= 0:
-        return creator, rest, ()
-    platform, shared = split(rest, (PPM - economics.investors_share_ppm, economics.investors_share_ppm))
-    return creator, platform, split(shared, stakes)

@@ -1,9 +1,9 @@
 """Rounds: what the ledger does again and again, in parts that share nothing but the database and the epoch.
 
-Each part has a connection of its own, so that none waits for what another one waits for: a slow node, a chain that does not
-answer or a thousand strangers' deposits do not keep searches from being folded or payouts from being settled. Parts contend
-only for the end of the journal, which is locked while rows are written: no part asks a node in a transaction that has
-written there. A part that waits for nothing reports what has been open for too long.
+Each part has a connection of its own, so that none has to wait for another: while a slow node, a chain that does not answer or
+thousands of strangers' deposits keep one part busy, searches are folded and payouts settled. Parts contend only for the end of
+the journal, which is locked while rows are written: no part asks a node in a transaction that has written there. A part that
+waits for nothing else reports what has been open for too long.
 """
 
 from __future__ import annotations
@@ -102,14 +102,14 @@ class Part(ABC):
 
     @abstractmethod
     def work(self, connection: Connection[Any]) -> bool:
-        """Do one round. Returns whether more is waiting than it took."""
+        """Do one round. Returns whether more is waiting than one round takes."""
 
     def begin(self, connection: Connection[Any]) -> None:
         """Prepare a new connection: hold the epoch, and forget what an earlier connection has read."""
         self.epoch.hold(connection)
 
     def round(self) -> bool:
-        """Do one round; connect first if that was not done. Returns whether more is waiting than it took.
+        """Do one round; connect first if needed. Returns whether more is waiting than one round takes.
 
         Raises:
             Fenced: another writer has taken over; any statement may find that out.
@@ -134,7 +134,7 @@ class Part(ABC):
 
 
 class Folding(Part):
-    """The part that turns appearances into money: sign of life, orphaned spools, fold, review, maturing."""
+    """The part that turns appearances into money: notes that it is alive, adopts spools, folds, reviews, moves what matured."""
 
     name = "fold"
 
@@ -176,7 +176,7 @@ class Folding(Part):
         return folded is not None
 
     def _adopt(self, connection: Connection[Any]) -> None:
-        """Record what ended replicas have left in their spools; a spool that is locked keeps nothing else waiting."""
+        """Record what dead replicas have left in their spools; one whose incarnation is locked holds up nothing else."""
         if time.monotonic() < self._adopt_at:
             return
         try:
@@ -200,7 +200,7 @@ class Folding(Part):
             raise Temporary(f"the pool was used meanwhile: {refusal}") from refusal
 
     def _live(self, connection: Connection[Any]) -> None:
-        """Give a sign of life.
+        """Note in the database that this process is alive.
 
         Raises:
             Fenced: the epoch has ended: another process has taken over.
@@ -238,7 +238,7 @@ class Counting(Part):
 class Watching(Part):
     """The part that measures what is open and for how long, anchors the journal's head, and watches the other parts.
 
-    It asks no node, waits for no object store and takes no lock that others hold, so that it reports whatever else waits.
+    It asks no node, waits for no object store and takes no lock that others hold, so that it can report while others wait.
     """
 
     name = "watch"
@@ -263,7 +263,7 @@ class Watching(Part):
         super().close()
 
     def _listen(self) -> None:
-        """Log which part has not ended a round for long: it waits without a time limit, or its thread is gone."""
+        """Log parts that have not finished a round for long: they wait without a time limit, or their thread has ended."""
         for part in self._others:
             if time.monotonic() - part.ended_at > SILENT_MAX_S:
                 self._seldom.error(f"the ledger's {part.name}: one round takes longer than {SILENT_MAX_S:.0f} s")
@@ -271,7 +271,7 @@ class Watching(Part):
 
 @dataclass
 class Shared:
-    """What paying and reconciling share."""
+    """The state that the paying and the reconciling part share."""
 
     batches_lock: threading.Lock = field(default_factory=threading.Lock)  # held by the part that changes batches
     treasury: Treasury | None = None
@@ -279,10 +279,10 @@ class Shared:
 
 
 class OnChain(Part):
-    """A part that asks nodes: while they do not answer, or a setting is wrong, it waits and keeps its connection."""
+    """A part that asks nodes. While they do not answer, or a setting is wrong, it waits without closing its connection."""
 
     def __init__(self, settings: Settings, epoch: Epoch, shared: Shared, share: float) -> None:
-        """Open a pool of nodes for the part.
+        """Make the part with its pool of nodes.
 
         Args:
             settings: of the process.
@@ -337,7 +337,7 @@ class Paying(OnChain):
             payouts.run_once(rail, plan=self.shared.is_reconciled)
 
     def _opened(self, connection: Connection[Any]) -> SolanaRail:
-        """Return the rail of the treasury, which is opened where it was not.
+        """Return the rail of the treasury; open the treasury first if that was not done.
 
         Raises:
             Temporary: no node answers, or a person must correct a setting or key.
@@ -355,7 +355,10 @@ class Paying(OnChain):
         return self._rail
 
     def _ids_are_lost(self, connection: Connection[Any], refusal: Rejected) -> None:
-        """Freeze payouts, until the secret is back or an administrator has ordered to use the new one."""
+        """Use the new secret if an administrator has ordered that, and end the freeze; else freeze payouts.
+
+        If the old secret is put back, a person has to release the freeze.
+        """
         secret = runtime.secret(self.settings, "batches")
         if ordering.take_new_secret(connection, secret, self.own.orders_by_two):
             stops.thaw(connection, IDS_LOST)
@@ -410,7 +413,7 @@ class Reconciling(OnChain):
 
 
 def open_chain(settings: Settings, share: float = 1.0) -> Chain:
-    """Open a pool of the nodes that settings name; `share` is the part of the allowed requests a second that it may make."""
+    """Open a pool of the nodes that the settings name; it may make the part `share` of the allowed requests per second."""
     ledger_settings = settings.section(LedgerSettings)
     urls = dict.fromkeys(runtime.endpoints(settings).solana_urls)
     return Chain(

@@ -1,7 +1,7 @@
 """The ledger as a service: a foreground process that keeps the detached actor alive, and ends it on SIGTERM.
 
 If this process dies the actor goes on, and the next process finds it. If the actor is gone or fenced out, a new one is
-started, which takes a new epoch. The service is healthy while the actor gives signs of life in the database.
+started, which takes a new epoch. The service is healthy while the actor regularly notes in the database that it is alive.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LedgerService:
             raise Temporary("the ledger prepares its treasury")
 
     def notes(self) -> Mapping[str, str]:
-        """Return what has been open for too long, one line each, and whether the ledger has stopped looking."""
+        """Return what has been open for too long, one line each, and a line if the ledger has stopped measuring that."""
         from ledger.audit import ages  # imports numpy, which other commands do without
 
         try:

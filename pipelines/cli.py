@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pipelines.sources.source import UploadedSource
 
 POLL_S = 0.5
-DOCUMENT = "application/json"
 
 
 @click.command()

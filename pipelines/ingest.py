@@ -114,12 +114,12 @@ def pool_sizes(ingest: IngestSettings, cpus: float) -> tuple[int, int | None, in
 
 
 def one_to_one(stage: Callable[[Any], Any], context: JobContext) -> Callable[[Row], Iterator[Row]]:
-    """Turn a stage from one row to one row into a function for Ray."""
+    """Wrap a stage that makes one row of one in a function for Ray."""
     return one_to_many(lambda row: (stage(row),), context)
 
 
 def one_to_many(stage: Callable[[Any], Iterable[Any]], context: JobContext) -> Callable[[Row], Iterator[Row]]:
-    """Turn a stage from one row to several into a function for Ray, which yields signs of life while the stage runs."""
+    """Wrap a stage that makes several rows of one in a function for Ray. It yields signs of life while the stage runs."""
     store = Store(context)
 
     def call(row: Row) -> Iterator[Row]:
@@ -253,7 +253,7 @@ def _prepared(
     options: jobs.Options,
     survey: Survey,
 ) -> JobContext:
-    """Do the work of `prepare`, whose errors it sorts."""
+    """Do the work of `prepare`; unexpected errors are left to `prepare`, and become a refusal there."""
     endpoints = runtime.endpoints(settings)
     ingest, model_settings = survey.ingest, settings.section(ModelSettings)
     survey.begin()  # nodes take some seconds to answer, as does loading a model that is not registered
@@ -345,7 +345,7 @@ def forget_removed(storage: Storage, bucket: str, registered: catalog.Registered
 
 
 def name_of(note: Note) -> str:
-    """Return a video's name for a remark."""
+    """Return how a remark names its video: the file's name, and the creator where the remark is about the creator."""
     name = note.video.source_uri.rpartition("/")[2]
     return f"{name} for {note.video.creator}" if note.kind == CREATOR_KEPT else name
 
@@ -407,17 +407,17 @@ def startable(connection: Connection, context: JobContext, heart: Heartbeat) -> 
 
 
 def execute(video_ids: list[int], context: JobContext, heart: Heartbeat, number: int, survey: Survey) -> bool:
-    """Run the pipeline once; the next round takes up what it leaves.
+    """Run the pipeline once over some videos; what it leaves unfinished is taken up by the next round.
 
     Args:
         video_ids: The videos.
         context: What the stages need.
-        heart: Says when to stop.
-        number: Of the round.
+        heart: The heartbeat, which knows when to stop.
+        number: The number of the round.
         survey: The nodes.
 
     Returns:
-        Whether it came to its end.
+        False if Ray cut the round short.
 
     Raises:
         Rejected: no node can confine a decoder. Ray has then stopped all work of the round.
@@ -525,7 +525,7 @@ class Heartbeat(threading.Thread):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def _beat(self, connection: Connection) -> None:
-        """Beat once."""
+        """Note that the job is alive, renew its leases and store its figures; or learn that the driver must stop."""
         self.stopped = not jobs.beat(connection, self._job, self._submission)
         if self.stopped:
             return

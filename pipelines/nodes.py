@@ -69,7 +69,7 @@ class Survey:
             self._look()
 
     def require(self) -> None:
-        """Wait until a node confirms, or all have answered, for ANSWER_MAX_S at most; a silent node counts as able then.
+        """Wait until a node confirms or all have answered, for ANSWER_MAX_S at most; then silent nodes count as able.
 
         Raises:
             Rejected: every node has refused.
@@ -145,7 +145,7 @@ def ask(name: str, ingest: IngestSettings) -> Any:
 
 
 def answer_of(answer: Any) -> Failure | None:
-    """Return an answer that has come; if the node or its process died, it does not concern confinement."""
+    """Return an answer that has come; if the node or its process died, a failure that does not concern confinement."""
     import ray
 
     try:

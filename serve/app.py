@@ -246,7 +246,7 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
 
 
 class Checked:
-    """The class of the ingress: its health check, beside the requests that FastAPI answers."""
+    """The class of the ingress: FastAPI answers its requests; this adds the health check that Serve calls."""
 
     _asgi_app: FastAPI  # that `ray.serve.ingress` puts there
 
@@ -309,7 +309,7 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
             return [by_place[place] for place in range(len(asked))]
 
         async def picture(self, data: bytes, model: str) -> Vector:
-            """Encode a picture, few at once; Serve cancels the call, also while it waits, where its caller has gone."""
+            """Encode a picture; few are encoded at once. Serve cancels the call, even a waiting one, if the caller has gone."""
             async with self._decoding:
                 return await asyncio.to_thread(self.image, data, model)
 

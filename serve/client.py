@@ -673,7 +673,7 @@ class Client:
 
     @call("POST /v1/keys/{key_id}/rotate")
     def rotate_key(self, key_id: str, *, grace_s: int = 86_400) -> Key:
-        """Create a key with the scopes and lifetime of another one, which goes on working for a while.
+        """Create a key with the scopes and lifetime of an old one; the old key goes on working for a while.
 
         Args:
             key_id: The old key's id.

@@ -1,7 +1,7 @@
 """Deletes old watch events of viewers; the feed needs only the recent ones.
 
-Every replica tries now and then, one at a time deletes, and a statement deletes a bounded number of rows. The feed's
-own figures (`app.watched`) do not change by it, since an event is added to them when it arrives.
+Every replica tries now and then; only one deletes at a time, a bounded number of rows per statement. The feed's own figures
+(`app.watched`) do not change by it, since an event is added to them when it arrives.
 """
 
 from __future__ import annotations

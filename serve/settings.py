@@ -83,7 +83,7 @@ VARIED = (  # settings that a variant may change
 
 @dataclass(frozen=True)
 class Variant:
-    """Other weights for a share of the viewers, in parts per million."""
+    """Settings of the search (those in `VARIED`) that apply to a share of the viewers, in parts per million of them."""
 
     name: str
     share_ppm: int

@@ -1,13 +1,12 @@
-"""The red team's economy: what farms keep, what honest creators lose beside them, and what griefing costs whom.
+"""A simulated economy: what farms of faked views keep, what honest creators lose, and what griefing costs its victims.
 
-`pixr bench economy` (or `python -m benchmarks.economy`) makes economies from seeds. Each is four worlds of one honest people:
-without rules and with them, by itself and beside farms that adapt and griefers (see `compare`). The ledger's own fold, bounds,
-review and holds decide, over databases of the benchmark's own and on a clock that it moves; a search engine and Serve are not
-there: what they leave out by themselves (own creators' keys, cosines) is an assumption of `world`.
-
+`pixr bench economy` (or `python -m benchmarks.economy`) makes economies from seeds. Each consists of four worlds with the same
+honest people: without rules and with them, each by itself and beside griefers and farms that adapt (see `compare`). The
+ledger's own fold, bounds, review and holds decide, over databases of the benchmark's own and on a clock that it moves. There is
+no search engine and no Serve; what they would leave out (keys of a moment's own creator, low cosines) is assumed in `world`.
 Modules, from the ground up: `towns`, `catalogue`, `viewers` and `people` (the honest), `platform` (the ledger), `rules` (and
 what switches each off), `strategies`, `learning` and `farms`, `griefers`, `world` (one of the four), `compare`, `kept` (results
-on disk), `report`. `reckoning` is beside them: honest days by vouching alone, for choosing settings.
+on disk), `report`. `reckoning` stands apart: honest days by vouching alone, for choosing settings.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ SHORT = Paces(Pace(cells=3, days=14, learned=9), Pace(cells=3, days=4, learned=2
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """All economies, on all cores; those that were run by the same code before are not run again.
+    """Run all economies on all cores and report them; results that the same code has found before are read from disk.
 
     Raises:
         SystemExit: 1, a bar is missed; all figures have been given by then.
@@ -54,10 +53,10 @@ def run(settings: Settings) -> Iterator[Figure]:
 
 
 def require(found: Sequence[Result]) -> None:
-    """End the program with code 1, and say by how much, where a bar is missed.
+    """End the program with code 1 if a bar is missed, and print by how much.
 
     Raises:
-        SystemExit: see above.
+        SystemExit: a bar is missed.
     """
     if missed := report.missed(found):
         listed = "".join(f"\n  {bar.name}: {bar.value:.2%}, {bar.most:.0%} at most" for bar in missed)
@@ -67,9 +66,10 @@ def require(found: Sequence[Result]) -> None:
 def results(
     url: str, seeds: Sequence[int], path: Path, economics: Economics = ECONOMICS, processes: int | None = None
 ) -> Iterator[tuple[Result, float]]:
-    """Economies as they end, each with the seconds it has taken, as many at once as there are cores.
+    """Run the economies of these seeds, one per core at once, and yield each with the seconds that it took.
 
-    `url`: of a PostgreSQL, as who may make databases. What `path` has is not run again, and what is run is kept there at once.
+    `url` is of a PostgreSQL and a user who may create databases. Results that are in `path` are not computed again; new ones
+    are added to it at once.
     """
     kept = Kept(path, version(economics))
     known = kept.known(seeds)
@@ -85,7 +85,7 @@ def results(
 
 
 def controls(url: str, seed: int, economics: Economics = ECONOMICS) -> Iterator[Figure]:
-    """What the best farm, and the best who pads, keeps with all rules, and with each of them switched off."""
+    """Report what the best farm, and the best padding farm, keeps with all rules and with each rule switched off."""
     bots = [each for each in strategies.STRATEGIES if not (each.pads or each.stuffs)]
     without = [(name,) for name in rules.RULES]
     for kind, chosen in (("", bots), (" by who pads", [strategies.STRATEGIES[0]])):
@@ -106,7 +106,10 @@ def _one(job: tuple[str, int, Economics]) -> tuple[Result, float]:
 
 @contextmanager
 def _database(url: str) -> Iterator[Connection[Any]]:
-    """A ledger of the benchmark's own. Who uses a database holds the lock of its name, so that what was left is known."""
+    """Yield a connection to a new ledger database, dropped afterwards.
+
+    An advisory lock of the database's name is held meanwhile, so that databases of killed runs can be told from used ones.
+    """
     number = secrets.randbits(62)
     name = f"{NAMED}{number}"
     with database.connect(url, autocommit=True) as server:
@@ -123,7 +126,7 @@ def _database(url: str) -> Iterator[Connection[Any]]:
 
 
 def _drop_left(url: str) -> None:
-    """Drop databases of runs that were killed: those that nobody uses, or is about to use from the same database as this."""
+    """Drop databases of runs that were killed: those whose lock is free and that have no session."""
     with database.connect(url, autocommit=True) as server:
         rows = server.execute("SELECT datname FROM pg_database WHERE starts_with(datname, %s)", (NAMED,)).fetchall()
         for (name,) in rows:

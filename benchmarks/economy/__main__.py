@@ -39,7 +39,7 @@ def main(
     seeds: int, first: int, results: Path | None, processes: int | None, *,
     alone: bool, write: bool, controls: bool, is_kept: bool, listed: bool,
 ) -> None:  # fmt: skip
-    """Run economies and say what farms keep and honest creators lose; what was run before by the same code is only counted.
+    """Run economies and report what farms keep and honest creators lose; results of the same code are not computed again.
 
     All of them without a running stack: --alone --seeds 200 --results FILE. It may be ended at any time.
     """
@@ -68,7 +68,7 @@ def main(
 
 @contextmanager
 def _server(deployment: Settings, *, alone: bool) -> Iterator[Settings]:
-    """The deployment, or where it is to be left `alone` a PostgreSQL in memory for as long as this runs."""
+    """Yield the deployment's settings, or if `alone` those of a PostgreSQL in memory that runs as long as the block."""
     if not alone:
         yield deployment
         return
@@ -80,7 +80,7 @@ def _server(deployment: Settings, *, alone: bool) -> Iterator[Settings]:
 
 
 def _end(found: Sequence[Result], command: str, *, write: bool) -> None:
-    """Report all that was found, whenever it ended; with code 1 where a bar is missed."""
+    """Report all results so far; exit with code 1 if a bar is missed."""
     found = sorted(found, key=lambda result: result.seed)
     _say(report.figures(found), f"{command} ({len(found)} ended)", write=write)
     economy.require(found)

@@ -1,4 +1,4 @@
-"""The catalogue of an honest world: moments, whose they are, and how often each is found. It follows from a seed."""
+"""The catalogue of an honest world: moments, their creators, and how often each is found. All of it follows from a seed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEVER = 10**6  # a day
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What can be found: one row each moment."""
+    """All moments that can be found, one row each."""
 
     segments: Ids
     creators: Ids
@@ -32,7 +32,7 @@ class Catalogue:
 
     @classmethod
     def made(cls, rng: np.random.Generator, town: Town, days: int, large: Ids) -> Catalogue:
-        """`large`: creators who have begun long ago and have more than a hundred moments."""
+        """Make a catalogue; `large` are creators who are there from the first day and have more than a hundred moments."""
         count = town.creators + IDLE_CREATORS
         sizes = np.clip(rng.lognormal(np.log(18), 0.6, count), 4, 60).astype(np.int64)
         sizes[large - 1] = rng.integers(150, 300, len(large))
@@ -49,20 +49,24 @@ class Catalogue:
 
     @property
     def popularity(self) -> Reals:
-        """Of each creator whom somebody finds, in the order of their numbers."""
+        """The popularity of each creator who is ever found, (found,), in the order of their numbers."""
         found: Reals = np.bincount(self.creators, self.weights).astype(np.float64)[1 : self.found + 1]
         return found
 
     def by_size(self) -> Ids:
-        """Creators whom somebody finds, the most popular first."""
+        """Return the creators who are ever found, the most popular first."""
         return np.argsort(-self.popularity) + 1
 
     def of(self, creator: int) -> Ids:
-        """The places of a creator's moments."""
+        """Return the places of a creator's moments in the catalogue's arrays."""
         return np.flatnonzero(self.creators == creator)
 
     def page(self, rng: np.random.Generator, day: int, searches: int, topic: int | None = None) -> Ids:
-        """For each search the places of what it shows (searches, PAGE or less), popular moments more often."""
+        """Draw the moments that each search shows, popular ones more often.
+
+        Returns:
+            Places in the catalogue's arrays, (searches, PAGE) or fewer columns if the topic has fewer moments on that day.
+        """
         there = self.begins[self.creators] <= day
         pool = np.flatnonzero(there if topic is None else there & (self.topics == topic))
         if len(pool) <= PAGE:
@@ -72,7 +76,7 @@ class Catalogue:
         return found
 
     def any_of(self, rng: np.random.Generator, day: int, count: int) -> Ids:
-        """So many places, one by one, popular moments more often."""
+        """Draw places of moments that are there on a day, (count,), popular ones more often; places may repeat."""
         pool = np.flatnonzero(self.begins[self.creators] <= day)
         ends = np.cumsum(self.weights[pool])
         found: Ids = pool[np.searchsorted(ends, rng.random(count) * ends[-1])]

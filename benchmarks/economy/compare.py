@@ -1,9 +1,10 @@
-"""One economy: four worlds of one seed, and what follows from their comparison.
+"""One economy: four worlds of one seed, and what follows from comparing them.
 
-Without rules and with them, each by itself and under attack. A farm has the same means and learns in both of its worlds; its
-uncapped take is what it gets without rules at the tactic that is best there, and what it keeps is what it gets with them.
-Honest creators' loss is what they have without rules and without an attack, less what they have with both; of it the rules'
-own part is there without any attack. What is withheld is not theirs, and what made looks have paid them makes up for nothing.
+The worlds are those without rules and with them, each with and without an attack. A farm has the same means in both worlds
+that have it, and learns in each; its uncapped take is what its best tactic earns without rules, and what it keeps is what it
+earns with them. The loss of honest creators is what they have without rules and without an attack, minus what they have with
+both; the part of it that is there without an attack is the rules' own. Earnings that are withheld do not count as theirs, and
+what faked views have earned them makes up for no loss.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ INCOME_PIX = PIX  # in all days of an economy without rules and attack: less is 
 
 @dataclass(frozen=True)
 class Paces:
-    """How long farms are at work, where rules are and where they are not: there nothing but the first days is new."""
+    """How many days farms work in the worlds with and without rules; without rules only the first days bring anything new."""
 
     ruled: Pace = field(default_factory=Pace)
     free: Pace = field(default_factory=lambda: Pace(days=12, learned=8, period=1))
@@ -42,7 +43,7 @@ class Paces:
 
 @dataclass(frozen=True)
 class FarmResult:
-    """What one farm comes to on the days that are measured, in base units a day."""
+    """One farm's result over the measured days, in base units a day."""
 
     strategy: str
     kept: int
@@ -71,7 +72,7 @@ class CreatorResult:
 
     @property
     def lost(self) -> int:
-        """Made looks at others, a farm's cover, make up for nothing that the rules cost."""
+        """The loss by rules and attacks together. What an attack's faked views have earned the creator does not reduce it."""
         return max(0, self.free - min(self.calm, self.loud))
 
     @property
@@ -85,7 +86,7 @@ class CreatorResult:
 
 @dataclass(frozen=True)
 class GriefResult:
-    """What one griefer has cost its victims, and what it has spent."""
+    """What one griefer has cost its victims, and what means it has spent."""
 
     attack: str
     base: int  # what the victims have without an attack; of one on a shared network, what its people earn creators
@@ -96,7 +97,7 @@ class GriefResult:
 
 @dataclass(frozen=True)
 class Result:
-    """One economy's numbers, as they are written down."""
+    """All numbers of one economy, in the form in which they are stored."""
 
     seed: int
     town: str
@@ -108,7 +109,7 @@ class Result:
 
 
 def strategies_of(seed: int) -> list[Strategy]:
-    """Whose turn it is: each strategy as often as any other, in each town."""
+    """Return the strategies of a seed; over many seeds each comes equally often, in every town."""
     count = len(strategies.STRATEGIES)
     return [strategies.STRATEGIES[(seed * FARMS_EACH + number) % count] for number in range(FARMS_EACH)]
 
@@ -152,7 +153,10 @@ def farms_only(
     *without: Sequence[str],
     town: Town = towns.TOWNS[0],
 ) -> list[list[FarmResult]]:
-    """What farms keep: first with all rules, then `without` some, each. Only who pads needs honest people, those of `town`."""
+    """Measure what farms keep: first with all rules, then without each of the sets of rules in `without`.
+
+    Only padding farms need honest people; these are of `town`.
+    """
     people = people_of(seed, economics, paces, town)
     uncapped = _uncapped(connection, seed, rules.free(economics), people, paces, chosen)
     has_people, found = any(each.pads for each in chosen), []
@@ -179,7 +183,7 @@ def _uncapped(
     paces: Paces,
     farms: Sequence[Strategy],
 ) -> World:
-    """The world in which farms find out what their means are worth. Nobody is in anybody's way there."""
+    """Run the world without rules, in which farms find out what their means can earn; they do not disturb each other there."""
     needed = any(each.pads or each.stuffs for each in farms)
     plain = [each.plain() for each in farms]
     return World(connection, seed, free, people, paces.free, farms=plain, has_people=needed).run()
@@ -188,7 +192,7 @@ def _uncapped(
 def _farm(
     free: Farm, uncapped: tuple[World, World | None], ruled: Farm, kept: tuple[World, World | None]
 ) -> FarmResult:
-    """`uncapped`, `kept`: the farm's world each, and one without it."""
+    """Make the result of a farm. `uncapped` and `kept` are each the world with the farm and the one without it."""
     sent = kept[0].platform.sent[ruled.party]
     stopped = {
         outcome.name.lower(): amount for outcome, amount in sent.by_outcome.items() if outcome is not Outcome.FUNDED
@@ -204,7 +208,7 @@ def _farm(
 
 
 def _a_day(farm: Farm, world: World, without: World | None) -> int:
-    """What a farm gets on a day that is measured, beyond what its creators have without it."""
+    """Return what a farm earns on a measured day; for one that pads, less what the same creators earn without the farm."""
     first, last = farm.pace.learned, farm.pace.days
     gained = int(world.gained(farm.creators, first, last).sum())
     if farm.strategy.pads and without is not None:

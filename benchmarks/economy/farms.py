@@ -1,7 +1,7 @@
 """Farms: bots of one strategy at work in one world. A farm has cells, each with networks or keys and creators of its own.
 
-A cell's bots look at the farm's moments and, as a cover, at other people's; what the farm has received for good tells it
-which tactic is best (see `learning`). It does the same in a world without rules. Knows no bound and no review.
+A cell's bots look at the farm's moments and, as a cover, at other people's. What the farm's creators have received for good
+tells it which tactic is best (see `learning`). It does the same in a world without rules. Knows no bound and no review.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CREATORS_MAX = 300  # of a cell: how a farm's creators are numbered
 
 @dataclass
 class Cell:
-    """A part of a farm with means of its own."""
+    """A part of a farm with its own creators, networks and keys."""
 
     creators: Ids
     networks: list[str]
@@ -41,12 +41,12 @@ class Cell:
 
 
 class Farm:
-    """One strategy at work in one world. `party` tells its searches from others'."""
+    """The bots of one strategy in one world; `party` distinguishes their searches from others'."""
 
     def __init__(
         self, strategy: Strategy, party: int, people: People, economics: Economics, seed: int, pace: Pace
     ) -> None:
-        """`economics`: of this world."""
+        """Make a farm that has not begun yet; `economics` are those of its world."""
         self.strategy, self.party, self._people = strategy, party, people
         self._rng = np.random.default_rng([seed, 3, party])
         self.pace, self._sleeps = strategy.pace(pace), strategy.sleeps
@@ -65,14 +65,14 @@ class Farm:
         return sum(cell.sources for cell in self.cells)
 
     def see(self, settled: Ids, number: int, *, is_in_time: bool) -> None:
-        """What its creators have for good, now that what the day `number` has brought is final."""
+        """Take note of what the farm's creators have for good, once the earnings of the day `number` are final."""
         gains = np.add.reduceat(settled - self._settled, np.arange(0, len(settled), len(self.cells[0].creators)))
         self._settled = settled
         if number >= self._sleeps and not self.strategy.stuffs:
             self.learner.see(number - self._sleeps, gains, is_in_time=is_in_time)
 
     def day(self, number: int, day: int) -> list[list[Searches]]:
-        """What it sends on a day, slot by slot."""
+        """Return the farm's searches of a day, slot by slot."""
         slots: list[list[Searches]] = [[], [], []]
         if self.strategy.stuffs:
             return slots
@@ -91,7 +91,7 @@ class Farm:
     # ── Bots ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _searches(self, cell: Cell, tactic: Tactic, age: int, number: int, day: int) -> tuple[Searches, list[Viewer]]:
-        """A day of a cell's bots, and by which viewer each search is."""
+        """Return the searches of a cell's bots on a day, and the viewer of each search."""
         spread, deep, aside, cover = self._looks(cell, tactic, age)
         grown = tactic.growth ** min(age + 1, 30) if age >= 0 else np.inf
         bots = max(1, round(min(cell.sources * tactic.active, grown)))
@@ -118,7 +118,12 @@ class Farm:
         ), viewers  # fmt: skip
 
     def _looks(self, cell: Cell, tactic: Tactic, age: int) -> tuple[int, int, int, int]:
-        """Own creators that a bot looks at in depth, its looks at all of them, those at each other one, and those at others."""
+        """Return how a bot spends its looks of a day.
+
+        Returns:
+            The number of own creators that it looks at in depth; its looks at all of these together, at each of the farm's
+            other creators in its cell, and at creators of other people.
+        """
         most = LOOKS_A_DAY // (COPIES if self.strategy.copies else 1)
         spread = 1 if self.strategy.choice == "turn" else min(round(tactic.spread), len(cell.creators))
         if age < 0:
@@ -130,7 +135,10 @@ class Farm:
         return spread, deep, aside, min(round(own * tactic.cover), most - own)
 
     def _own(self, cell: Cell, sizes: Ids, spread: int, deep: int, aside: int, bots: Ids, age: int) -> Ids:
-        """Each bot's looks (bots, own) at some creators in turn and at the others, at moments behind those of yesterday."""
+        """Return each bot's looks at own creators, (bots, own): in depth at some in turn, and at the others.
+
+        They go to moments after those of yesterday.
+        """
         count = len(cell.creators)
         depth = -(-deep // spread) if deep else 0
         rows = []
@@ -148,19 +156,19 @@ class Farm:
         return found
 
     def _order(self, bot: int, count: int, age: int) -> Ids:
-        """A cell's creators, those first whom a bot looks at in depth."""
+        """Return a cell's creators in order; a bot looks at the first ones in depth."""
         if not self.strategy.choice:
             return self._rng.permutation(count)
         return (np.arange(count) + (age if self.strategy.choice == "turn" else bot)) % count
 
     def _moments_of(self, cell: Cell) -> Ids:
-        """How many moments each of a cell's creators has."""
+        """Return the number of moments of each of a cell's creators."""
         if self.strategy.pads:
             return np.array([len(self._people.catalogue.of(each)) for each in cell.creators])
         return np.full(len(cell.creators), MOMENTS)
 
     def _viewer(self, cell: Cell, bot: int, page: int, number: int) -> Viewer:
-        """Who a bot's page is by: its key, or one of its network's cookies, which are thrown away every day."""
+        """Return the viewer of a bot's page: its key, or one of its network's cookies, which are new every day."""
         if bot >= len(cell.networks):
             return cell.keys[bot - len(cell.networks)]
         cookie = page if self.strategy.pads else page // PAGES_A_COOKIE
@@ -175,7 +183,7 @@ class Farm:
         return [replace(searches, keys=one), replace(searches, keys=one), replace(searches, keys=self._keys(searches))]
 
     def _keys(self, searches: Searches) -> Bytes:
-        """Idempotency-Keys that were used for nothing yet, as keyed hashes: any sixteen bytes."""
+        """Return new Idempotency-Keys as keyed hashes, uint8 (searches, 16): any bytes will do."""
         return self._rng.integers(0, 256, (len(searches), 16)).astype(np.uint8)
 
     # ── Means ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,8 @@
-"""Griefers: they aim made views at honest creators, so that these are held or taken back, or their bounds filled.
+"""Griefers: they aim faked views at honest creators, so that earnings of these are held or taken back, or bounds are filled.
 
-Each has victims, days of its own and means that it spends on them; what it costs is counted in days of networks and in
-searches, what the victims lose in base units. Those who harm whoever is in the way have victims by the network they sit in.
+Each has victims, days on which it attacks, and means that it spends on them. Its cost is counted in days of networks and in
+searches, the victims' loss in base units. The victims of an attack without a target are those who share the network in which
+the griefer sits.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from benchmarks.economy.viewers import Viewer
 
 @dataclass(frozen=True)
 class Attack:
-    """What it does in the first hour of each of its days."""
+    """What a griefer does in the first hour of each of its days."""
 
     name: str
     victims: Callable[[People], Ids]
@@ -35,7 +36,7 @@ class Attack:
 
     @property
     def is_of_all(self) -> bool:
-        """Whether it harms whoever is in the way: then its days are nobody else's."""
+        """Whether it harms every honest creator; then it is the only attack on its days."""
         return self.victims is _everybody
 
 
@@ -44,7 +45,7 @@ def _family(people: People) -> Ids:
 
 
 def _smallest(people: People) -> Ids:
-    """One with a family and few moments, all of which can be filled."""
+    """Choose the creator with the fewest moments among those with a family, so that an attack can reach all of them."""
     sizes = {creator: len(people.catalogue.of(creator)) for creator in people.viewers.of_kind("family")[1:]}
     return np.array([min(sizes, key=sizes.__getitem__)])
 
@@ -54,7 +55,7 @@ def _niche(people: People) -> Ids:
 
 
 def _known(people: People) -> Ids:
-    """One of whom many know, whose days are all alike."""
+    """Choose a creator of the smaller half, there from the first day and without a special audience: their days are alike."""
     smaller = people.catalogue.by_size()[people.town.creators // 2 :].tolist()
     there = [each for each in smaller if each not in people.kinds and not people.catalogue.begins[each]]
     return np.array(there[:1])
@@ -69,7 +70,7 @@ def _idle(people: People) -> Ids:
 
 
 def _own(_: People) -> Ids:
-    """The griefer's own creators, who stand in nobody's catalogue."""
+    """Return the griefer's own creators, who are in no catalogue."""
     return np.arange(9_000_001, 9_000_151)
 
 
@@ -106,7 +107,7 @@ class Griefer:
         self.source_days = self.searches = 0
 
     def day(self, number: int, day: int) -> Searches | None:
-        """What it sends in the first hour of a day."""
+        """Return what the griefer sends in the first hour of a day; None if it does not attack on that day."""
         attack, catalogue = self.attack, self._people.catalogue
         if number not in attack.days or not len(self._places):
             return None
@@ -138,7 +139,7 @@ class Griefer:
         return found
 
     def _targets(self, pages: int, width: int) -> Ids:
-        """Moments of the targets (pages, width), other ones on each page as far as there are."""
+        """Return moments of the targets, (pages, width); they repeat only after all have been used."""
         start = int(self._rng.integers(0, len(self._places)))
         order = self._rng.permutation(self._places)
         return order[(start + np.arange(pages * width)) % len(order)].reshape(pages, width)

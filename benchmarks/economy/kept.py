@@ -1,6 +1,6 @@
-"""Results on disk, one line a seed: a run of hours that is ended at any time goes on where it was.
+"""Results on disk, one line per seed, so that a run of hours can be ended at any time and goes on where it was.
 
-A line holds for the code and the economics that it was found with; of others it is as if it was not there.
+A line counts only for the code and the economics that it was computed with; other lines are ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VERSIONED = ("ledger", "benchmarks/economy")
 
 
 def version(economics: Economics) -> str:
-    """Of what is measured and of what measures: another one has other results."""
+    """Return a hash of the economics and of all code that results depend on."""
     digest = hashlib.sha256(repr(economics).encode())
     for file in sorted(file for folder in VERSIONED for file in (ROOT / folder).rglob("*")):
         if file.suffix in (".py", ".sql"):
@@ -28,19 +28,19 @@ def version(economics: Economics) -> str:
 
 
 class Kept:
-    """The file of a version. For one process."""
+    """The file of results, as one version reads and extends it. For one process."""
 
     def __init__(self, path: Path, version: str) -> None:
         self._path, self._version = path, version
 
     def known(self, seeds: Iterable[int]) -> dict[int, tuple[Result, float]]:
-        """Results of these seeds that are there, each with the seconds it has taken."""
+        """Return the stored results of these seeds, each with the seconds that it took."""
         wanted = set(seeds)
         rows = [row for row in self._rows() if row["version"] == self._version and row["result"]["seed"] in wanted]
         return {row["result"]["seed"]: (_result(row["result"]), row["seconds"]) for row in rows}
 
     def add(self, result: Result, seconds: float) -> None:
-        """Keep one more."""
+        """Append one result."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         row = json.dumps({"version": self._version, "seconds": round(seconds, 1), "result": asdict(result)})
         with open(self._path, "ab+") as file:

@@ -1,8 +1,8 @@
 """Learning: how a farm finds its best tactic, from what it has received for good.
 
-It begins with what a reader of the rules would do, tries each of that and variations of the best, several at once, and sees
-what a day has brought only when that is final, days later. From some day on all of it does what has brought most. Knows no
-rule: it sees money alone.
+It begins with what a reader of the rules would do. Its cells try each of these tactics and variations of the best ones, and
+see what a day has brought only when that is final, days later. From a given day on all cells use the tactic that has brought
+most. Knows no rule: it sees money alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Tactic:
     growth: float = 100.0  # times as many bots each day, from one on
 
     def varied(self, rng: np.random.Generator, sigma: float) -> Tactic:
-        """One like it."""
+        """Return a random variation of this tactic; `sigma` is the spread of the log-normal factors."""
         factor = np.exp(rng.normal(0, sigma, 6))
         return Tactic(
             spread=float(np.clip(self.spread * factor[0], 1, 1000)),
@@ -44,7 +44,7 @@ class Tactic:
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a farm is at work, in days: it tries until `learned`, and what it gets from then on is measured."""
+    """How long a farm works, in days: it tries tactics until day `learned`; what it earns from then on is measured."""
 
     cells: int = 6
     days: int = 26
@@ -58,7 +58,7 @@ class Pace:
 
 @dataclass(eq=False)
 class Trial:
-    """A tactic, and what it has brought so far: of so many cells' days, in base units."""
+    """A tactic with what it has earned so far: `gain` base units over `days` days of cells."""
 
     tactic: Tactic
     days: int = 0
@@ -71,7 +71,7 @@ class Trial:
 
 @dataclass
 class Learner:
-    """The tactics of a farm's cells over time."""
+    """Chooses the tactics of a farm's cells, day by day."""
 
     pace: Pace
     openings: Sequence[Tactic]
@@ -81,7 +81,7 @@ class Learner:
     _at_work: dict[tuple[int, int], int] = field(default_factory=dict)  # by cell and day, which trial
 
     def tactics(self, day: int) -> list[Tactic]:
-        """What each cell does on this day."""
+        """Choose and return each cell's tactic for this day."""
         if day == 0 or (day <= self.pace.learned and day % self.pace.period == 0) or day == self.pace.learned:
             chosen = [self._choose(cell, day) for cell in range(self.pace.cells)]
         else:
@@ -91,7 +91,10 @@ class Learner:
         return [self.trials[trial].tactic for trial in chosen]
 
     def see(self, day: int, gains: NDArray[np.int64], *, is_in_time: bool) -> None:
-        """What a day has brought each cell for good; `is_in_time`: while it still tries."""
+        """Add what each cell has earned for good on a day, (cells,), to its tactic.
+
+        `is_in_time`: the measured days have not begun, so that this can still decide a choice.
+        """
         for cell, gain in enumerate(gains.tolist()):
             trial = self.trials[self._at_work[cell, day]]
             trial.days += 1
@@ -99,7 +102,7 @@ class Learner:
             self.evaluations += is_in_time and (day + 1) % self.pace.period == 0
 
     def best(self) -> Trial:
-        """The one that has brought most a day; the first one, while nothing is known."""
+        """Return the trial with the largest gain a day; the first one while no gain is known."""
         known = [each for each in self.trials if each.days]
         return max(known, key=lambda each: each.a_day) if known else self.trials[0]
 

@@ -1,8 +1,8 @@
 """Honest people: what they search for and what they are shown, day by day. All of it follows from a seed.
 
-A viewer searches a few times on some days, more at the end of a week; a page shows twenty moments of a topic, or some of a
-favourite. Some creators publish once a week, and two are found by everybody on some day. A day is made once, and shown in
-each world of its seed. Knows no farm and no ledger.
+A viewer searches a few times on some days, more at the end of a week. A page shows twenty moments of a topic, or some of a
+favourite creator. Some creators publish once a week, and two are found by very many on some day. A day is made once and is
+the same in every world of its seed. Knows no farm and no ledger.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHARED = ("carrier", "university", "office")  # networks of many people, by how 
 
 @dataclass(frozen=True)
 class Event:
-    """More looks at a creator, from some day on or once a week."""
+    """Additional looks at a creator: once a week, or from some day on."""
 
     creator: int
     first: int
@@ -52,14 +52,14 @@ class Event:
 
 @dataclass
 class _Pages:
-    """The pages of a day as they come: who has seen each, how many moments of it, and their places in the catalogue."""
+    """The pages of a day as they are added: each page's viewer, its number of moments, and their places in the catalogue."""
 
     who: list[Ids] = field(default_factory=list)
     counts: list[Ids] = field(default_factory=list)
     places: list[Ids] = field(default_factory=list)
 
     def add(self, who: Ids, places: Ids) -> None:
-        """`places`: (pages, moments)."""
+        """Add the pages that viewers have seen; `places` is (pages, moments)."""
         self.who.append(who)
         self.counts.append(np.full(len(who), places.shape[1]))
         self.places.append(places.reshape(-1))
@@ -86,11 +86,11 @@ class People:
         return np.arange(1, self.town.creators + 1)
 
     def networks(self, kind: str) -> list[str]:
-        """Networks of many people whose names begin so."""
+        """Return the networks of many people whose names begin with `kind`."""
         return sorted({each.network for each in self.viewers.people if each.network.startswith(kind)})
 
     def hashed(self, viewers: list[Viewer], day: int) -> tuple[Bytes, Bytes]:
-        """Of each viewer on a day the keyed hashes of themselves and of their network."""
+        """Return the keyed hashes of viewers and of their networks on a day, uint8 (viewers, 16) each."""
         text: list[bytes] = []
         for viewer in viewers:
             known = self._hashes_of.get((viewer, day))
@@ -103,11 +103,14 @@ class People:
         return np.ascontiguousarray(found[:, 0]), np.ascontiguousarray(found[:, 1])
 
     def forget(self) -> None:
-        """Hashes of days that are over."""
+        """Drop the hashes of days that are over."""
         self._hashes_of.clear()
 
     def day(self, number: int, day: int) -> list[Searches]:
-        """What people search for on a day, the `number`th of the economy, slot by slot."""
+        """Return what people search for on a day, slot by slot.
+
+        `number` counts the days of the simulation from 0; `day` is the same day as the ledger numbers it, since 1970.
+        """
         if number not in self._days:
             self._days[number] = self._made(number, day)
         return self._days[number]
@@ -134,7 +137,7 @@ class People:
         return [shown.where(slots == slot) for slot in range(len(SLOTS))]
 
     def _note_shared(self, number: int, there: list[Viewer], viewer: Ids, shown: Searches) -> None:
-        """What people in networks of many earn creators on a day: each moment once a viewer."""
+        """Note what viewers in networks of many people earn creators on a day; a moment counts once a viewer."""
         first = np.unique(viewer * (2 * SEGMENTS_MAX * len(self.catalogue.begins)) + shown.segments, return_index=True)[
             1
         ]
@@ -146,7 +149,7 @@ class People:
     # ── Pages ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _usual(self, rng: np.random.Generator, number: int, pages: _Pages) -> None:
-        """The pages of those who are always there."""
+        """Add the pages of viewers who are there on usual days."""
         viewers = self.viewers
         rates = viewers.rates * towns.WEEK[number % len(towns.WEEK)]
         are_there = rng.random(len(rates)) < 0.2 + 0.6 * np.minimum(viewers.rates / 2, 1)
@@ -169,7 +172,7 @@ class People:
                 pages.add(some, self.catalogue.page(rng, number, len(some), topic))
 
     def _eventful(self, rng: np.random.Generator, number: int, pages: _Pages, people: list[Viewer]) -> None:
-        """People who come for one creator, and see others beside: strangers, or the same every week."""
+        """Add the pages of people who come for one creator and see others as well: strangers, or the same every week."""
         for event in self.events:
             count = int(event.looks_on(number) / SHOWN_OF_EVENT)
             if not count:
@@ -182,7 +185,7 @@ class People:
             people += self._guests(rng, event, number, count)
 
     def _guests(self, rng: np.random.Generator, event: Event, number: int, count: int) -> list[Viewer]:
-        """As many as come by carriers as otherwise do."""
+        """Return the viewers of an event, new ones or every week's; as many as usual have keys or come through carriers."""
         name = f"regular {event.creator}" if event.is_weekly else f"stranger {event.creator} {number}"
         kinds = rng.random(count)
         carrier = (1 - towns.KEYED_SHARE) * towns.CARRIER_SHARE
@@ -195,7 +198,7 @@ class People:
         ]  # fmt: skip
 
     def _plan(self, rng: np.random.Generator, days: int) -> list[Event]:
-        """Who has a good day, who is found by everybody, and who publishes once a week."""
+        """Choose who has a good day, who is found by very many, and who publishes once a week; return these events."""
         count = self.town.creators
         middle = self.catalogue.by_size()[count // 8 : count // 2]
         known = [each for each in middle.tolist() if each not in self.kinds]
@@ -216,7 +219,7 @@ class People:
 
 
 def amounts(economics: Economics, relevance_ppm: Ids, anonymous: NDArray[np.bool_]) -> Ids:
-    """What appearances of this relevance are worth, as replicas compute it."""
+    """Return what appearances of these relevances earn, as replicas compute it: int64 base units of PIX, (rows,)."""
     rule: Callable[..., Any] = money.appearance_amount  # of whole numbers, and so of arrays of them
     keyed, keyless = (rule(economics, relevance_ppm, anonymous=each) for each in (False, True))
     found: Ids = np.where(anonymous, keyless, keyed).astype(np.int64)

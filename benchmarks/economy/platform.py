@@ -1,8 +1,8 @@
 """The platform of an economy: the ledger's own code over a database, on a clock that the economy moves.
 
-Searches become batches as replicas record them; the fold, the bounds, the review, the holds and who is due are the real
-ones, and now and then the ledger is started again. Only the chain is left out: what is due leaves `payable` at once.
-Everything follows from the seed, ids of replicas too.
+Searches become batches as replicas record them. The fold, the bounds, the review, the holds and the choice of due creators
+are the real ones, and the ledger is restarted now and then. Only the chain is left out: what is due leaves `payable` at once.
+Everything follows from the seed, even the ids of replicas.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ RECORDED = """
 
 
 class FixedHashes(Hashes):
-    """The keyed hashes of viewers, under a key that an economy's seed gives."""
+    """Keyed hashes of viewers under a key that follows from the economy's seed."""
 
     def __init__(self, seed: int, *, has_networks: bool = True) -> None:
-        """`has_networks`: whether replicas see addresses."""
+        """Derive the key; without `has_networks`, replicas do not know addresses."""
         self._secret = hashlib.sha256(f"economy {seed}".encode()).digest()
         self._has_networks = has_networks
 
@@ -107,7 +107,7 @@ class Searches:
         return len(self.counts)
 
     def where(self, chosen: NDArray[np.bool_]) -> Searches:
-        """Those of them that are chosen."""
+        """Return the searches that are flagged in `chosen`, (searches,)."""
         rows = np.repeat(chosen, self.counts)
         return replace(
             self, viewers=self.viewers[chosen], origins=self.origins[chosen], keys=self.keys[chosen],
@@ -118,14 +118,14 @@ class Searches:
 
 @dataclass
 class Sent:
-    """What became of the appearances of its own creators that a party has sent, in base units of what each was worth."""
+    """The outcomes of the appearances that a party has sent of its own creators, in base units of what each was worth."""
 
     creators: Ids
     by_outcome: dict[Outcome, int] = field(default_factory=dict)
 
     @property
     def worth(self) -> int:
-        """What all of them would have paid."""
+        """What all of them together would have paid, in base units of PIX."""
         return sum(self.by_outcome.values())
 
 
@@ -148,26 +148,26 @@ class Platform:
         self._fold = Fold(connection, economics, LedgerSettings())
 
     def restart(self) -> None:
-        """The ledger is started again, and knows what the database has kept."""
+        """Replace the fold by a new one, which knows only what the database has kept."""
         self._fold.close()
         self._fold = Fold(self._connection, self.economics, LedgerSettings())
 
     def forget_folded(self) -> None:
-        """Drop batches that were folded, and what became of them."""
+        """Delete the batches that were folded and their outcomes."""
         self._connection.execute("SET session_replication_role = replica")
         self._connection.execute(FOLDED)
         self._connection.execute("SET session_replication_role = DEFAULT")
         self._connection.commit()
 
     def pass_to(self, at_s: int) -> None:
-        """It is that second now."""
+        """Set the clock to a time in seconds since 1970."""
         self.now_s = at_s
         moment = datetime.fromtimestamp(at_s, UTC).isoformat()
         self._connection.execute("SELECT set_config('economy.now', %s, false)", (moment,))
         self._connection.commit()
 
     def sign_up(self, creators: Sequence[int]) -> None:
-        """Creators with a wallet."""
+        """Give each of these creators a wallet."""
         with self._connection.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (%s, %s, 'creator')",
@@ -178,7 +178,7 @@ class Platform:
     # ── What is shown ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def show(self, shown: Sequence[tuple[int, Searches]], rng: np.random.Generator) -> None:
-        """Record what was shown lately, each party's searches over all replicas, and let the ledger do its round."""
+        """Record searches, each party's spread over all replicas, then let the ledger fold and do its round."""
         parts = [(party, part) for party, searches in shown for part in self._parts(searches, rng)]
         kept = [(party, part, *self._record(part, rng)) for party, part in parts]
         while self._fold.run_once() is not None:
@@ -195,7 +195,7 @@ class Platform:
             pass
 
     def _parts(self, searches: Searches, rng: np.random.Generator) -> list[Searches]:
-        """A share for each replica; what has a clock of its own comes over one of them."""
+        """Split searches over the replicas; those with a clock of their own (`skew_ms`) all go to one replica."""
         if searches.skew_ms or len(searches) < REPLICAS:
             return [searches]
         over = rng.integers(0, REPLICAS, len(searches))
@@ -241,7 +241,7 @@ class Platform:
     # ── What is paid ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def pay(self) -> None:
-        """What is due leaves for the creators' wallets."""
+        """Pay everything that is due at once, as if the transfers had landed."""
         due = owed.due(self._connection, self.economics, "economy", DUE_MAX)
         if due:
             total = sum(each.amount_pix for each in due)
@@ -257,7 +257,7 @@ class Platform:
         self._connection.commit()
 
     def release(self, creators: Sequence[int]) -> int:
-        """A person who is deceived ends the holds of these creators; how many there were."""
+        """Release the holds of these creators, as a deceived person would; return how many there were."""
         held = [each for each in stops.in_force(self._connection) if each.creator_id in creators]
         for each in held:
             stops.release(self._connection, each.name, "a person")
@@ -265,12 +265,15 @@ class Platform:
         return len(held)
 
     def believe(self, creators: Sequence[int]) -> None:
-        """A person looks at the audience of these creators, and believes it."""
+        """Release these creators' holds as a person does who has looked at their audience and believes it."""
         stops.hold_in_part(self._connection, creators, FAN_IN)
         self.release(creators)
 
     def settled(self, creators: Sequence[int]) -> NDArray[np.int64]:
-        """What each of these creators has for good: received, or payable and not withheld. What matures may be taken back."""
+        """Return what each of these creators has for good, in base units of PIX: received, or payable and not withheld.
+
+        Maturing earnings are left out, since they may still be taken back.
+        """
         rows = self._connection.execute(SETTLED, ([int(creator) for creator in creators],)).fetchall()
         self._connection.commit()
         return np.array(
@@ -282,7 +285,7 @@ class Platform:
         )
 
     def held(self) -> tuple[set[int], set[int]]:
-        """Creators with a hold in force: those who are paid nothing, and those who are paid a part."""
+        """Return the creators with a hold in force: those who are paid nothing, and those who are paid a part."""
         rows = self._connection.execute(
             "SELECT creator_id, partial FROM ledger.holds WHERE released_at IS NULL"
         ).fetchall()
@@ -290,7 +293,7 @@ class Platform:
         return {creator for creator, partial in rows if not partial}, {creator for creator, partial in rows if partial}
 
     def taken_back(self) -> dict[int, int]:
-        """What was taken back, by creator."""
+        """Return what was taken back from each creator, in base units of PIX."""
         rows = self._connection.execute(
             "SELECT creator_id, sum(reversed_pix)::bigint FROM ledger.suspicions GROUP BY creator_id ORDER BY creator_id"
         ).fetchall()
@@ -299,7 +302,7 @@ class Platform:
 
 
 def prepare(connection: Connection[Any]) -> None:
-    """Once a database: its clock, the rows that migrations have left, and a session that does not wait for the disk."""
+    """Prepare a database once: replace its clock, keep a copy of the rows that migrations have left, and set up the session."""
     connection.execute(CLOCK)
     for query in (DEFAULTS, FUNCTIONS):
         for (statement,) in connection.execute(query).fetchall():
@@ -316,7 +319,7 @@ def prepare(connection: Connection[Any]) -> None:
 
 
 def empty(connection: Connection[Any]) -> None:
-    """A ledger as the migrations leave it. Only here are the triggers that forbid this switched off."""
+    """Empty the ledger to what migrations leave. Only here are the triggers switched off that forbid this."""
     connection.rollback()
     connection.execute("SELECT set_config('economy.now', '', false)")
     connection.execute("SET session_replication_role = replica")
@@ -335,7 +338,7 @@ def empty(connection: Connection[Any]) -> None:
 
 
 def _number_on(connection: Connection[Any], table: str) -> None:
-    """A table's next row gets the number behind those that are there."""
+    """Set a table's sequences, so that its next row gets the number after the largest one stored."""
     for (column,) in connection.execute(NUMBERED, (table,)).fetchall():
         connection.execute(
             sql.SQL("SELECT setval(pg_get_serial_sequence({}, {}), max({})) FROM {}").format(

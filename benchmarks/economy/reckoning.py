@@ -1,10 +1,10 @@
-"""What vouching alone comes to, reckoned in seconds: `python -m benchmarks.economy.reckoning`, for choosing settings.
+"""Compute what vouching alone does to earnings, in seconds, to choose settings: `python -m benchmarks.economy.reckoning`.
 
 Honest days are counted by `ledger.accrual.vouching` without a ledger: no leaps, no holds, no other bound than a network's day
-(taken in proportion, not in the order of searches). Beside honest creators' loss it says what of one loop they keep
-whom most people know, if it looks at one of them, or at several. The more of them, the more: a loop that looks at all
-creators as people behind a carrier do cannot be told from these, so where such people count, the best known keep
-their share of it, whatever the rules.
+(applied in proportion, not in the order of searches). Reports what honest creators lose, and how much the best known
+creators keep of what one bot's looks would earn them, if it looks at one of them or at several. They keep the more, the
+more of them it looks at: a bot that looks at all creators, as the people behind a carrier do, cannot be told from these. So
+where such people count, the best known keep their share of it, whatever the rules.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PADDED = (1, 4, 12)  # the best known, together
 
 @dataclass(frozen=True)
 class Day:
-    """What each source has earned each creator on a day, sources one after another."""
+    """What each source has earned each creator on a day; the rows of one source follow each other."""
 
     sources: Ids
     creators: Ids
@@ -42,7 +42,7 @@ class Day:
 
     @classmethod
     def of(cls, slots: Sequence[Searches]) -> Day:
-        """Each viewer's first look at a moment counts."""
+        """Make a day of its searches; only each viewer's first look at a moment counts."""
         words = [
             np.concatenate([getattr(each, name) for each in slots]).view("<u8")[:, 0] for name in ("viewers", "origins")
         ]
@@ -62,7 +62,7 @@ class Day:
         return cls(pairs // SEGMENTS_MAX, pairs % SEGMENTS_MAX, gross, are_networks)
 
     def beside(self, creators: Ids, each_pix: int) -> Day:
-        """The same with one more network, which earns each of these creators that."""
+        """Return the day with one more network, which earns each of these creators `each_pix`."""
         more = np.full(len(creators), each_pix, np.int64)
         source = np.full(len(creators), self.sources[-1] + 1)
         return Day(np.append(self.sources, source), np.append(self.creators, creators), np.append(self.gross, more),
@@ -72,7 +72,10 @@ class Day:
         return _summed(self.creators, self.gross, count)
 
     def counted(self, usual: Ids, economics: Economics) -> tuple[Ids, Ids]:
-        """What counts of each creator's day, and what of it is vouched for."""
+        """Return what counts of each creator's day, and which part of that is vouched for, (creators,) each.
+
+        `usual` is the mean of what was vouched for on the days before, (creators,).
+        """
         starts, gross = np.append(True, np.diff(self.sources) > 0), self.gross
         if economics.address_day_max_pix:
             sums = np.bincount(self.sources, gross)[self.sources]
@@ -84,13 +87,13 @@ class Day:
 
 
 def days_of(town: towns.Town, seed: int, days: int) -> tuple[People, list[Day]]:
-    """Honest days of a seed."""
+    """Return the honest people of a seed, and their first `days` days."""
     people = People(seed, economy.ECONOMICS, FixedHashes(seed), 26, town)
     return people, [Day.of(people.day(number, FIRST_DAY + number)) for number in range(days)]
 
 
 def reckoned(people: People, days: Sequence[Day], economics: Economics) -> str:
-    """What honest creators lose, and what one loop brings the best known on the last day."""
+    """Return a line on what honest creators lose, and on what one bot earns the best known ones on the last day."""
     count, seen = people.town.creators + 1, list[Ids]()
     got, income = np.zeros(count, np.int64), np.zeros(count, np.int64)
     for day in days:
@@ -133,7 +136,7 @@ def _summed(creators: Ids, amounts: Ids, count: int) -> Ids:
 )
 @click.option("--write", is_flag=True, help="Append to benchmarks/LOG.md.")
 def main(names: Sequence[str], first: int, seeds: int, days: int, changes: Sequence[str], write: bool) -> None:
-    """Say what settings of vouching cost honest creators, and what they leave to who pads the best known."""
+    """Report what settings of vouching cost honest creators, and what they leave to farms that pad the best known."""
     others = {each: replace(economy.ECONOMICS, **_changed(each)) for each in changes}
     for town in (each for each in towns.TOWNS if each.name in names):
         for seed in range(first, first + seeds):

@@ -1,10 +1,10 @@
-"""What many economies come to: the bars, each with what is reached and by how much it is missed, and what stands behind them.
+"""The report over many economies: the bars, each with the value reached and by how much it is missed, and figures behind them.
 
-The bars: each strategy keeps 2 % of its uncapped take at most, and so does the farm that keeps most; honest creators lose
-1 % at most in all, in each town; none of them with an income loses more than a tenth, or has at any time been paid a tenth
-less than without the attack. A ring of the best known misses its bar where people behind a shared network count
-(`reckoning` says by how much, and why no rule mends it). A tenth, because a creator's own weeks differ by more: what is
-less nobody can tell from chance.
+The bars: each strategy, and the farm that keeps most, keeps at most 2 % of its uncapped take; honest creators lose at most 1 %
+in all, in each town; no honest creator with an income loses more than a tenth, or has at any time been paid a tenth less than
+without the attack. The bar of a ring of the best known is missed where people behind a shared network count (`reckoning` says
+by how much, and why no rule prevents it). A tenth, because a creator's weeks differ by more than that by themselves: a smaller
+loss cannot be told from chance.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LIST_MAX = 3
 
 @dataclass(frozen=True)
 class Bar:
-    """Something that must not be more than `most`, both shares."""
+    """A value that must be at most `most`; both are shares."""
 
     name: str
     value: float
@@ -49,18 +49,18 @@ class Bar:
 
 
 def figures(results: Sequence[Result]) -> Iterator[Figure]:
-    """The bars first, then what stands behind them."""
+    """Yield the figures of the bars, then those behind them."""
     yield from (bar.figure for bar in bars(results))
     yield from _behind(results)
 
 
 def missed(results: Sequence[Result]) -> list[Bar]:
-    """The bars that are not met."""
+    """Return the bars that are missed."""
     return [bar for bar in bars(results) if not bar.is_met]
 
 
 def bars(results: Sequence[Result]) -> Iterator[Bar]:
-    """All that must hold."""
+    """Yield all bars, met or not."""
     farms = [each for result in results for each in result.farms]
     yield from _kept(farms)
     yield from _honest(results)
@@ -116,7 +116,7 @@ def _honest(results: Sequence[Result]) -> Iterator[Bar]:
 
 
 def _worst(told: Sequence[CreatorResult]) -> Iterator[Bar]:
-    """Of those with an income: who loses most, and whom an attack keeps waiting most."""
+    """Yield two bars on honest creators with an income: the largest loss, and the largest shortfall of payments."""
     worst = max(told, key=lambda each: each.lost / each.free)
     over = Counter(each.kind for each in told if each.lost > CREATOR_LOST_MAX * each.free)
     who = ", ".join(f"{count} {kind}" for kind, count in over.most_common()) or "none"
@@ -142,7 +142,7 @@ def _grief(name: str, griefs: Sequence[GriefResult]) -> Bar:
 
 
 def _behind(results: Sequence[Result]) -> Iterator[Figure]:
-    """No bars: all farms together, and how losses are spread."""
+    """Yield figures that are not bars: what all farms together keep, and how the losses are spread."""
     farms = [each for result in results for each in result.farms if not BY_NAME[each.strategy].stuffs]
     if farms:
         loop = sum(each.uncapped for each in farms) / max(1, sum(each.sources for each in farms)) / PIX

@@ -1,6 +1,6 @@
-"""The rules of what counts, each with what switches it off: for the world without rules, and one by one as a control.
+"""The rules of what counts, each with the settings that switch it off: for a world without rules, and one by one as a control.
 
-What defines an appearance is no rule here and always on: a viewer's repeat within a day, relevance, the size of a page.
+What defines an appearance is not a rule here and always on: a viewer's repeat within a day, relevance, the size of a page.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ HOLDING_POPULAR = ("what one source brings a creator beside it",)
 
 
 def without(economics: Economics, *names: str) -> Economics:
-    """The same economics without these rules."""
+    """Return the economics with the named rules switched off."""
     changes: dict[str, Any] = {setting: value for name in names for setting, value in OFF.get(name, {}).items()}
     return dataclasses.replace(economics, **changes)
 
 
 def free(economics: Economics) -> Economics:
-    """Without any rule."""
+    """Return the economics with all rules switched off."""
     return without(economics, *OFF)

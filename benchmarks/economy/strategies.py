@@ -1,8 +1,9 @@
-"""Strategies: ways to live on made views, each with its means, and the tactics that a reader of the rules would begin with.
+"""Strategies: ways to earn from faked views, each with its means, and the tactics that a reader of the rules would begin with.
 
-Means are what costs something: networks, keys, and the time of a loop that searches once a minute, which is far below what
-limits of rate let through; a faster one would make the uncapped take larger and what is kept a smaller part of it. Cookies,
-moments and creators cost nothing: there are as many as the loop can use, so that nothing but rules keeps a take down.
+Means are what costs something: networks, keys, and the time of a bot that searches once a minute. That is far below what
+the limits of rate allow; a faster bot would take more where nothing caps it, and keep a smaller part of that under the
+rules. Cookies, moments and creators cost nothing: a bot has as many as it can use, so that only the rules limit what it
+takes.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to live on made views."""
+    """A way to earn from faked views: its means, and the tricks by which it uses them."""
 
     name: str
     means: Means
@@ -58,12 +59,12 @@ class Strategy:
     stuffs: bool = False  # no bots: moments that are found by words they do not show
 
     def plain(self) -> Strategy:
-        """The same means without the tricks, which cost a loop time and are good for nothing where no rule is."""
+        """Return the same means without the tricks, which cost a bot's time and gain nothing in a world without rules."""
         return replace(self, sleeps=0, is_ramp=False, again=False, copies="", choice="", wallets=False, deceives=False,
                        is_believed=False)  # fmt: skip
 
     def pace(self, pace: Pace) -> Pace:
-        """Honest creators who turn to it are few, who sleeps has less time: tries are shorter."""
+        """Return the pace for this strategy: fewer cells if it needs honest creators; shorter tries then, or with sleepers."""
         cells = min(2, pace.cells) if self.pads else pace.cells
         return replace(pace, cells=cells, period=1 if self.pads or self.sleeps else pace.period)
 
@@ -100,12 +101,12 @@ BY_NAME = {each.name: each for each in STRATEGIES}
 
 
 def look_pix(economics: Economics) -> int:
-    """What one look of a bot pays, before shares."""
+    """Return what one look of a bot pays before it is shared, in base units of PIX."""
     return RELEVANCE_PPM * economics.rate_pix // PPM
 
 
 def openings(strategy: Strategy, economics: Economics) -> Sequence[Tactic]:
-    """The best response to the rules, all that a loop can do, and what else a reader of the rules would try."""
+    """Return the tactics to begin with: the best response to the rules, the most a bot can do, and other plausible ones."""
     ring = strategy.means.creators
     worth, pair = _looks(economics.source_day_pix, economics), _looks(economics.beside_pair_pix, economics)
     share = economics.beside_share_ppm / PPM
@@ -133,11 +134,11 @@ def openings(strategy: Strategy, economics: Economics) -> Sequence[Tactic]:
 
 
 def _over(creators: int, looks: int) -> Tactic:
-    """So many looks of each bot over as many of the creators as there are looks for."""
+    """Return the tactic that spreads a bot's `looks` evenly over the creators, or over some of them if the looks are fewer."""
     spread = max(1, min(creators, looks))
     return Tactic(float(spread), max(1.0, looks / spread))
 
 
 def _looks(most_pix: int, economics: Economics) -> int:
-    """How many looks of a bot a bound lets through, of those that a loop can do in a day."""
+    """Return how many looks of one bot in a day stay below a bound of `most_pix` (0: no bound)."""
     return min(LOOKS_A_DAY, most_pix // max(1, look_pix(economics))) if most_pix else LOOKS_A_DAY

@@ -20,7 +20,7 @@ WEEKLY_TIMES = 10.0  # a usual day, of creators who publish once a week
 
 @dataclass(frozen=True)
 class Town:
-    """A size of the honest world."""
+    """The size of an honest world: how many viewers and creators it has."""
 
     name: str
     viewers: int
@@ -47,6 +47,6 @@ OF_SEEDS = ("village", "town", "hamlet", "city", "town", "village", "hamlet", "t
 
 
 def of_seed(seed: int) -> Town:
-    """Two hamlets, two villages, three towns and a city of each eight seeds."""
+    """Return the town of a seed; of eight seeds in a row two are hamlets, two villages, three towns and one is the city."""
     name = OF_SEEDS[seed % len(OF_SEEDS)]
     return next(town for town in TOWNS if town.name == name)

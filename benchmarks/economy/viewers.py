@@ -1,8 +1,8 @@
 """Viewers of an honest world: who they are to the ledger, how often they search, and for what.
 
-Most look for their topics. Some are fans of a creator now and then; small creators have a family that looks at hardly
-anybody else, niche ones twenty people who look at them most of the time, and a lecturer has the university they teach at.
-It follows from a seed.
+Most search for their own topics, and some are fans of a creator. A few small creators have a family that looks at hardly
+any other creator; niche creators have twenty fans each, most of whose searches are for them; a lecturer has the university
+at which they teach. All of this follows from a seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LECTURE_SEARCH = 0.15  # of what people of a university search for
 
 
 class Viewer(NamedTuple):
-    """As Serve sees them: `kind` is "key" or "cookie", `network` names the address prefix of the latter."""
+    """A viewer as Serve identifies them: `kind` is "key" or "cookie"; `network` is the address prefix, without a key only."""
 
     kind: str
     identity: str
@@ -34,7 +34,7 @@ class Viewer(NamedTuple):
 
 @dataclass
 class Viewers:
-    """All who are there on usual days, one row each."""
+    """All viewers who are there on usual days, one row each."""
 
     people: list[Viewer]
     rates: Reals  # searches a day
@@ -62,7 +62,7 @@ class Viewers:
         return made
 
     def of_kind(self, kind: str) -> list[int]:
-        """Creators with such an audience."""
+        """Return the creators who have this kind of audience."""
         return [creator for creator, each in self.kinds.items() if each == kind]
 
     def _add_families(self, rng: np.random.Generator, catalogue: Catalogue, but: Ids) -> None:
@@ -85,7 +85,7 @@ class Viewers:
                 )
 
     def _teach(self, rng: np.random.Generator, catalogue: Catalogue) -> None:
-        """A creator of usual size whom one university looks at."""
+        """Choose a creator of usual size, and make all people of the universities look at them now and then."""
         middle = catalogue.by_size()[catalogue.found // 4 : catalogue.found // 2]
         known = [each for each in middle.tolist() if each not in self.kinds]
         lecturer = int(rng.choice(known))

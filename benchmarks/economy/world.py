@@ -1,4 +1,4 @@
-"""One world: honest people, farms and griefers on one ledger, day by day, and what everybody has for good after each day."""
+"""One world: honest people, farms and griefers on one ledger, day by day, and what each creator has for good after each day."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STRANGER_COSINE, STRANGER_SPREAD = 0.15, 0.03  # of such a moment with what was 
 
 
 def final_after(economics: Economics) -> int:
-    """Days after which what a day has brought can no longer be taken back."""
+    """Return after how many days a day's earnings can no longer be taken back."""
     return -(-economics.maturity_s // DAY_S)
 
 
@@ -52,7 +52,7 @@ class World:
         attacks: Sequence[Attack] = (),
         has_people: bool = True,
     ) -> None:
-        """`has_people`: whether honest ones search."""
+        """Make a world that has not run yet; with `has_people` honest people search in it."""
         self.economics, self.people, self.pace = economics, people, pace
         self.start_day = START_DAYS[seed % len(START_DAYS)]
         self.platform = Platform(connection, economics, seed, self.start_day)
@@ -75,7 +75,7 @@ class World:
         return self
 
     def gained(self, creators: Ids, first: int, last: int) -> Ids:
-        """What days from `first` to before `last` have brought each of these creators for good."""
+        """Return what the days from `first` up to but not including `last` have earned each of these creators for good."""
         places = np.searchsorted(self.creators, creators)
         before = self.settled[first + self._lag - 1, places] if first else 0
         found: Ids = self.settled[last + self._lag - 1, places] - before
@@ -103,7 +103,7 @@ class World:
             self.platform.restart()
 
     def _fill(self, slots: list[list[tuple[int, Searches]]], number: int, day: int) -> None:
-        """What is shown on a day: griefers come first, farms before the honest."""
+        """Add a day's searches to its slots: griefers' first, then farms', then honest people's."""
         for griefer in self.griefers:
             searches = griefer.day(number, day)
             if searches is not None:
@@ -118,7 +118,7 @@ class World:
             slots[slot].append((HONEST, searches))
 
     def _stuffed(self, searches: Searches, farm: Farm) -> Searches:
-        """The last moment of some pages is the farm's: its words were asked for, and what it shows was not."""
+        """Replace the last moment of some pages by one of the farm's, whose words match the search but not its picture."""
         ends = np.cumsum(searches.counts) - 1
         places = ends[self._rng.random(len(ends)) < STUFFED_SHARE]
         segments, creators, amounts = searches.segments.copy(), searches.creators.copy(), searches.amounts.copy()

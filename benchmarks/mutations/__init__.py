@@ -3,10 +3,9 @@
 `make mutate` (or `pixr bench mutations`) draws mutants (`settings.toml`), runs the tests that may notice each and reports the
 share that was noticed, module by module. It takes hours, can be ended at any time and goes on where it was.
 
-Neither of the kept tools does this without contortions. cosmic-ray (8.7) and mutmut (3.8) change Python alone, while half of
-what the ledger decides is SQL in string literals; mutmut leaves out constants and what has a decorator (every property), and
-cosmic-ray runs a command a mutant, in the checkout itself, without knowing which tests run a line. Their operators were the
-model of `operators.py`.
+None of the existing tools fits. cosmic-ray (8.7) and mutmut (3.8) change Python alone, while half of what the ledger decides is
+SQL in string literals; mutmut leaves out constants and everything with a decorator (every property); cosmic-ray runs a command
+per mutant, in the checkout itself, without knowing which tests run a line. `operators.py` follows their operators.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ SCORE_MIN = 0.95
 
 @dataclass(frozen=True)
 class Score:
-    """What became of mutants. Undecided ones count as survived; those without a verdict do not count."""
+    """Counts of mutants by verdict. Undecided ones count as survived; open ones, without a verdict, do not count."""
 
     killed: int
     survived: int
@@ -37,13 +36,13 @@ class Score:
 
     @classmethod
     def of(cls, mutants: Sequence[Mutant], verdicts: Mapping[str, str], equivalent: frozenset[str]) -> Score:
-        """Equivalent ones that a test notices all the same are killed."""
+        """Count verdicts; a mutant marked as equivalent that a test notices all the same counts as killed."""
         found = Counter(_became(each.key, verdicts, equivalent) for each in mutants)
         return cls(*(found[name] for name in ("killed", "survived", "undecided", "equivalent", "open")))
 
     @property
     def ratio(self) -> float | None:
-        """The share that was noticed of those that could be; None before the first verdict."""
+        """The share of mutants noticed among those that can be; None before the first verdict."""
         decided = self.killed + self.survived + self.undecided
         return self.killed / decided if decided else None
 
@@ -61,14 +60,14 @@ def _became(key: str, verdicts: Mapping[str, str], equivalent: frozenset[str]) -
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Everything that has no verdict yet, then the report."""
+    """Run all mutants that have no verdict yet, then report."""
     runner = Runner(Plan.load(), settings.data_dir / "mutations", print)
     runner.run(time.monotonic() + 10**9)
     yield from report(runner)
 
 
 def report(runner: Runner) -> Iterator[Figure]:
-    """The score of all, with each module's."""
+    """Yield the score of all modules together, then of each."""
     verdicts, equivalent = runner.session.verdicts(runner.hashes), frozenset(equivalents())
     modules = list(dict.fromkeys(each.module for each in runner.sample))
     scores = {module: Score.of([each for each in runner.sample if each.module == module], verdicts, equivalent)
@@ -81,7 +80,7 @@ def report(runner: Runner) -> Iterator[Figure]:
 
 
 def survivors(runner: Runner) -> list[tuple[str, Mutant]]:
-    """What no test has noticed and nobody has called equivalent."""
+    """Return the mutants that no test has noticed and that are not marked as equivalent, each with its verdict."""
     verdicts, equivalent = runner.session.verdicts(runner.hashes), frozenset(equivalents())
     became = [(_became(each.key, verdicts, equivalent), each) for each in runner.sample]
     return [(name, each) for name, each in became if name in ("survived", "undecided")]

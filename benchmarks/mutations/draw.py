@@ -1,7 +1,8 @@
-"""Which mutants are run: all that decide about money, and others by a seed; and which tests are asked about each.
+"""Choosing mutants and tests: all mutants of code that decides about money, others at random by a seed; and tests for each.
 
-The map of tests is not written by hand: it is what `coverage` saw of each test. A mutant in a function asks the tests that run
-its statement; one of a constant those that run a statement which names it; and where there are none, all of its module.
+The map of tests is not written by hand: `coverage` records what each test runs. For a mutant inside a function, the tests are
+those that run its statement; for a mutant of a constant, those that run a statement which names the constant; where there are
+none, all tests of its module.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Lines = tuple[str, int, int]  # module, first and last line
 
 @dataclass(frozen=True)
 class Plan:
-    """`settings.toml`: what is drawn, and how long its tests may take."""
+    """The contents of `settings.toml`: which mutants are drawn, and how long their tests may take."""
 
     seed: int
     module_min: int
@@ -52,23 +53,23 @@ class Equivalent:
 
 
 def equivalents(path: Path = HERE / "equivalent.toml") -> dict[str, Equivalent]:
-    """Those that were judged, by key."""
+    """Read the mutants that were judged equivalent, by key."""
     return {key: Equivalent(**value) for key, value in tomllib.loads(path.read_text(encoding="utf-8")).items()}
 
 
 def modules(root: Path) -> list[str]:
-    """The modules of the ledger by their names below it (`payouts.batches`), but for the localnet's."""
+    """Return the names of the ledger's modules, relative to `ledger` (`payouts.batches`), without those of the localnet."""
     found = [path.relative_to(root / LEDGER) for path in sorted((root / LEDGER).rglob("*.py"))]
     return [name_of(path) for path in found if path.stem != "__init__" and "localnet" not in path.parts]
 
 
 def name_of(path: Path) -> str:
-    """The name of a module, of its path below the ledger."""
+    """Return the name of a module from its path relative to `ledger`."""
     return ".".join(path.with_suffix("").parts)
 
 
 def file_of(root: Path, module: str) -> Path:
-    """Where a module lies, by its name below the ledger."""
+    """Return the file of a module from its name relative to `ledger`."""
     return (root / LEDGER).joinpath(*module.split(".")).with_suffix(".py")
 
 
@@ -77,7 +78,7 @@ def sources(root: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def sample(plan: Plan, texts: Mapping[str, str]) -> list[Mutant]:
-    """The mutants to run, in the order they run: those that decide first, module by module, then the others."""
+    """Return the mutants to run, in that order: those that decide about money first, module by module, then the others."""
     pool = {module: mutants(module, texts[module]) for module in plan.decisive}
     first = [each for module in pool for each in pool[module] if plan.is_decisive(each)]
     others: list[Mutant] = []
@@ -93,7 +94,7 @@ def sample(plan: Plan, texts: Mapping[str, str]) -> list[Mutant]:
 
 
 class Uses:
-    """Where names are used: which statements of functions, and which constants are made of which."""
+    """An index of names: the statements in functions that use each, and the constants that are made from others."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         self._lines: dict[str, set[Lines]] = {}
@@ -109,7 +110,7 @@ class Uses:
                     self._made_of.append((node.targets[0].id, {name for name, _ in _named(node.value)}))
 
     def asked(self, mutant: Mutant) -> set[Lines]:
-        """The statements whose tests may notice a mutant; none where nothing names it."""
+        """Return the statements whose tests may notice a mutant; for a constant that no function uses, none."""
         if mutant.is_inside:
             return {(mutant.module, mutant.first, mutant.last)}
         names = {mutant.function.rpartition(".")[2]}

@@ -1,7 +1,7 @@
 """Mutants: small changes to a module's text, each of which a test should notice.
 
 Python is changed by its syntax tree and SQL inside string literals by its words: half of what the ledger decides stands
-in SQL. A mutant is a place in the text with what takes its place, so that a reader sees the change as it is made.
+in SQL. A mutant is a range of the text and its replacement, so that a reader sees the change as it would be in the source.
 Annotations, log lines, messages of errors, decorators and assertions are left alone. Pure; runs nothing.
 """
 
@@ -50,9 +50,9 @@ Statement = ast.stmt | ast.ExceptHandler
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change. `start` and `end` are bytes of the module's text; `first` and `last` the lines whose tests are asked.
+    """One change. `start` and `end` are bytes of the module's text; `first` and `last` the lines whose tests are run for it.
 
-    `key` follows from the module, the function, the statement and the change: it stays when other lines move.
+    `key` follows from the module, the function, the statement and the change: it stays the same when other lines move.
     """
 
     key: str
@@ -68,7 +68,7 @@ class Mutant:
     after: str
 
     def applied(self, source: str) -> str:
-        """The module's text with the change made."""
+        """Return the module's text with the change made."""
         raw = source.encode()
         return (raw[: self.start] + self.after.encode() + raw[self.end :]).decode()
 
@@ -78,7 +78,7 @@ class Mutant:
 
 
 def mutants(module: str, source: str) -> list[Mutant]:
-    """Every mutant of a module's text, in the order of the text."""
+    """Return every mutant of a module's text, in the order of the text."""
     text = Text(source)
     finder = _Finder(text)
     finder.visit(ast.parse(source))
@@ -107,7 +107,7 @@ class _Edit:
 
 
 class _Finder(ast.NodeVisitor):
-    """Walks a module, knowing in which function and statement it is."""
+    """A visitor of a module's tree that keeps track of the function and statement it is in."""
 
     def __init__(self, text: Text) -> None:
         self._text = text
@@ -136,7 +136,10 @@ class _Finder(ast.NodeVisitor):
         self.edits.append(_Edit(start, end, after, name, self._depth > 0, head, begin, first, last))
 
     def _lines(self, statement: Statement) -> tuple[int, int]:
-        """The lines that run when the statement does, without its body's. Nothing tests the head of a function but its body."""
+        """Return the first and last line that run with a statement, without its body; of a function, all its lines.
+
+        The head of a function is only tested by running its body.
+        """
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return statement.lineno, statement.end_lineno or statement.lineno
         body = getattr(statement, "body", None)
@@ -170,7 +173,7 @@ class _Finder(ast.NodeVisitor):
             self._assigned(node.target, node.value)
 
     def _assigned(self, target: ast.expr, value: ast.expr) -> None:
-        """What stands outside of functions goes by the name that it is given."""
+        """Visit an assigned value; outside of functions, its mutants go by the variable's name."""
         names = [each.id for each in ast.walk(target) if isinstance(each, ast.Name)]
         if self._depth or not names:
             self.visit(value)
@@ -182,18 +185,18 @@ class _Finder(ast.NodeVisitor):
     # ── What is left alone ─────────────────────────────────────────────────────────────────────────────────────────
 
     def visit_Assert(self, node: ast.Assert) -> None:
-        """Says what cannot be otherwise."""
+        """Leave assertions alone: what they state cannot be otherwise."""
 
     def visit_Import(self, node: ast.Import) -> None:
-        """Moves no money."""
+        """Leave imports alone: they move no money."""
 
     def visit_Raise(self, node: ast.Raise) -> None:
-        """What an error says; that it is raised at all is `_removed`."""
+        """Leave an error's message alone; `_removed` tests that the error is raised at all."""
 
     # ── Statements ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _removed(self, node: Statement) -> None:
-        """A call, a change of a number, an error or an early end that does not happen."""
+        """Remove a statement that is a call, a change of a number, an error or an early end."""
         is_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and not _is_silent(node.value)
         is_end = isinstance(node, ast.Return) and node.value is None
         if is_call or is_end or isinstance(node, (ast.AugAssign, ast.Raise, ast.Delete)):
@@ -278,13 +281,13 @@ class _Finder(ast.NodeVisitor):
     # ── Hands ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _between(self, left: ast.AST, right: ast.AST, before: str, after: str) -> None:
-        """Replace an operator by its place between two operands."""
+        """Replace the operator `before`, which stands between two operands, by `after`."""
         place = self._text.word(before, self._text.end(left), self._text.start(right))
         if place is not None:
             self._edit(*place, after)
 
     def _negated(self, test: ast.expr) -> None:
-        """What is no comparison has no other way to be turned round."""
+        """Negate a condition; comparisons, `not` and constants are left to their own visitors."""
         if not isinstance(test, (ast.Compare, ast.UnaryOp, ast.Constant)):
             start, end = self._text.start(test), self._text.end(test)
             self._edit(start, end, f"(not ({self._text.between(start, end)}))")
@@ -305,7 +308,10 @@ def _is_silent(call: ast.Call) -> bool:
 
 
 def _is_no_number(node: ast.expr) -> bool:
-    """Texts, lists and dictionaries: another operator between them is an error at once, which proves nothing."""
+    """Return whether a node is a string, list, tuple, dictionary or set that stands in the text.
+
+    Another operator beside one raises at once in any test, so that such a mutant would prove nothing.
+    """
     if isinstance(node, ast.Constant):
         return isinstance(node.value, (str, bytes))
     return isinstance(node, (ast.JoinedStr, ast.List, ast.Tuple, ast.Dict, ast.ListComp, ast.DictComp, ast.Set))

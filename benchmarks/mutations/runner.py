@@ -1,9 +1,9 @@
 """Runs mutants: in a copy of the checkout, one at a time, each against the tests that may notice it.
 
-The tests run in forks of one warm process (`tests/mutant.py`) on servers that are started once. Those run first that have
-killed mutants of the same module, then the quickest, in stages: every mutant is asked the quick ones before any is asked the
-slow ones; the first that fails ends it. Time is bounded for each mutant: what has no end by then is undecided, which counts
-as survived and is tried again when everything else is done.
+The tests run in forks of one warm process (`tests/mutant.py`), on servers that are started once. Tests that have killed mutants
+of the same module come first, then the quickest ones. They run in stages: the quick tests for all mutants before the slow ones
+for any; a mutant is done at the first test that fails. Each mutant has a limit of time; one that is not done by then is
+undecided, which counts as survived, and is tried again when all others are done.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Runner:
         self._worker: Worker
 
     def run(self, until_s: float, modules: Sequence[str] = (), only: Sequence[str] = ()) -> None:
-        """Map the tests that have changed, then run what has no verdict yet, until the time (monotonic) is over.
+        """Map the tests that have changed, then run mutants without a verdict until `until_s` (monotonic seconds).
 
-        `modules` are those whose mutants are run, `only` files of tests that are asked: the others in another run.
+        `modules` restricts the modules whose mutants are run, `only` the files of tests; the others are left to another run.
         """
         with warm_worker(self.tree, self._plan.tests) as self._worker:
             self._map(until_s, only)
@@ -82,7 +82,7 @@ class Runner:
         self._tests = {name: each for name, each in self.session.tests().items() if not only or each.file in only}
 
     def _candidates(self, mutant: Mutant) -> list[Mapped]:
-        """Tests that may notice a mutant, those that are likeliest to first."""
+        """Return the tests that may notice a mutant, the likeliest first."""
         names = self._running(mutant)
         killers = self.session.killers()
         tests = [self._tests[name] for name in names if name in self._tests]
@@ -98,7 +98,7 @@ class Runner:
     # ── Verdicts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _judge(self, mutant: Mutant, most_s: float, again: bool) -> None:
-        """Ask the tests that have not been asked yet, as many as fit into a stage's time beside those that have."""
+        """Run further tests for a mutant, as many as fit into the stage's time together with those that have run before."""
         of = self.hashes[mutant.module]
         verdict = self.session.verdicts(self.hashes).get(mutant.key)
         if verdict == "killed" or (verdict == "undecided" and not again):
@@ -126,7 +126,10 @@ class Runner:
 
     @contextmanager
     def _changed(self, mutant: Mutant) -> Iterator[None]:
-        """The copy with one change; what Python has compiled of the module goes, since it is known by size and second."""
+        """Make one change in the copy for the block, and delete the module's compiled file.
+
+        Python recognises a compiled file by the source's size and second, so that an old one could be used.
+        """
         path = file_of(self.tree, mutant.module)
         text = self.texts[mutant.module]
         try:
@@ -137,7 +140,7 @@ class Runner:
 
 
 class Worker:
-    """The warm process, asked by lines of JSON."""
+    """The warm process; requests and replies are lines of JSON."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -158,7 +161,7 @@ class Worker:
 
 @contextmanager
 def warm_worker(tree: Path, tests: Sequence[str]) -> Iterator[Worker]:
-    """The process that runs tests in the copy; it ends, with its servers, when its input does."""
+    """Start the process that runs tests in the copy; it and its servers end when its input is closed."""
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     argv = [sys.executable, "-m", "tests.mutant", *tests]
     process = subprocess.Popen(
@@ -173,7 +176,7 @@ def warm_worker(tree: Path, tests: Sequence[str]) -> Iterator[Worker]:
 
 
 def copy_tree(root: Path, tree: Path) -> None:
-    """Make the copy what the checkout is: tracked files and those that git does not ignore."""
+    """Make the folder `tree` equal to the checkout: tracked files and those that git does not ignore."""
     listed = subprocess.run(
         ("git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
         capture_output=True, text=True, check=True,
@@ -194,7 +197,7 @@ def _test_files(path: Path) -> list[Path]:
 
 
 def _within(tests: Sequence[Mapped], most_s: float) -> list[Mapped]:
-    """As many as end within the time, in their order."""
+    """Return the tests that fit into the time, in their order; those that do not are skipped."""
     taken: list[Mapped] = []
     for each in tests:
         if each.seconds <= most_s:

@@ -1,7 +1,7 @@
-"""What has been found out so far, in one SQLite file: it survives a kill, and a run goes on where the last one stopped.
+"""The session: what has been found out so far, in one SQLite file, so that a run goes on where the last one stopped.
 
-A verdict holds for the modules and test files that it was found with: where a module has changed its mutants are run again;
-where a test file has changed or is new, those that survived are asked again, by the tests of that file alone.
+A verdict holds for the modules and test files with which it was found. If a module has changed, its mutants are run again. If a
+test file has changed or is new, the survivors are run again against that file alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TABLES = """
 
 @dataclass(frozen=True)
 class Mapped:
-    """A test of the map, with what it took on the unchanged modules."""
+    """A test of the map, with the seconds that it takes on unchanged modules."""
 
     name: str
     file: str
@@ -33,7 +33,7 @@ class Mapped:
 
 
 class Session:
-    """The file. `of` is the hash of the module that a verdict is about."""
+    """The SQLite file. In its methods `of` is the hash of the module that a verdict is about."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ class Session:
     # ── The map ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def unmapped(self, files: Mapping[str, str], ledger: str) -> list[str]:
-        """Mapped files that have changed since they were mapped, or whose modules have."""
+        """Return the test files that are not mapped yet, or that have changed since, or since whose mapping the ledger has."""
         known = {file: (hashed, of) for file, hashed, of in self._rows.execute("SELECT file, hash, ledger FROM files")}
         for gone in known.keys() - files.keys():
             self._forget(gone)
@@ -51,7 +51,7 @@ class Session:
 
     def map(self, file: str, hashed: str, ledger: str, seconds: Mapping[str, float], failed: Collection[str],
             lines: Mapping[str, Mapping[str, Iterable[int]]]) -> None:  # fmt: skip
-        """Keep which lines of which module each test of a file has run. What failed is not asked about mutants."""
+        """Store which lines of which module each test of a file runs. Tests that failed are stored, but not run on mutants."""
         self._rows.execute("BEGIN")
         self._forget(file)
         self._rows.executemany(
@@ -76,11 +76,11 @@ class Session:
         return {row[0]: Mapped(*row) for row in rows}
 
     def unsound(self) -> list[str]:
-        """Tests that fail on the unchanged modules."""
+        """Return the tests that fail on the unchanged modules."""
         return [row[0] for row in self._rows.execute("SELECT test FROM tests WHERE NOT is_sound ORDER BY test")]
 
     def lines(self) -> dict[str, dict[int, set[str]]]:
-        """By module and line, the tests that run it."""
+        """Return the tests that run each line, by module and line."""
         found: dict[str, dict[int, set[str]]] = {}
         for test, module, numbers in self._rows.execute("SELECT test, module, numbers FROM lines"):
             of_module = found.setdefault(module, {})
@@ -91,17 +91,17 @@ class Session:
     # ── Verdicts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def verdicts(self, hashes: Mapping[str, str]) -> dict[str, str]:
-        """`killed`, `undecided` or `survived` by key, of the modules as they are."""
+        """Return `killed`, `undecided` or `survived` by key, for the modules with these hashes."""
         rows = self._rows.execute("SELECT key, module, of, ended FROM verdicts")
         return {key: ended for key, module, of, ended in rows if hashes.get(module) == of}
 
     def killers(self) -> dict[tuple[str, str], int]:
-        """How many mutants of a module a test has killed, by module and test."""
+        """Return how many mutants of a module each test has killed, by module and test."""
         rows = self._rows.execute("SELECT module, by, count(*) FROM verdicts WHERE ended = 'killed' GROUP BY 1, 2")
         return {(module, by): count for module, by, count in rows}
 
     def passed(self, key: str, of: str) -> set[tuple[str, str]]:
-        """Tests, each with the hash of its file, that have not noticed a mutant."""
+        """Return the tests that have run against a mutant without failing, each with the hash of its file."""
         return set(self._rows.execute("SELECT test, hash FROM passed WHERE key = ? AND of = ?", (key, of)))
 
     def survive(self, key: str, of: str, tests: Iterable[Mapped]) -> None:

@@ -8,7 +8,7 @@ import re
 
 
 class Text:
-    """Source whose places are bytes, as the syntax tree counts them within a line."""
+    """Source text in which positions are counted in bytes, as the syntax tree counts them within a line."""
 
     def __init__(self, source: str) -> None:
         self._raw = source.encode()
@@ -24,15 +24,15 @@ class Text:
         return self._raw[start:end].decode()
 
     def line(self, place: int) -> int:
-        """The number of the line in which a byte stands, from 1."""
+        """Return the number of the line, from 1, that contains a byte."""
         return self._raw.count(b"\n", 0, place) + 1
 
     def lines(self, first: int, last: int) -> str:
-        """Lines by number, both included, with white space made even."""
+        """Return lines by number, both ends included, joined by spaces and without other white space."""
         return " ".join(self._raw[self._starts[first - 1] : self._starts[last]].decode().split())
 
     def word(self, word: str, start: int, end: int) -> tuple[int, int] | None:
-        """Where an operator stands between two places, apart from brackets and comments."""
+        """Return where an operator stands between two positions, comments aside; None if it is not found."""
         edge = r"\b" if word[0].isalpha() else ""
         pattern = edge + r"\s+".join(map(re.escape, word.split())) + edge
         found = re.search(pattern, re.sub(r"#[^\n]*", lambda hit: " " * len(hit[0]), self.between(start, end)))

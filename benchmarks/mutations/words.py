@@ -1,7 +1,7 @@
-"""Changes of SQL inside a string literal of Python: comparisons, conditions, states, numbers, what to do on conflict.
+"""Changes to SQL inside Python string literals: comparisons, conditions, states, numbers, what to do on conflict.
 
-Words are found by patterns, not by a grammar: only SQL whose keywords are upper case is changed, and only where a condition
-or a sum stands. A change that PostgreSQL does not take is killed by the first test that runs it, and proves nothing.
+Words are found by patterns, not by a grammar: only SQL whose keywords are upper case is changed, and only in conditions and
+sums. A change that PostgreSQL refuses is killed by the first test that runs it, and proves nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ NUMBER = re.compile(r"(?<=[ (])\d+(?=[ ,)\"'\n]|::)")
 
 
 def changes(segment: str) -> Iterator[tuple[int, int, str]]:
-    """Start, end (bytes of the segment) and new text of every change, if the literal is SQL; nothing otherwise."""
+    """Yield start, end (bytes of the segment) and new text of every change, if the literal is SQL; nothing otherwise."""
     masked = _literal(segment)
     if not SQL.search(masked):
         return
@@ -63,7 +63,7 @@ def changes(segment: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _literal(segment: str) -> str:
-    """The literal with everything blanked that is no SQL: quotes, what stands between parts, and `{}` of f-strings."""
+    """Return the literal with everything blanked that is not SQL: quotes, text between the parts, and `{}` of f-strings."""
     masked = [" "] * len(segment)
     lines = segment.splitlines(keepends=True)
     starts = [0]
@@ -81,7 +81,7 @@ def _literal(segment: str) -> str:
 
 
 def _clause(masked: str, place: int) -> str:
-    """The keyword that stands before."""
+    """Return the last keyword of a clause before `place`; empty without one."""
     found = CLAUSE.findall(masked[:place])
     return found[-1] if found else ""
 

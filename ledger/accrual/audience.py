@@ -128,7 +128,7 @@ class Audience:
         return rows.insert(connection, pairs) if len(pairs.viewers) else rows.none()
 
     def accept(self, kept: Run) -> None:
-        """Add a run of `remember`, whose transaction has committed, to the unjudged pairs."""
+        """Add a run from `remember` to the unjudged pairs. Call this after the commit of its transaction."""
         if len(kept):
             self._newest = max(self._newest, int(kept.columns[4].max()))
         self.unjudged_pairs.accept(kept)
@@ -171,7 +171,7 @@ class Audience:
         return totals.insert(connection, judgement, self._unjudged_until(), self._rules)
 
     def judged(self, judgement: Judgement, kept: Run) -> None:
-        """Add a run of `keep`, whose transaction has committed, to the totals; all pairs are judged now."""
+        """Add a run from `keep` to the totals, and count all pairs as judged. Call this after the commit of its transaction."""
         self._judged_until = self._unjudged_until()
         self._through, self._whole_from = judgement.through, judgement.whole_from
         self.unjudged_pairs.hand_over(self.judged_pairs)
@@ -180,13 +180,13 @@ class Audience:
         self._unjudged_since = self._since
 
     def _unjudged_until(self) -> int:
-        """Return the id of the last row of pairs that a judgement of now contains."""
+        """Return the id of the last row of pairs that a judgement made now contains."""
         return self.unjudged_pairs.runs[-1].last_id if self.unjudged_pairs.runs else self._judged_until
 
     # ── Differences of the totals ──────────────────────────────────────────────────────────────────────────────────
 
     def _differences(self) -> Columns:
-        """Return the differences (columns of `TOTALS`) that all unjudged pairs make; summed on the way to stay small."""
+        """Return the differences (columns of `TOTALS`) that all unjudged pairs make; summed piece by piece to save memory."""
         parts, uncombined = [TOTALS.empty()], 0
         for block in runfiles.merged(UNJUDGED, self.unjudged_pairs.runs):
             for part in self._block_differences(block):
@@ -210,7 +210,10 @@ class Audience:
             yield runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts))
 
     def _parts(self, pairs: Columns, sign: int) -> Columns:
-        """Return the parts (columns of `TOTALS`, net 0) of pairs, times `sign`; all pairs of a source's day stand together."""
+        """Return the parts of pairs (see `vouching`), times `sign`, as columns of `TOTALS` with a net amount of 0.
+
+        In `pairs`, all rows of one source's day must follow each other.
+        """
         starts = runfiles.key_starts(pairs)
         people = self._networks.people(pairs[0][starts], pairs[4][starts])
         parts = vouching.shares(starts, pairs[1], people, self._economics)

@@ -35,7 +35,7 @@ LAST_ID = 2**63 - 1
 
 @dataclass(frozen=True)
 class Tally:
-    """One fold's rows by subject and day, in two steps: rows form parts, parts form keys."""
+    """The rows of one fold, grouped by subject and day in two steps: rows into parts, parts with the same key into groups."""
 
     parts: Groups  # rows that share subject and day; several parts may share a key
     groups: Groups  # the parts of each key
@@ -109,7 +109,7 @@ def keys_of(subjects: NDArray[Any], days: Days) -> Keys:
 
 
 def shape_of(kind: str) -> Shape:
-    """Return the shape of this kind's runs: beside each key its sum (base units of PIX) and its UTC day."""
+    """Return the shape of this kind's runs, whose columns are the key, its sum (base units of PIX) and its UTC day."""
     return Shape(
         kind, b"pixrday1", ("<i8", "<u2"), lambda columns: runfiles.summed(columns, 1, runfiles.key_starts(columns))
     )

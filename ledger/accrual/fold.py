@@ -75,7 +75,7 @@ Outcomes = NDArray[np.uint8]  # (rows,), an `Outcome` each
 
 @dataclass(frozen=True)
 class Folded:
-    """What one fold did: how many batches and appearances it took, how many earned, and what in all."""
+    """What one fold did: how many batches and appearances it took, how many of these earned, and the total amount."""
 
     batches: int
     appearances: int
@@ -276,7 +276,7 @@ class Fold:
             outcome[(outcome == Outcome.FUNDED) & (so_far > max_pix)] = Outcome.CAPPED
 
     def _refuse_seen(self, group: Group, outcome: Outcomes) -> Run:
-        """Refuse repeats; return the run of the appearances that are none."""
+        """Refuse appearances that their viewer has had within `repeat_after_s`; return the keys of the others, as a run."""
         repeated, order = outcome == Outcome.FUNDED, group.by_key
         if not repeated.all():
             order = order[repeated[order]]
@@ -288,9 +288,9 @@ class Fold:
     def _refuse_excess_of_day(self, group: Group, outcome: Outcomes) -> Flags:
         """Refuse what exceeds a day's cap of its viewer, network of anonymous viewers, segment or creator.
 
-        Returns the flags, (rows,), of appearances that a segment's or a creator's cap refused: other viewers had filled it.
-        They use up their viewer's own caps all the same, and replace, up to the cap, what a review finds not to count
-        (see `risk.review`).
+        Returns the flags, (rows,), of appearances that the cap of a segment or a creator refused, because other viewers had
+        used it up. They still use up their own viewer's caps. If a review finds that some of what used up the cap does not
+        count, they take its place, up to the cap (see `risk.review`).
         """
         crowded = np.zeros(len(outcome), np.bool_)
         for cap in self._caps:
@@ -327,7 +327,7 @@ class Fold:
         return Earned(int(paid.sum()), int(rests.sum()) - int(amounts.sum()), parties)
 
     def _stakes(self, segments: Ids) -> list[Stake]:
-        """Return the stakes in some segments, which ascend and may repeat."""
+        """Return the stakes in these segments; `segments` ascend and may repeat."""
         any_stake = self._connection.execute("SELECT FROM ledger.segment_stakes ORDER BY segment_id LIMIT 1").fetchone()
         if any_stake is None:
             return []
@@ -340,7 +340,7 @@ class Fold:
         return rows.fetchall()
 
     def _invested(self, group: Group, rests: Amounts, stakes: Sequence[Stake]) -> dict[int, int]:
-        """Return what each investor gets of `rests` (rows,), in base units of PIX: split appearance by appearance."""
+        """Return each investor's share of `rests` (rows,), in base units of PIX; every appearance is split by itself."""
         shares_pix: dict[int, int] = {}
         segments = group.shown.segment[group.parts.firsts]  # (parts,), ascending
         for segment, investors, put_in in stakes:
@@ -356,8 +356,9 @@ class Fold:
     def _pairs(self, group: Group, counting: Flags, nets: Amounts) -> Pairs:
         """Return the pairs of source and creator of the flagged rows.
 
-        What a segment's or creator's cap refused has its amount as `gross`, and 0 as `net`. The source is the network of an
-        anonymous viewer, since anyone can have cookies by the hundred, and else the viewer.
+        A row that the cap of a segment or a creator refused has its amount as `gross` and 0 as `net`. The source of an
+        anonymous viewer is their network, if it is known, since one person can have hundreds of cookies; the source of any
+        other viewer is the viewer.
         """
         rows = np.flatnonzero(counting)
         search = group.shown.search[rows]

@@ -55,7 +55,10 @@ def order_of_hashes(hashes: NDArray[np.uint64]) -> Places:
 
 
 def _order_by_digits(values: NDArray[np.uint64], shifts: range) -> Places:
-    """Radix sort, the last digit first: numpy counts 16-bit digits, which is much quicker than comparing 64 bits."""
+    """Return the indices that sort `values` by the 16-bit digits at these shifts, the least significant first (a radix sort).
+
+    numpy's stable sort of 16-bit numbers is a radix sort too, which is much quicker than comparing 64-bit numbers.
+    """
     order = np.arange(len(values))
     for shift in shifts:
         digit = (values >> np.uint64(shift)).astype(np.uint16)

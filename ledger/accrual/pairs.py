@@ -103,7 +103,10 @@ def keys_of(viewers: Keys, days: Days) -> Keys:
 
 
 def _narrow(values: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Convert int64 to int32 if all values fit (nearly always; it writes a third less); other kinds as they are."""
+    """Return values as numbers of the dtype `kind`; int64 becomes int32 if all values fit.
+
+    They nearly always do, and a row of the table is a third smaller then.
+    """
     return values.astype("<i4" if kind == "<i8" and int(values.max()) <= NARROW_MAX else kind)
 
 
@@ -128,9 +131,9 @@ def newest_day(connection: Connection[Any]) -> int:
 
 
 def read(connection: Connection[Any], today: int, rows: Known) -> Iterator[Columns]:
-    """Yield what some rows of the table hold, merged by pair and day.
+    """Yield the columns of some rows of the table, merged by pair and day.
 
-    Pairs of days after tomorrow are left out: an older version wrote them, which believed any clock.
+    Pairs of days after tomorrow are left out: an older version, which did not check replicas' clocks, wrote them.
     """
     several = connection.execute(
         "SELECT viewers, creators, days, gross, net FROM ledger.pair_runs WHERE id = ANY(%s) ORDER BY id",

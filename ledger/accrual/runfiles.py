@@ -32,7 +32,6 @@ Columns = tuple[NDArray[Any], ...]  # each (rows of the run,), the keys first
 Keep = Callable[[Columns], Flags]  # flags the rows that are still needed
 
 HEAD = struct.Struct("<8sQQI4x")  # magic, rows of the database, rows of the run, CRC-32 of these, the ids and marks
-KEY_BYTES = 8
 BLOCK_ROWS = 2_000_000  # rows that are merged at once: 100 to 300 MB of memory
 PIECE_BYTES = 1 << 22
 SAMPLES = 1_000  # keys of a file whose order is checked when it is opened

@@ -101,7 +101,7 @@ class RunStore:
             self.runs.append(run)
 
     def sort(self) -> None:
-        """Sort the runs that are not sorted; wait first for a file that is being made of any."""
+        """Sort the runs that are not sorted; if a file of runs is being made, wait for it first."""
         self._take_over(wait=True)
         self.runs = [runfiles.ordered(self.shape, run) for run in self.runs]
 
@@ -169,7 +169,7 @@ class RunStore:
         return runfiles.write(self.shape, self.folder, rows[rows[:, 0] >= oldest_id], blocks)
 
     def _take_over(self, *, wait: bool) -> None:
-        """Replace runs by the file that was made of them, if it is finished or once it is; remove their own files."""
+        """Once a file of merged runs is finished, replace these runs by it and delete their own files; `wait`: wait for it."""
         if self._merging is None or not (wait or self._merging[1].done()):
             return
         (runs, made), self._merging = self._merging, None

@@ -1,4 +1,4 @@
-"""Which viewer has seen which segment in the last 24 hours: 64-bit keys, each with the second of the last time.
+"""Which viewer has seen which segment in the last 24 hours: 64-bit keys, each with the second in which it was last seen.
 
 They are kept in a store of runs (see `runstore`), one row of `ledger.seen_runs` a fold. A key is a hash of viewer and
 segment. Among n pairs any two share a key with a chance of about n²/2⁶⁵; one appearance (1000 base units of PIX) is then
@@ -86,7 +86,7 @@ class Seen:
         self._tidy()
 
     def sift(self, keys: Keys, seconds: Seconds, order: Places) -> tuple[Places, Run]:
-        """Leave out repeats, whose key an earlier fold has kept or an earlier row has; return the other appearances.
+        """Return the appearances that count: no earlier row has their key, and no earlier fold within `repeat_after_s`.
 
         Args:
             keys: uint64, shape (rows,). The key of each appearance (`keys_of`).
@@ -127,7 +127,7 @@ class Seen:
         return Run(rows_of((row[0], mark)), run.columns)
 
     def _forget(self, connection: Connection[Any], since_s: int) -> int:
-        """Delete the oldest rows, up to the first one with a key seen after `since_s`; return the id of that one.
+        """Delete the oldest rows, up to the first one that has a key seen after `since_s`; return the id of that row.
 
         So rows are deleted from the old end alone, and a file of runs can tell which of its rows are gone.
         """

@@ -128,7 +128,7 @@ class Judgement:
             yield Totals.of(self.runs, keys[start : start + PIECE_KEYS], self.whole_from)
 
     def best_before(self, keys: Keys, trusted: Ids, economics: Economics) -> Amounts:
-        """Return what counts of the best of the `BEFORE_DAYS` days before each creator's day.
+        """Return the most that counts (`Totals.earned`) of any of the `BEFORE_DAYS` days before each creator's day.
 
         Args:
             keys: uint64, shape (days of creators,), ascending.
@@ -149,7 +149,7 @@ class Reached(NamedTuple):
     """How far the reviews have come."""
 
     judged_until: int  # the id of the last row of `ledger.pair_runs` that the totals contain; 0: none
-    through: int  # the last UTC day that was judged after it had ended
+    through: int  # the newest UTC day that has been judged since it ended
     whole_from: int  # the first UTC day of which the totals hold everything
     rules: str  # the settings that the totals were computed with
 
@@ -272,7 +272,7 @@ def restart(connection: Connection[Any], through: int, whole_from: int, rules: s
 
     Args:
         connection: in the transaction of the caller.
-        through: the last UTC day that was judged after it had ended; it stays judged.
+        through: the newest UTC day that has been judged since it ended; the next review goes on with the day after it.
         whole_from: the first UTC day of which the new totals will hold everything.
         rules: the settings that they will be computed with.
     """

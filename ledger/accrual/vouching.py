@@ -62,7 +62,7 @@ USUAL_DAYS = 7  # days before a day whose mean is U
 class Shares:
     """What each source's day with a creator was worth, in parts: gross = `vouched` + `doubtful`.
 
-    Each part is an int64 array of shape (rows,), in base units of PIX. `beside` is what of `doubtful` may count at most.
+    Each part is an int64 array of shape (rows,), in base units of PIX. `beside` is the most of `doubtful` that may count.
     """
 
     vouched: Amounts

@@ -76,7 +76,7 @@ class Stored:
 
     @property
     def earliest_ms(self) -> int:
-        """The earliest time that one of its searches can have been made, in milliseconds since 1970."""
+        """The earliest time at which one of its searches can have been made, in milliseconds since 1970."""
         assert self.recorded_ms is not None
         earliest = self.recorded_ms - EARLIEST_MS
         if self.begun_ms is None:
@@ -85,7 +85,7 @@ class Stored:
 
     @property
     def latest_ms(self) -> int:
-        """The latest such time: a little after the recording, for clocks that are right to a few seconds."""
+        """The latest such time: a few seconds after the recording, since clocks may differ by seconds."""
         assert self.recorded_ms is not None
         return self.recorded_ms + LATEST_MS
 
@@ -103,7 +103,7 @@ class Readings:
 
 @dataclass(frozen=True)
 class Shown:
-    """The appearances of many batches, one row each; viewer, network and time are stored once a search."""
+    """The appearances of many batches, one row each; viewer, network and time are stored once per search."""
 
     viewers: Keys  # (searches, 2) uint64: the two words of the viewer's keyed hash
     origins: Keys  # (searches, 2) uint64: those of an anonymous viewer's network; zeros of a viewer with a key
@@ -270,8 +270,9 @@ def _joined(parts: Sequence[NDArray[np.void]], kind: np.dtype[np.void]) -> NDArr
 def _bounded(stored: Sequence[Stored], said_ms: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[UUID, int]]:
     """Bound the times that replicas gave their searches by what the database's clock allows.
 
-    `said_ms` is (searches,), in milliseconds since 1970. Returns the bounded times, and by incarnation how far a clock was out
-    of bounds (milliseconds, of its first search that was).
+    `said_ms` is (searches,), in milliseconds since 1970. Returns the bounded times, and for each incarnation with a wrong clock
+    by how many milliseconds a search was out of bounds: the first such search of the last batch that has any. Batches that were
+    recorded late say nothing of a clock.
     """
     sizes = np.array([each.searches for each in stored], np.int64)
     earliest, latest = (

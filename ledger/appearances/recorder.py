@@ -166,7 +166,7 @@ class Recorder:
         self._due.set()
 
     async def close(self) -> None:
-        """Carry what waits within a few seconds; what the database does not accept stays in the spool for an heir.
+        """Carry what waits, for a few seconds; what the database does not accept stays in the spool, to be adopted later.
 
         The lock on the spool is released in any case.
         """
@@ -271,9 +271,9 @@ class Recorder:
         return self._connection
 
     async def _place(self, connection: AsyncConnection[Any]) -> bool:
-        """Ask the database how many of our searches it has, and go on from there; return False if that was known.
+        """Ask the database how many of our searches it has, and go on from there; return False if it has as many as we thought.
 
-        It has more than we know if the answer to an insert was lost or an heir was quicker, and fewer if it has lost some.
+        It has more if the answer to an insert was lost or another process was quicker, and fewer if it has lost some.
         """
         incarnation = self._current
         age_s = time.monotonic() - incarnation.began_at
@@ -356,7 +356,7 @@ class Recorder:
         await self._retire(old)
 
     async def _retire(self, incarnation: Incarnation) -> None:
-        """Close an incarnation and remove its spool if the database has all its searches; else leave it to an heir."""
+        """Close an incarnation; remove its spool if the database has all its searches, else leave it to another process."""
         try:
             if incarnation.spool.size:
                 connection = await self._connected()

@@ -32,7 +32,6 @@ SEARCHES = {  # by format
     1: np.dtype([("viewer", "V16"), ("key", "V16"), ("request", "V8"), ("at_ms", "<i8"), ("count", "<u2")]),
     2: SEARCH,
 }
-FORMATS = tuple(SEARCHES)
 SHOWN = np.dtype([
     ("segment_id", "<i8"), ("creator_id", "<i8"), ("best_frame_ms", "<i4"), ("relevance_ppm", "<i4"),
     ("amount_pix", "<i4"),
@@ -161,7 +160,7 @@ class Spool:
         self.close()
 
     def close(self) -> None:
-        """Close the file and release its lock: from then on an heir may adopt it. A second call does nothing."""
+        """Close the file and release its lock; from then on another process may adopt it. A second call does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
@@ -265,7 +264,7 @@ def _is_whole(data: bytes, start: int) -> bool:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged spool, so that no heir reads or removes it; return the new path."""
+    """Rename a damaged spool, so that no other process adopts or removes it; return the new path."""
     aside = path.with_name(path.name + SET_ASIDE)
     with contextlib.suppress(FileNotFoundError):  # another process has removed it
         path.rename(aside)
@@ -292,7 +291,7 @@ def orphans(folder: Path) -> Generator[Orphan]:
 
 
 def _locked(path: Path) -> Orphan | None:
-    """Lock a spool; return None if its owner or another heir holds it, or an heir has removed it meanwhile."""
+    """Lock a spool to adopt it; return None if its owner or another process has locked it, or has removed it meanwhile."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Exchange: archive rows that can still change, and delete them in the transaction that notes their part.
+"""Exchange: archive rows that can still change, and delete them in the transaction that records their part of the archive.
 
-The rows are written to a part and read back first. Then, in one transaction, they are read once more; only if they are what
-was written is the part noted and are the rows deleted. So the archive holds their final state. A process that is killed in
-between leaves an object that no row of the database names. Knows no table.
+The rows are written to a part and read back first. Then, in one transaction, they are read once more and, only if they are
+still what was written, the part is recorded and the rows are deleted. So the archive holds their final state. A process that
+is killed in between leaves an object that no row of the database names. Knows no table.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def of_one_day(rows: Sequence[Named]) -> list[Named]:
 
 
 def archive(connection: Conn, shelf: Shelf, table: Table, rows: Sequence[Named]) -> bool:
-    """Make a part of some rows, and delete them. Commits.
+    """Write some rows to the archive as one part, and delete them from their tables. Commits.
 
     Args:
         connection: outside of a transaction.

@@ -73,10 +73,10 @@ def due(connection: Conn, before: datetime) -> tuple[int, int] | None:
 
 
 def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
-    """Make a part of the folds from the first to the last of `numbers`, which are due. Commits.
+    """Write the folds from the first to the last of `numbers`, all of them due, as one part of the archive. Commits.
 
     Raises:
-        Rejected: a fold's money is not what its appearances earn; no part is made until a person has explained it.
+        Rejected: a fold's money is not what its appearances earn; no part is written until a person has explained it.
     """
     rows = connection.execute(ROWS, numbers).fetchall()
     with shelf.draft(FOLDS) as draft:

@@ -42,7 +42,7 @@ def due(connection: Conn, before: datetime) -> list[Named]:
 
 
 def archive(connection: Conn, shelf: Shelf, transactions: Sequence[Named]) -> bool:
-    """Make a part of these transactions and delete them; return whether it was done (see `exchange.archive`)."""
+    """Write these transactions to the archive as one part and delete them; return whether it was done (`exchange.archive`)."""
     return exchange.archive(connection, shelf, Table(CHAIN, _rows, "ledger.forget_transactions"), transactions)
 
 

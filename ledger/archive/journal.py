@@ -86,12 +86,12 @@ class ArchivedEntry:
         return book.content_hash(self.kind, self.document, self.postings, self.reverses) == self.content
 
     def row(self) -> Row:
-        """Return the entry as a row of a part."""
+        """Return the entry as a row to be written to the archive."""
         return vars(self)
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> ArchivedEntry:
-        """Return the entry of a row of a part."""
+        """Make the entry from a row that was read from the archive; `row` is the other direction."""
         raw = {name: bytes_of(row[name]) for name in ("content", "prev_hash", "hash", "postings")}
         return cls(**{**row, **raw})
 
@@ -108,7 +108,7 @@ def due(connection: Conn, before: datetime) -> tuple[int, int] | None:
 
 
 def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
-    """Make a part of the entries from the first to the last of `numbers`, which are due. Commits.
+    """Write the entries from the first to the last of `numbers`, all of them due, to the archive as one part. Commits.
 
     Raises:
         Rejected: an entry does not continue the chain, is not what the caller wrote under its key, or does not sum to zero; no
@@ -141,7 +141,7 @@ def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
 
 
 def forget(connection: Conn, which: str, final: int) -> int:
-    """Delete archived postings, up to entry `final`, and commit; return how many entries that covered.
+    """Delete archived postings, up to entry `final`, and commit; return how many entries were gone through.
 
     `which` is "journal" for the postings of accruals and maturities, "rest" for all others (see `rest_until`).
     """

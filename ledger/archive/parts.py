@@ -46,7 +46,7 @@ def add(
     newest_at: datetime,
     head: bytes | None = None,
 ) -> int:
-    """Write a part, whose object has been read back, to the table, in the caller's transaction.
+    """Write a part to the table, in the caller's transaction. Its object must have been read back before.
 
     Args:
         connection: in the caller's transaction.

@@ -46,7 +46,7 @@ ROWS = """
 
 
 def due(connection: Conn, before: datetime) -> list[Named]:
-    """Return the batches of the next part, which ended before `before`, however many older ones have to stay."""
+    """Return the batches of the next part, all ended before `before`; older ones that cannot be archived yet are skipped."""
     rows, behind, is_more = looked(connection, before, BEGIN)
     while not rows and is_more:
         rows, behind, is_more = looked(connection, before, behind)
@@ -56,7 +56,7 @@ def due(connection: Conn, before: datetime) -> list[Named]:
 def looked(connection: Conn, before: datetime, behind: Named) -> tuple[list[Named], Named, bool]:
     """Examine the next `WINDOW` batches that ended before `before` and come after the batch `behind`.
 
-    Returns those of them that make the next part (none, if all have to stay), the batch after which to go on, and whether
+    Returns the ones that make the next part (none if all must stay in the tables), the batch after which to go on, and whether
     there may be more.
     """
     window = {"before": before, "window": WINDOW, "at": behind[1], "id": behind[0]}
@@ -68,7 +68,7 @@ def looked(connection: Conn, before: datetime, behind: Named) -> tuple[list[Name
 
 
 def archive(connection: Conn, shelf: Shelf, batches: Sequence[Named]) -> bool:
-    """Make a part of these batches and delete them; return whether it was done (see `exchange.archive`)."""
+    """Write these batches to the archive as one part and delete them; return whether it was done (see `exchange.archive`)."""
     return exchange.archive(connection, shelf, Table(PAYMENTS, _rows, "ledger.forget_payments"), batches)
 
 

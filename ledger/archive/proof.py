@@ -1,4 +1,4 @@
-"""The proof of the archive: archived rows are what they were, and the sums that the database keeps of them are right.
+"""The proof of the archive: archived rows are unchanged, and the sums that the database keeps of them are right.
 
 Reads every part to its end. Computes again: the journal's hash chain from its first entry, each fold's money from its
 appearances, and the sums by account and by creator that the database carries forward of deleted rows. Only reads, against
@@ -113,7 +113,12 @@ def _journal(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[
 
 
 def _moved(entry: ArchivedEntry) -> tuple[Numbers, Numbers]:
-    """Return the account of each line, (lines,), and its amount, the part of it that was earned, and 1: (lines, 3)."""
+    """Return what an entry's postings add to the sums by account.
+
+    Returns:
+        The account of each posting, int64 (lines,); and its amount, its amount if it was earned (else 0), and a count of
+        1, int64 (lines, 3).
+    """
     lines = entry.amounts
     amounts = lines["amount"].astype(np.int64)
     earned = amounts if entry.kind == "accrual" else np.zeros_like(amounts)
@@ -121,7 +126,7 @@ def _moved(entry: ArchivedEntry) -> tuple[Numbers, Numbers]:
 
 
 def _spine(connection: Conn, part: ArchivePart) -> Generator[tuple[Any, ...], None, None]:
-    """Yield the rows of a part's entries that stay in the tables, in the form of `_link`."""
+    """Yield a part's entries as they stand in the tables, without postings, in the form of `_link`."""
     with connection.cursor(name="spine") as cursor:
         cursor.itersize = FETCHED_ROWS
         cursor.execute(
@@ -135,13 +140,13 @@ def _spine(connection: Conn, part: ArchivePart) -> Generator[tuple[Any, ...], No
 
 
 def _link(entry: ArchivedEntry) -> tuple[Any, ...]:
-    """Return what of an archived entry stays in the tables: everything but its postings."""
+    """Return the fields of an archived entry to compare with the tables: all but its postings and when it was recorded."""
     return (entry.id, entry.kind, entry.key, entry.content, entry.document, entry.lines, entry.reverses, entry.epoch,
             entry.occurred, entry.prev_hash, entry.hash)  # fmt: skip
 
 
 def _by_account(connection: Conn, shelf: Shelf, part: ArchivePart, index: accounts.Index) -> Iterator[str]:
-    """Yield a sentence if the part's postings by account, which statements read, are not those of its entries."""
+    """Yield a sentence if a part's postings by account (statements read these) differ from the postings of its entries."""
     row = connection.execute(
         "SELECT name, bytes, places FROM ledger.archived_accounts WHERE archive_id = %s", (part.id,)
     ).fetchone()
@@ -253,7 +258,7 @@ def _history(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[
 
 
 def _gaps(connection: Conn) -> Iterator[str]:
-    """Yield parts that do not follow on the one before; only the numbers of folds may have gaps."""
+    """Yield parts that do not continue the part before them; only the numbers of folds may have gaps."""
     for kind in KINDS:
         last = 0
         for part in parts.listed(connection, kind):

@@ -84,7 +84,7 @@ KEPT: dict[str, tuple[str, LiteralString]] = {
 
 @dataclass(frozen=True)
 class Retention:
-    """How long rows of a kind are kept, and how many of them are where."""
+    """For how long rows of a kind stay in their table, how old the oldest is, and what is in the archive."""
 
     name: str
     keep_d: int  # days; 0: for ever
@@ -94,7 +94,7 @@ class Retention:
 
 
 def before_of(connection: Conn, keep_d: int) -> datetime | None:
-    """Return the midnight UTC before which rows are due to go, by the database's clock; None if all are kept."""
+    """Return the midnight UTC, by the database's clock, before which rows are archived or deleted; None if all are kept."""
     if not keep_d:
         return None
     row = connection.execute(

@@ -23,7 +23,7 @@ SAID_AGAIN_S = 3600.0
 
 
 class AgeAlarm:
-    """Logs each state in which anything has been open for too long: once an hour, and at once for another thing in it."""
+    """Logs each state in which something has been open for too long: once an hour, and at once when another thing is late."""
 
     def __init__(self, settings: LedgerSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock

@@ -141,7 +141,11 @@ def listing(storage: Storage, bucket: str) -> list[Anchor]:
 
 
 def compare(connection: Conn, anchors: Iterable[Anchor]) -> tuple[list[str], int]:
-    """Return which anchors the journal contradicts, a sentence each; and how many are of entries that restores have lost."""
+    """Compare anchors with the journal.
+
+    Returns:
+        A sentence for each anchor that the journal contradicts, and the number of anchors whose entry a restore has lost.
+    """
     kept = list(anchors)
     known = dict(connection.execute(
         "SELECT e.id, encode(e.hash, 'hex') FROM ledger.entries e WHERE e.id = ANY(%s)", ([each.entry_id for each in kept],)

@@ -124,7 +124,7 @@ def _zero_sums(connection: Conn) -> Check:
 
 
 def _transfers(connection: Conn) -> Check:
-    """The account `in_flight` holds what the pending transfers come to."""
+    """The account `in_flight` holds the sum of the pending transfers."""
     row = connection.execute(
         "SELECT (SELECT balance FROM ledger.accounts WHERE kind = 'in_flight' AND asset = 'PIX'),"
         " (SELECT coalesce(sum(amount_pix), 0)::bigint FROM ledger.transfers WHERE state = 'pending')"
@@ -135,7 +135,7 @@ def _transfers(connection: Conn) -> Check:
 
 
 def _maturing(connection: Conn) -> Check:
-    """Each `maturing` account holds what its buckets come to."""
+    """Each `maturing` account holds the sum of its buckets."""
     rows = connection.execute(
         "SELECT a.id, a.balance, coalesce(sum(m.amount_pix), 0)::bigint FROM ledger.accounts a"
         " LEFT JOIN ledger.maturing m ON m.account_id = a.id WHERE a.kind = 'maturing' GROUP BY a.id"
@@ -165,7 +165,7 @@ def _payouts(connection: Conn) -> Check:
 
 
 def _kept(connection: Conn) -> Check:
-    """The small tables beside the large ones say the same: who is owed a payout, and what each day's payouts come to."""
+    """The tables of creators who are owed a payout, and of each day's sum of payouts, agree with accounts and transfers."""
     owed = connection.execute(
         "SELECT coalesce(a.owner, o.creator_id), a.id IS NULL FROM"
         " (SELECT owner, c.id FROM ledger.accounts c, ledger.owed_least WHERE kind = 'payable' AND party = 'creator'"
@@ -222,7 +222,7 @@ def _hash_chain(connection: Conn) -> Check:
 
 
 def _archive(connection: Conn, shelf: Shelf) -> Check:
-    """The archive holds what left the tables, unchanged, and it comes to what was carried forward."""
+    """The archive holds the rows that left the tables, unchanged, and its sums are those that the database carries forward."""
     try:
         return _check("archive", *proof.check(connection, shelf))
     except Temporary as error:
@@ -278,7 +278,7 @@ def _credited(connection: Conn, full: bool) -> Check:
 
 
 def _plans(connection: Conn) -> Check:
-    """Each transaction is planned to pay what its payouts say."""
+    """Each transaction's plan pays exactly what its payouts say."""
     return _check("plans", credited.plans(connection), "transactions pay what their payouts say")
 
 
@@ -387,7 +387,7 @@ def _every_payout(connection: Conn, chain: Chain) -> Check:
 
 
 def _every_attempt(connection: Conn, chain: Chain) -> Check:
-    """No expired attempt moved anything on chain; each failed one is there with an error (reclaims may be without)."""
+    """No expired attempt has succeeded on chain; every failed one is on chain, and those of payouts have an error there."""
     rows = connection.execute(
         "SELECT a.signature, a.state, b.kind FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
         " WHERE a.state IN ('failed', 'expired') ORDER BY a.signed_at, a.signature"

@@ -27,7 +27,6 @@ Ids = NDArray[np.int64]
 
 FETCHED_ROWS = 2000
 SLACK_PIX = 0.001  # tolerance for floating point, in base units of PIX
-NAMED_MAX = 20
 
 # ── Earned ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -28,7 +28,7 @@ POLL_S = 0.5
 @json_option
 @click.pass_obj
 def archive(context: Context, until_done: bool, timeout_s: float, as_json: bool) -> None:
-    """Show how long each table keeps what it holds, since when it does, and what lies in the archive."""
+    """Show for each table how long rows stay in it, how old its oldest row is, and what of it lies in the archive."""
     from ledger.archive import retention
     from ledger.settings import LedgerSettings
 

@@ -1,4 +1,7 @@
-"""`pixr backup` and `pixr restore`: options and printing, and PostgreSQL alone during a restore. See `ledger.backup`."""
+"""`pixr backup` and `pixr restore`: options and printing. The work is done by `ledger.backup`.
+
+For a restore, the embedded PostgreSQL is started here without the other services.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ ADMIN_KEY = "api_admin_key"  # under secrets/, where Pixr has made the first one
 
 @click.group()
 def order() -> None:
-    """What no rule does: adopt, book a withdrawal or a correction, take a new secret. In an administrator's name."""
+    """Have the ledger do what no rule does, in an administrator's name: adopt, book withdrawal or correction, new secret."""
 
 
 def order_options(command: Function) -> Function:
@@ -59,7 +59,7 @@ def adopt(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Declare that the database has gone back, and adopt what the ledger has paid and does not know since a slot or time."""
+    """Declare that the database was set back; book what the ledger has paid since a slot or time, and does not know."""
     if (since_slot is None) == (since is None):
         raise Rejected("say --since-slot or --since", code="since-when")
     body = {"since_slot": since_slot} if since is None else {"since": since.replace(tzinfo=UTC).isoformat()}
@@ -82,7 +82,7 @@ def withdrawal(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Book the transaction SIGNATURE, which took money from the treasury on purpose; lamports are the platform's."""
+    """Book that SIGNATURE took money from the treasury on purpose: PIX is taken from --from, lamports from the platform."""
     with context.connect(READER) as connection:
         row = connection.execute(
             "SELECT -delta_pix, -delta_lamports FROM ledger.chain_transactions WHERE signature = %s AND kind = 'unknown'",
@@ -113,7 +113,7 @@ def correction(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Move an amount of the journal from one account to another: an entry of its own, and nothing on chain."""
+    """Move an amount from one account of the journal to another: a new entry, and nothing on chain."""
     body = {"from": taken, "to": given, "amount": amount, "asset": asset}
     _place(context, "correction", body, reason, key_file, timeout_s, as_json)
 
@@ -122,7 +122,7 @@ def correction(
 @order_options
 @click.pass_obj
 def new_secret(context: Context, reason: str, key_file: Path | None, timeout_s: float, as_json: bool) -> None:
-    """Go on with the secret that secrets/batches holds now: the one of before is lost, and so is the rent of its markers."""
+    """Use the secret that secrets/batches holds now, since the one before is lost; the rent of its markers is lost with it."""
     _place(context, "secret", {}, reason, key_file, timeout_s, as_json)
 
 
@@ -133,7 +133,7 @@ def new_secret(context: Context, reason: str, key_file: Path | None, timeout_s: 
 @json_option
 @click.pass_obj
 def approve(context: Context, number: int, key_file: Path, timeout_s: float, as_json: bool) -> None:
-    """Approve another administrator's order, which is carried out then."""
+    """Approve another administrator's order, so that it is carried out."""
     from ledger.orders import orders
 
     with context.connect(LEDGER) as connection:
@@ -226,7 +226,7 @@ def _key(context: Context, key_file: Path | None) -> str:
 
 
 def _document(found: Any) -> dict[str, Any]:
-    """Instants in RFC 3339, numbers as strings."""
+    """Return an order as JSON shows it: instants in RFC 3339, ids as strings."""
     shown: dict[str, Any] = {name: getattr(found, name) for name in ("kind", "body", "reason", "outcome", "state")}
     shown |= {"id": str(found.id), "by": found.ordered_as, "approved_by": found.approved_as}
     shown["entry_id"] = None if found.entry_id is None else str(found.entry_id)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ledger.audit.anchors import Anchor
     from ledger.solana.chain import Chain
 
-SILENCE_MAX_S = 15.0
 POLL_S = 0.3
 
 
@@ -124,7 +123,7 @@ def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def resolve(context: Context, batch_id: str, timeout_s: float, as_json: bool) -> None:
-    """End a payout's BATCH that is stuck, by what finalized transactions did; exit code 1 if they do not say enough."""
+    """End the stuck BATCH of payouts by what finalized transactions did; exit code 1 if that does not prove how it ended."""
     from ledger.payouts import resolutions
 
     deadline = time.monotonic() + timeout_s

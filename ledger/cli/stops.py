@@ -68,7 +68,7 @@ def freeze(context: Context, reason: str) -> None:
 @click.command()
 @click.pass_obj
 def restored(context: Context) -> None:
-    """Say that the database has gone back in time, by other means than `pixr restore`: what was paid since is adopted."""
+    """Declare that the database was set back, other than by `pixr restore`: what was paid since then is booked again."""
     from ledger.payouts import adoption
 
     with context.connect(LEDGER) as connection:

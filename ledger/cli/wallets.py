@@ -64,7 +64,7 @@ def challenge(context: Context, creator_id: int, address: str, as_json: bool) ->
 def put(
     context: Context, creator_id: int, address: str, nonce: str, signature: str, unknown: bool, as_json: bool
 ) -> None:
-    """Pay a creator at ADDRESS. Without a proof, and after a change, payouts wait for a while."""
+    """Set ADDRESS as the wallet that a creator is paid at. Without a proof, and after a change, payouts wait for a while."""
     from cluster.errors import Rejected
     from ledger.creators import challenges, wallets
     from ledger.risk import stops

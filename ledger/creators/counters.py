@@ -120,7 +120,7 @@ class Counters:
         return [(int(owner), int(amount)) for owner, amount in rows]
 
     def _all_earned(self, connection: Connection[Any], until: int) -> list[tuple[int, int]]:
-        """Return what each creator has earned by all folds up to `until`, with what is carried forward of archived ones."""
+        """Return what each creator has earned by all folds up to `until`, including folds whose entries are archived."""
         rows = connection.execute(
             "SELECT a.owner, sum(e.earned)::bigint FROM ("
             "   SELECT p.account_id, p.amount AS earned FROM ledger.entries e JOIN ledger.postings p ON p.entry_id = e.id"

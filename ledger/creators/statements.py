@@ -89,7 +89,8 @@ ABOUT = """
 def page(connection: Conn, creator_id: int, shelf: Shelf, *, before: Place = BEGIN, limit: int = ROWS_MAX) -> Page:
     """Read one page of a creator's statement.
 
-    A page costs what it shows, wherever it begins, and one small read for each part of the archive that it passes.
+    The cost of a page depends on what it shows, not on where it begins; besides, each part of the archive that it passes takes
+    one small read.
 
     Args:
         connection: of any role that may read the ledger.

@@ -2,12 +2,14 @@
 
 How long payouts wait after a wallet is set:
 
-    by a manifest, where there is none   `manifest_wallet_hold_h`, or until the creator confirms it: a caller who may ingest
-                                         may name any creator
-    first wallet with a proof            not at all (see `challenges`)
-    first wallet without a proof         `wallet_hold_s`, as an exchange's, whose key the creator does not hold
-    change to another wallet             `wallet_hold_s`, with a proof or without: a proof shows who holds the new wallet's
-                                         key, not that the creator wanted the change, whose own key may be stolen
+    by a manifest, for a creator without one   `manifest_wallet_hold_h`, or until the creator confirms it: a caller who may
+                                               ingest may name any creator
+    first wallet with a proof                  not at all (see `challenges`)
+    first wallet without a proof               `wallet_hold_s`; for example an exchange's wallet, whose key the creator does
+                                               not hold
+    change to another wallet                   `wallet_hold_s`, with a proof or without: a proof shows who holds the new
+                                               wallet's key, not that the creator wanted the change, whose own API key may
+                                               be stolen
 
 A wallet must be payable: the public key of a key pair, neither a program's address nor one of the platform's own. That is
 checked when it is set and again when a payout is planned, since the rules may have become stricter in between.

@@ -41,7 +41,7 @@ class Fenced(PixrError):
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry to write. Checks its lines at birth; that they sum to zero is for the database, which knows the assets."""
+    """An entry to write. It checks its lines when it is made; the database checks that they sum to zero in each asset."""
 
     kind: str
     key: str  # unique in the journal: the same key again writes nothing
@@ -58,7 +58,7 @@ class Entry:
             money.amount(abs(line_amount))
 
     def _amounts(self) -> Iterable[int]:
-        """Return the amounts to check: all, or of an array, whose values are integers anyway, zero or the extremes."""
+        """Return the amounts to check: all of them, or of an integer array only those that decide: a zero or the extremes."""
         if not isinstance(self.lines, np.ndarray):
             return (line_amount for _, line_amount in self.lines)
         amounts = self.lines[:, 1]
@@ -76,7 +76,7 @@ class Entry:
 
     @property
     def content(self) -> bytes:
-        """The hash of the whole request: the same key with another content is a mistake, not a repetition."""
+        """The hash of all that the caller asked for; the same key with another hash is a mistake and not a repetition."""
         return content_hash(self.kind, self.text, self.postings, self.reverses)
 
 
@@ -270,7 +270,7 @@ def _add_postings(connection: Connection, number: int, entry: Entry) -> None:
 
 
 def _copied(number: int, lines: NDArray[np.int64]) -> bytes:
-    """Encode lines, (lines, 2), in PostgreSQL's binary COPY format: of each posting four fields, each after its length."""
+    """Encode lines, (lines, 2), in PostgreSQL's binary COPY format: four fields per posting, each preceded by its length."""
     rows = np.zeros(len(lines), POSTING)
     rows["fields"], rows["entry_size"], rows["line_size"], rows["account_size"], rows["amount_size"] = 4, 8, 4, 8, 8
     rows["entry"], rows["line"] = number, np.arange(1, len(lines) + 1)
@@ -279,7 +279,7 @@ def _copied(number: int, lines: NDArray[np.int64]) -> bytes:
 
 
 def commit(connection: Connection) -> None:
-    """Commit the transaction; rules that the database checks only now are refused by name, too (see `refusals`)."""
+    """Commit the transaction; turn violations that the database finds only now into named refusals, too (see `refusals`)."""
     with refusals():
         connection.commit()
 

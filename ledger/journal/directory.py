@@ -48,11 +48,11 @@ class Directory:
         return accounts
 
     def forget(self) -> None:
-        """Drop what a transaction that did not commit has read or opened. Called when the next one begins."""
+        """Drop the accounts that a transaction has read or opened without committing. Called when the next one begins."""
         self._new = None
 
     def accept(self) -> None:
-        """Add what the transaction has read or opened, which has committed."""
+        """Add the accounts that the transaction has read or opened. Call this after its commit."""
         if self._new is None:
             return
         owners, accounts = (np.append(old, new) for old, new in

@@ -1,7 +1,8 @@
 """Carrying out orders: adopt, book a withdrawal or a correction, take a new secret. See `orders` for who may order.
 
-Only finalized transactions count, as said by as many nodes as an end needs; amounts are those of the chain, and an order that
-names others is refused. A correction moves money in the journal from one account to another, and nothing on chain.
+Only finalized transactions count, and only if as many nodes report them as for the end of a payout. Amounts are those of the
+chain; an order that names others is refused. A correction moves money in the journal from one account to another, and nothing
+on chain.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ CORRECTED = ("chain", "reward_pool", "platform", "payable")
 
 
 def carry_out(rail: ChainRail) -> None:
-    """Carry out the orders that are ready. Each is answered, and what is booked for it is committed with the answer.
+    """Carry out the orders that are ready. Each gets its answer, in the transaction that books what was done for it.
 
-    An order to adopt is different: it asks nodes about one transaction after the other, so each adoption is committed by
-    itself (otherwise the end of the journal would be locked meanwhile, and nothing folded). It goes on later if interrupted.
+    An order to adopt is an exception: it asks nodes about one transaction after the other, so each adoption is committed by
+    itself. (Otherwise the end of the journal would be locked meanwhile, and nothing folded.) If interrupted, it goes on later.
     """
     connection = rail.connection
     waiting = orders.ready(connection, rail.settings.orders_by_two)
@@ -114,7 +115,7 @@ def _adopted_since(rail: ChainRail, order: Order) -> Outcome:
 
 
 def _since(order: Order) -> dict[str, Any]:
-    """Return the parameters of the queries: since which slot and which time.
+    """Return the query parameters for the slot and the time since which an order adopts.
 
     Raises:
         Rejected: the order names neither.
@@ -189,7 +190,7 @@ def _account(connection: Conn, name: str, asset: str) -> int:
 
 
 def _keep_secret(_rail: ChainRail, _order: Order) -> Outcome:
-    """Refuse: the treasury is open, so its secret is the one that the database knows."""
+    """Refuse the order: the treasury could be opened, so the ledger has the secret that the database knows."""
     raise _refused("the ledger knows this secret of the batches: there is no other to take")
 
 

@@ -1,8 +1,8 @@
-"""Orders: what administrators have the ledger do beside its own rules. Owns `ledger.orders`.
+"""Orders: work beyond its own rules that administrators give the ledger. Owns `ledger.orders`.
 
 An order is placed and approved with an administrator's key, which the database verifies, and carried out by the ledger, the
 one writer, in its next round (see `ordering`). Where two persons are required it waits for another administrator, and
-expires if none approves it in time. What an order says never changes.
+expires if none approves it in time. The content of an order never changes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLUMNS = """id, kind, body, reason, ordered_as, ordered_at, expires_at, approve
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done and who ordered it; `done_at`, `carried_out` and `outcome` are None while it waits."""
+    """What is to be done and who has ordered it; `done_at`, `carried_out` and `outcome` are None until it is answered."""
 
     id: int
     kind: str
@@ -50,12 +50,12 @@ class Order:
 
     @property
     def by(self) -> Mapping[str, Any]:
-        """Who is responsible for it, in the form that entries have it."""
+        """Its number and reason, and the persons responsible for it, as entries store them."""
         return {"order": self.id, "reason": self.reason, "by": self.ordered_as, "approved_by": self.approved_as}
 
     @property
     def state(self) -> str:
-        """Where it stands: open, approved, carried out, refused or expired."""
+        """The state of the order: open, approved, carried out, refused or expired."""
         if self.done_at is not None:
             return "carried out" if self.carried_out else "refused"
         return "expired" if self.is_over else "approved" if self.approved_as else "open"
@@ -125,7 +125,7 @@ def ready(connection: Conn, by_two: bool) -> list[Order]:
 
 
 def answer(connection: Conn, number: int, carried_out: bool, outcome: str, entry_id: int | None) -> None:
-    """Answer an order.
+    """Store what came of an order.
 
     Args:
         connection: of the ledger; nothing is committed.

@@ -1,10 +1,9 @@
-"""Adoption: after a restored backup, what the chain has paid and the journal has forgotten is booked again.
+"""Adoption: after a backup was restored, what the chain has paid and the journal has forgotten is booked again.
 
-Only while payouts are frozen by a restore, and only for transactions that the treasury itself has signed and that pay
-nobody but creators of ours; anything else stays unknown and needs a person. A payment becomes what it was: a posted batch
-with its attempt, so that earnings, the audit and the next plan know it.
-
-What was signed and is forgotten may still land: nothing new is planned while it can (see `end`).
+Only while payouts are frozen by a restore, and only transactions that the treasury itself has signed and that pay only our
+creators; anything else stays unknown and needs a person. A payment is booked as what it was: a posted batch with its attempt,
+so that earnings, the audit and the next plan know it.
+Transactions that were signed and are forgotten may still land: nothing new is planned while they can (see `end`).
 """
 
 from __future__ import annotations
@@ -59,15 +58,15 @@ class Owner(NamedTuple):
 
 
 def begin(connection: Connection[Any], detail: Mapping[str, Any]) -> None:
-    """Freeze payouts after the database has gone back in time; a wait that was under way starts again. Commits nothing."""
+    """Freeze payouts after the database has gone back in time; a wait that had begun starts again. Does not commit."""
     stops.thaw(connection, RESTORED)
     stops.freeze(connection, RESTORED, detail)
 
 
 def watch(connection: Connection[Any]) -> None:
-    """Freeze payouts if the database is not on the server and timeline that it was on when it was last used. Commits.
+    """Freeze payouts if the database is not on the server and timeline on which it was last used. Commits.
 
-    That is how a restore shows that was made without `pixr restore`.
+    So a restore is noticed that was made without `pixr restore`.
     """
     row = connection.execute("SELECT seat FROM ledger.chain").fetchone()
     seat = _seat(connection)
@@ -97,12 +96,13 @@ def _seat(connection: Connection[Any]) -> str | None:
 
 
 def end(rail: ChainRail, finding: Finding) -> bool:
-    """Let payouts go on after a restore, once the journal agrees with the chain and will stay so. Returns whether it did.
+    """Let payouts go on after a restore, once the journal agrees with the chain and is sure to stay so. Returns whether it did.
 
-    What was signed before the restore and forgotten can land until its blockhash is over: until the finalized height is
-    `LIFE_BLOCKS` past the height that the chain had when this process first asked and, since heights are what nodes say,
-    until the freeze is `give_back_after_s` old by the database's clock. The finding must be of a slot after that: nodes
-    that lag show the treasury as the restored journal knows it.
+    A transaction that was signed before the restore and is forgotten can land until its blockhash expires. So two things
+    are required: the finalized height is `LIFE_BLOCKS` past the height that the chain had when this process first asked;
+    and, since heights are only what nodes say, the freeze is `give_back_after_s` old by the database's clock. The finding
+    must be of a slot at which both were seen to hold, or of a later one: nodes that lag show the treasury as the restored
+    journal knows it.
     """
     connection = rail.connection
     freeze = stops.age_of(connection, RESTORED)
@@ -126,7 +126,7 @@ def end(rail: ChainRail, finding: Finding) -> bool:
 
 
 def retry(rail: ChainRail) -> None:
-    """Adopt transactions that were read as unknown: before the restore was declared, or while something was missing."""
+    """Try again to adopt unknown transactions: those read before the restore was declared, or while something was missing."""
     connection = rail.connection
     rows = connection.execute(
         "SELECT t.signature, a.state FROM ledger.chain_transactions t"
@@ -180,10 +180,10 @@ def adopt(rail: ChainRail, effect: Effect) -> bool:
 
 
 def _require_payable(connection: Connection[Any]) -> None:
-    """Require that what was earned and due when the database was restored is payable by now.
+    """Require that all searches recorded before the restore was declared are folded, and all earnings due by then matured.
 
-    What is adopted is taken from there. Otherwise it would be taken from the pool of rewards, and be paid again once it is
-    payable.
+    What is adopted is taken from these earnings. If they were not payable yet, it would be taken from the pool of rewards, and
+    paid once more when they are.
 
     Raises:
         Temporary: it is not yet; folding and maturing take their time.
@@ -200,7 +200,15 @@ def _require_payable(connection: Connection[Any]) -> None:
 
 
 def _book(rail: ChainRail, effect: Effect, transaction: VersionedTransaction) -> bool:
-    """Book one transaction of the treasury: only its cost, or a payout. Returns False where a recipient is unknown."""
+    """Book one transaction of the treasury: only its cost, or a payout.
+
+    Returns:
+        False if a recipient is unknown, or recipients got another sum than the treasury lost.
+
+    Raises:
+        Temporary: a batch of the backup that pays the same creators may still land.
+        Rejected: the batch was to pay something else.
+    """
     spent = -effect.tokens.get(rail.treasury.token_account, 0)
     if spent == 0 or effect.error is not None:
         lines = rail.cost_lines(effect)
@@ -228,10 +236,10 @@ def _book(rail: ChainRail, effect: Effect, transaction: VersionedTransaction) ->
 
 
 def _wallets(rail: ChainRail, addresses: Collection[str]) -> dict[str, str]:
-    """Return the wallet of each of these token accounts, where it is found.
+    """Return the wallet of each of these token accounts, if it is found.
 
-    Nodes say which wallet owns an account, and its address is derived from the wallet: no node can make one up. Only where
-    an account has been closed since is every wallet tried that a creator has ever named.
+    Nodes say which wallet owns an account. They cannot make one up, since an account's address is derived from its wallet.
+    If an account has been closed since, all wallets that creators have ever named are tried.
     """
     wallet_at = {rail.treasury.token_account_of(wallet): wallet for wallet in _told(rail, sorted(addresses))}
     if not wallet_at.keys() >= set(addresses):
@@ -241,7 +249,7 @@ def _wallets(rail: ChainRail, addresses: Collection[str]) -> dict[str, str]:
 
 
 def _told(rail: ChainRail, addresses: Sequence[str]) -> set[str]:
-    """Return wallets that own these token accounts, as any node says."""
+    """Return the wallets that own these token accounts according to any node."""
     seen = rail.chain.seen_accounts(addresses, "confirmed", opinions=1)
     owners = {each.data[OWNER_AT] for accounts in seen for each in accounts if each is not None}
     return {str(Pubkey.from_bytes(owner)) for owner in owners if len(owner) == OWNER_AT.stop - OWNER_AT.start}
@@ -266,10 +274,10 @@ def _owners(rail: ChainRail, wallets: Mapping[str, str]) -> dict[str, list[Owner
 
 
 def _open_batch(rail: ChainRail, transaction: VersionedTransaction) -> Batch | None:
-    """Return the open batch whose transaction this is, if the backup still knows it, with its live attempt given up.
+    """Return the open batch that a transaction belongs to, if the backup still has it; its live attempt is given up.
 
-    A transaction makes the marker of its own batch last, or names it in a memo. With this one landed, what the batch had
-    signed otherwise can never land.
+    A transaction makes the marker of its own batch last, or names the batch in a memo. Since this transaction has landed, no
+    other one that was signed for the batch can.
     """
     open_batches = _open_markers(rail)
     *_, own_marker = _markers(transaction) or [""]
@@ -278,9 +286,9 @@ def _open_batch(rail: ChainRail, transaction: VersionedTransaction) -> Batch | N
 
 
 def _called_back(rail: ChainRail, transaction: VersionedTransaction) -> list[str]:
-    """Return batches that are open in the backup, were given back since, and whose payouts the transaction repeats.
+    """Return batches that are open in the backup, but were given back after it and are paid again by this transaction.
 
-    It makes their markers before its own. Their money goes back first.
+    The transaction makes their markers before its own. Their money has to go back first.
     """
     open_batches = _open_markers(rail)
     *guards, _ = _markers(transaction) or [""]
@@ -294,10 +302,10 @@ def _open_markers(rail: ChainRail) -> dict[str, str]:
 
 
 def _require_over(rail: ChainRail, batch_id: str) -> None:
-    """Require that what a batch has signed is past its last block and unseen; otherwise settling ends it first.
+    """Require that the live attempt of a batch, if any, can never land and is unseen; else settling has to end it first.
 
     Raises:
-        Temporary: it may still land.
+        Temporary: it may still land, or has been seen.
     """
     attempts = [each for each in batches.live_attempts(rail.connection) if each.batch.id == batch_id]
     if not all(rail.can_never_land(each) for each in attempts):
@@ -305,14 +313,14 @@ def _require_over(rail: ChainRail, batch_id: str) -> None:
 
 
 def _give_back(rail: ChainRail, batch_id: str) -> None:
-    """Void a batch whose recipients were paid by another one since the backup, or which was given back, as the chain shows."""
+    """Void a batch that was given back after the backup, or whose recipients another batch has paid since."""
     batch = _given_up(rail, batch_id)
     batches.cancel(rail.connection, batch)
     planning.give_back(rail, batch, f"void:{batch.id}", [], {"batch": batch.id, "restored": True})
 
 
 def _given_up(rail: ChainRail, batch_id: str) -> Batch:
-    """Give up a batch's live attempt, if it has one. Returns the batch as it is then."""
+    """Give up a batch's live attempt, if it has one. Returns the batch in its new state."""
     for attempt in batches.live_attempts(rail.connection):
         if attempt.batch.id == batch_id:
             batches.expire(rail.connection, attempt)
@@ -346,7 +354,7 @@ def _forgotten(
     paid: Mapping[str, int],
     wallets: Mapping[str, str],
 ) -> Batch:
-    """Plan a batch again that was planned after the backup, from what its recipients are owed, and else `reward_pool`.
+    """Plan once more a batch that was planned after the backup: from what its recipients are owed, the rest from `reward_pool`.
 
     Args:
         rail: the treasury, and the ledger's connection.
@@ -394,10 +402,10 @@ def _forgotten(
 
 
 def _shares(owners: Sequence[Owner], total: int) -> list[tuple[Owner, int]]:
-    """Split what one wallet was paid among the creators of that wallet, by what they are owed.
+    """Split what one wallet was paid among the creators who have used it, and count it against what they are owed.
 
-    So the wallet is not paid for the same earnings again. A creator who is owed exactly `total` comes first, then those
-    whose wallet it is now. What nobody is owed was earned after the backup, and falls to the first.
+    Otherwise the wallet would be paid for the same earnings again. A creator who is owed exactly `total` is served first,
+    then those who use the wallet now. What is left when all are served was earned after the backup, and goes to the first.
     """
     queue = sorted(
         owners, key=lambda each: (each.owed_pix != total, not each.is_current, -each.owed_pix, each.creator_id)
@@ -414,10 +422,10 @@ def _shares(owners: Sequence[Owner], total: int) -> list[tuple[Owner, int]]:
 
 
 def _earned_again(connection: Connection[Any], missing: Mapping[int, int]) -> dict[int, list[tuple[int, int]]]:
-    """Take missing money out of what still matures because it was folded again after the restore.
+    """Take missing money from earnings that mature once more, because they were folded again after the restore.
 
-    It had matured in the time that is forgotten, and was paid. It is taken from the earnings that mature last, and no more
-    than such folds have brought.
+    Before the restore they had matured and were paid. The money is taken from the earnings that mature last, and at most what
+    those folds have brought.
 
     Args:
         connection: of the ledger; nothing is committed.

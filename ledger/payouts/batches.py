@@ -58,7 +58,7 @@ class Attempt:
 
 
 class Payout(NamedTuple):
-    """What a batch pays a creator, and the account it was taken from."""
+    """One creator's payout in a batch, and the account that it was taken from."""
 
     id: int
     creator_id: int
@@ -89,9 +89,9 @@ STOPPED = """
 
 
 def stopped(connection: Conn, batch_ids: Sequence[str]) -> dict[str, set[int]]:
-    """Return which of these batches must not go out as planned, with the creators who are the reason.
+    """Return which of these batches must not go out as planned, each with the creators who are the reason.
 
-    These creators are held, have another wallet or changed it a moment ago, or what they are paid has become doubtful.
+    These creators are held, have another wallet or changed it a moment ago, or some of what they would be paid is doubtful.
     """
     creators_of: dict[str, set[int]] = {}
     for batch_id, creator_id in connection.execute(STOPPED, (list(batch_ids),)) if batch_ids else ():
@@ -242,7 +242,7 @@ def one(connection: Conn, batch_id: str) -> Batch:
 
 
 def is_known(connection: Conn, batch_id: str) -> bool:
-    """Whether there is or was such a batch."""
+    """Whether a batch with this id exists or has existed."""
     query = "SELECT FROM ledger.batches WHERE id = %(id)s UNION ALL SELECT FROM ledger.past_batches WHERE id = %(id)s LIMIT 1"
     return connection.execute(query, {"id": batch_id}).fetchone() is not None
 
@@ -300,7 +300,7 @@ LINEAGE_DAYS = 7  # no chain has ever stood still for so long, and a blockhash l
 
 
 def lineage(connection: Conn, batch_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Return, for each batch, the given-up batches whose payouts it may repeat, newest first."""
+    """Return, for each batch, the given-up batches whose payouts it may repeat, newest first: it must fail if one has paid."""
     given_up_of: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
     for batch_id, given_up_id in connection.execute(OF_BATCHES, {"ids": list(batch_ids), "days": LINEAGE_DAYS}):
         given_up_of[batch_id].append(given_up_id)
@@ -316,7 +316,7 @@ def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list
 
 
 def count_young(connection: Conn) -> int:
-    """Return how many live or expired attempts were signed so lately that they could still land."""
+    """Return how many live or expired attempts were signed so recently that they could still land."""
     row = connection.execute(
         "SELECT count(*) FROM ledger.attempts WHERE state IN ('live', 'expired')"
         " AND signed_at > now() - make_interval(days => %s)",
@@ -342,7 +342,7 @@ def of_other_batches(connection: Conn, batch_id: str, signatures: Sequence[str])
 
 
 def guarded_by(connection: Conn, batch_id: str) -> list[str]:
-    """Return open payout batches that may repeat what this batch was to pay."""
+    """Return the open payout batches that may repeat payouts of this given-up batch, and so must fail if it has paid."""
     rows = connection.execute(
         "SELECT id FROM ledger.batches WHERE kind = 'payout' AND state IN ('planned', 'signed') ORDER BY id"
     ).fetchall()
@@ -366,7 +366,10 @@ def marked(connection: Conn, addresses: Sequence[str]) -> set[str]:
 
 
 def opened_slot(connection: Conn, addresses: Sequence[str]) -> int:
-    """Return the slot by which every one of these token accounts that we have opened exists on chain; 0 for none."""
+    """Return the latest slot in which the platform opened any of these token accounts; 0 if it opened none.
+
+    From this slot on, every one that it opened exists on chain.
+    """
     row = connection.execute(
         "SELECT coalesce(max(a.slot), 0) FROM ledger.token_accounts t"
         " JOIN ledger.attempts a ON a.batch_id = t.batch_id AND a.state = 'landed' WHERE t.address = ANY(%s)",
@@ -404,7 +407,7 @@ def sent(connection: Conn, signatures: Sequence[str]) -> None:
 
 
 def persist(connection: Conn, signed: Sequence[tuple[Batch, str, bytes]], blockhash: Any) -> None:
-    """Store signed transactions with all their bytes. Nothing of them may be sent before this is committed."""
+    """Store signed transactions with all their bytes. None of these bytes may be sent before this is committed."""
     ids = [batch.id for batch, _, _ in signed]
     with book.refusals():
         connection.execute(
@@ -422,7 +425,7 @@ def persist(connection: Conn, signed: Sequence[tuple[Batch, str, bytes]], blockh
 
 
 def known(connection: Conn, signatures: Sequence[str]) -> set[str]:
-    """Return those of these signatures that attempts have already."""
+    """Return the ones of these signatures that some attempt has."""
     rows = connection.execute("SELECT signature FROM ledger.attempts WHERE signature = ANY(%s)", (list(signatures),))
     return {row[0] for row in rows}
 
@@ -455,13 +458,13 @@ def fail(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object)
 
 
 def expire(connection: Conn, attempt: Attempt) -> None:
-    """Give up a live attempt, which can never land; its batch may be signed again."""
+    """Give up a live attempt once it can no longer land; its batch may then be signed again."""
     _end_attempt(connection, attempt, "expired", None, None, "expired")
     _move(connection, attempt.batch.id, "planned")
 
 
 def revive(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object) -> None:
-    """End an expired attempt that is finalized after all. Where it paid, no other attempt of its batch may be live.
+    """End an expired attempt that turned out to be final. If it has paid, no other attempt of its batch may be live.
 
     Args:
         connection: of the ledger; nothing is committed.
@@ -476,7 +479,7 @@ def revive(connection: Conn, attempt: Attempt, slot: int, fee: int, error: objec
 
 
 def find_landed(connection: Conn, attempt: Attempt, slot: int, fee: int) -> None:
-    """End an expired attempt as landed whose batch has ended already: the batch stays as it was.
+    """End an expired attempt as landed, although its batch has ended already; the batch stays as it was.
 
     Args:
         connection: of the ledger; nothing is committed.
@@ -522,7 +525,7 @@ def payouts_of(connection: Conn, batch: Batch) -> list[Payout]:
 
 
 def end_each(connection: Conn, received: Sequence[tuple[Payout, int]], entry_id: int) -> None:
-    """End each payout by what its recipient got: posted if that is its amount, else voided; `entry_id` moved the money."""
+    """End each payout: posted if its recipient got exactly its amount, else voided. `entry_id` moved the money."""
     values = {"ids": [each.id for each, _ in received], "got": [amount for _, amount in received], "entry": entry_id}
     with book.refusals():
         connection.execute(
@@ -540,7 +543,7 @@ def end_each(connection: Conn, received: Sequence[tuple[Payout, int]], entry_id:
 
 
 def receive_late(connection: Conn, received: Sequence[tuple[Payout, int]]) -> None:
-    """Write down what recipients of a voided batch got all the same; its transfers stay voided."""
+    """Store what recipients of a voided batch have received nevertheless; its transfers stay voided."""
     with book.refusals():
         connection.execute(
             "UPDATE ledger.payouts p SET on_chain_pix = g.amount"
@@ -567,12 +570,12 @@ def end_transfers(connection: Conn, batch: Batch, state: str, entry_id: int) -> 
 
 
 def received(connection: Conn, batch: Batch) -> None:
-    """Write down that every recipient of a batch got exactly the planned amount, as its finalized transaction shows."""
+    """Store that every recipient of a batch got exactly the planned amount, as its finalized transaction shows."""
     connection.execute("UPDATE ledger.payouts SET on_chain_pix = amount_pix WHERE batch_id = %s", (batch.id,))
 
 
 def payable_lines(connection: Conn, batch: Batch) -> list[tuple[int, int]]:
-    """Return postings (account, base units) that give a voided batch back to the accounts it was taken from."""
+    """Return the postings (account, base units) by which a voided batch's money goes back to the accounts it came from."""
     rows = connection.execute(
         "SELECT t.source, t.amount_pix FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id"
         " WHERE p.batch_id = %s ORDER BY p.id",
@@ -600,7 +603,7 @@ def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> N
 def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) -> list[tuple[str, str]]:
     """Return markers that are old enough to be emptied, oldest first.
 
-    None while a transaction that empties markers is under way, nor for some time after the chain has refused one.
+    Returns none while a transaction that empties markers is under way, and for some time after the chain has refused one.
 
     Args:
         connection: of the ledger.
@@ -623,7 +626,7 @@ def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) 
 
 
 def look_later(connection: Conn, batch_ids: Sequence[str], waited_s: float = 0.0) -> None:
-    """Start the wait of these batches' markers again: now there is nothing to take back from them.
+    """Let these batches' markers wait once more before they are looked at, since there is nothing to take back from them now.
 
     `waited_s` seconds count as waited already.
     """
@@ -644,7 +647,7 @@ def reclaims(connection: Conn) -> int:
 
 
 def reclaimed(connection: Conn, batch: Batch) -> None:
-    """Write down that a reclaim has emptied the markers of its recipients."""
+    """Store that a reclaim (`batch`) has emptied the markers that are its recipients."""
     connection.execute(
         "UPDATE ledger.markers SET reclaimed_by = %s WHERE batch_id = ANY(%s)",
         (batch.id, [each.wallet for each in batch.recipients]),

@@ -18,7 +18,7 @@ FEE_LAMPORTS = 5000  # for each signature; what a transaction did cost stands wi
 
 @dataclass(frozen=True)
 class Line:
-    """One payout as people see it. `signature` is that of its latest transaction, None before it is signed."""
+    """One payout as people see it. `signature` is that of its latest transaction; None until it is signed."""
 
     id: int
     creator_id: int
@@ -78,7 +78,7 @@ def count(connection: Connection[Any], creator_id: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the next payouts would be and cost, in base units and lamports."""
+    """What the next payouts would pay (base units of PIX) and cost (lamports)."""
 
     recipients: int
     amount_pix: int

@@ -1,7 +1,7 @@
-"""Who is owed a payout: a small table beside the accounts, so that planning costs who is due and not who exists.
+"""Who is owed a payout: a small table beside the accounts, so that planning reads only creators who are due and not all.
 
 The database itself notes whose balance rises to a payout or falls below one (schema 0020). `look` reads the first of these
-creators and tells who can be paid; `park` lets the others wait until that can have changed: at an instant, or when a new
+creators and tells who can be paid; `park` lets the others wait until that may have changed: at an instant, or when a new
 wallet, a released hold or a smaller doubt wakes them. Knows no batch, no screening and no chain.
 """
 
@@ -61,7 +61,7 @@ NAMED = LOOK.format(window="SELECT creator_id, account_id FROM ledger.owed WHERE
 def look(
     connection: Conn, economics: Economics, mint: str, limit: int, creators: Collection[int] | None = None
 ) -> tuple[list[Due], dict[int, str]]:
-    """Tell who can be paid now, and until when the others wait. Nobody is due more at once than a day may pay.
+    """Return who can be paid now, and until when the others wait. No creator is due more at once than a day may pay in all.
 
     Args:
         connection: of the ledger; nothing is written.
@@ -104,9 +104,9 @@ def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[D
 
 
 def wake(connection: Conn) -> list[int]:
-    """Wake parked creators of whom something has changed, or whose time has come. Returns those of whom something changed.
+    """Wake parked creators for whom something has changed, or whose time has come. Returns the former.
 
-    To be called before `look`, never after: what changes while we look then wakes them the next time.
+    Must be called before `look`, never after: what changes during `look` then wakes them the next time.
     """
     taken = connection.execute(
         "DELETE FROM ledger.woken WHERE id IN (SELECT id FROM ledger.woken ORDER BY id LIMIT %s) RETURNING creator_id",
@@ -127,7 +127,7 @@ def wake(connection: Conn) -> list[int]:
 
 
 def park(connection: Conn, waiting: Mapping[int, str]) -> None:
-    """Let creators wait until their instant, unless they are woken."""
+    """Let creators wait until the instant given for each, unless they are woken."""
     if waiting:
         connection.execute(
             "UPDATE ledger.owed o SET parked_until = p.until"
@@ -137,7 +137,7 @@ def park(connection: Conn, waiting: Mapping[int, str]) -> None:
 
 
 def look_again(connection: Conn, creators: Sequence[int]) -> None:
-    """Let creators wait for `LOOK_AGAIN_S`: nothing says when they can be paid."""
+    """Let creators wait for `LOOK_AGAIN_S`, because no event will tell when they can be paid."""
     if creators:
         connection.execute(
             "UPDATE ledger.owed SET parked_until = now() + make_interval(secs => %s) WHERE creator_id = ANY(%s)",
@@ -146,9 +146,9 @@ def look_again(connection: Conn, creators: Sequence[int]) -> None:
 
 
 def fit(connection: Conn, least_pix: int, opening_pix: int) -> None:
-    """Fill the table with creators whose balance comes to `least_pix`, where that bound has changed. Commits.
+    """If the least amount of a payout has changed, fill the table again with the creators whose balance reaches it. Commits.
 
-    `opening_pix` is what a first payout must be worth: where it has changed, creators who wait for a while are woken.
+    `opening_pix` is the least amount of a first payout; if it has changed, creators who wait for a while are woken.
     """
     row = connection.execute("SELECT least_pix, opening_pix FROM ledger.owed_least").fetchone()
     connection.commit()
@@ -158,7 +158,7 @@ def fit(connection: Conn, least_pix: int, opening_pix: int) -> None:
 
 
 def planned_today(connection: Conn) -> int:
-    """Return what this UTC day's payouts come to so far, less what was voided, in base units."""
+    """Return the sum of this UTC day's payouts so far, without voided ones, in base units."""
     row = connection.execute(
         "SELECT planned_pix FROM ledger.payout_days WHERE period = (now() AT TIME ZONE 'utc')::date"
     ).fetchone()

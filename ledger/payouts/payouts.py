@@ -2,16 +2,18 @@
 
 * Plan: money moves from `payable` to `in_flight`, in one transaction with the batch it goes out in.
 * Sign, then persist: name, bytes and the time in which they can land are committed before a byte is sent.
-* Send: the same bytes, again and again. What is answered is a hint, never a fact.
+* Send: the same bytes, again and again. A node's answer is a hint, never a fact.
 * Settle: only a *final* transaction counts. It posts the transfers (or, if it failed, gives the money back).
-* Expire: bytes that never landed are signed again only once it is proven that they never will. On Solana: the finalized
-  height is past their last, and every node that is asked after that, at a slot at least as new, finds neither them nor the
-  batch's marker account. Before that both could land, and we would pay twice.
+* Expire: a batch is signed again only once it is proven that its earlier bytes will never land. On Solana: the finalized
+  height is past the last one at which these bytes are valid, and every node that is asked after that, at a slot at least
+  as new, finds neither their transaction nor the batch's marker account. If it were signed again before that, both
+  transactions could land, and we would pay twice.
 
-A crash between any two lines loses nothing: each step starts from what the database says. The second wall is the
-marker: an account whose creation is part of the transaction, so that a second one for the same batch fails whole.
+A crash between any two lines loses nothing: each step starts from what the database says. The marker is the second
+protection against paying twice: an account whose creation is part of the transaction, so that a second transaction of the
+same batch fails whole.
 
-How a batch becomes bytes, and what proves its end, is the rail's (see `rail`).
+The rail decides how a batch becomes bytes and what proves its end (see `rail`).
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def run_once(rail: Rail, *, plan: bool = True) -> None:
-    """One round on a rail: settle, resolve, plan, sign, send. Each step commits for itself.
+    """Do one round on a rail: settle, resolve, plan, sign, send. Each step commits by itself.
 
     Args:
         rail: where payouts go out.
@@ -59,7 +61,7 @@ def run_once(rail: Rail, *, plan: bool = True) -> None:
 
 @contextmanager
 def _step(name: str, rail: Rail, troubles: list[Exception]) -> Iterator[None]:
-    """Commit what a step did; where the rail could not be asked, undo it and go on with the next step."""
+    """Commit what a step did; if the rail could not be asked, undo what it has not committed, and go on with the next one."""
     try:
         yield
         rail.connection.commit()

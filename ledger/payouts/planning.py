@@ -1,7 +1,7 @@
-"""Planning: what is due is put into batches, and its money out of `payable`, in one transaction.
+"""Planning: puts what is due into batches and moves its money out of `payable`, in one transaction.
 
-First accounts that are missing, then payouts. A batch that the rail refuses is taken apart by halving, until the
-recipient at fault stands alone and is held. Knows no signature and no chain.
+Missing accounts come first, then payouts. A batch that the rail refuses is halved, and its halves again, until the recipient
+at fault is alone in a batch and is held. Knows no signature and no chain.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def plan(rail: Rail) -> list[Batch]:
-    """Put what is due into batches, at its time: first open accounts that are missing, then pay. Commits."""
+    """Put what is due into batches, if it is payday: first open missing accounts, then pay. Commits."""
     if not batches.is_payday(rail.connection, rail.economics):
         return []
     owed.fit(rail.connection, rail.economics.payout_min_pix, rail.first_payout_min_pix)
@@ -45,7 +45,7 @@ def plan(rail: Rail) -> list[Batch]:
 
 
 def left_today(rail: Rail) -> int:
-    """Return what may still be planned this UTC day, in base units."""
+    """Return how much may still be planned on this UTC day, in base units."""
     return rail.economics.payout_day_max_pix - owed.planned_today(rail.connection)
 
 
@@ -53,7 +53,7 @@ def left_today(rail: Rail) -> int:
 
 
 def _due(rail: Rail, creators: Collection[int] | None = None) -> tuple[list[Due], list[Due]]:
-    """Return who is due, of these creators or of all: those with an account, within the day's limit, and those without."""
+    """Return who is due, of these creators or of all: those with an account, up to the day's limit, and those without one."""
     limit = rail.settings.payouts_per_plan_max
     wallets.release_mended(rail.connection, creators or ())
     owed_now, waiting = owed.look(rail.connection, rail.economics, rail.asset, limit, creators)
@@ -92,7 +92,7 @@ def hold_wallet(connection: Connection[Any], creator_id: int, wallet: str, why: 
 
 
 def screen(rail: Rail, recipients: Sequence[screening.Recipient]) -> set[int]:
-    """Hold creators whom the operator's screening does not let pass; returns them."""
+    """Hold the creators that the operator's screening rejects; return them."""
     reasons = screening.ask(rail.screening, recipients)
     for creator_id, reason in reasons.items():
         stops.hold(rail.connection, creator_id, f"screening: {reason}")
@@ -103,9 +103,10 @@ def screen(rail: Rail, recipients: Sequence[screening.Recipient]) -> set[int]:
 
 
 def parts(rail: Rail, ready: Sequence[Due]) -> list[list[Due]]:
-    """Put together as many recipients as one batch holds beside the markers that guard them.
+    """Divide recipients into batches: as many in each as fit beside the markers that guard it.
 
-    Creators wait whose given-up transactions are too many for one transaction to guard against, until these are too old.
+    A creator waits who has more given-up transactions than one transaction can guard against, until these are too old to
+    matter.
     """
     lineage = rail.lineage_of([each.creator_id for each in ready])
     chunks: list[list[Due]] = []
@@ -133,7 +134,7 @@ def pend(rail: Rail, chunks: Sequence[Sequence[Due]], parent: str | None = None)
 
 
 def payout_batch(rail: Rail, dues: Sequence[Due], tag: str = "") -> Batch:
-    """Make the batch that pays these creators; its id follows from who, when and which, and the secret."""
+    """Make the batch that pays these creators; its id derives from secret, day, creators, their payout numbers and `tag`."""
     named = ",".join(f"{each.creator_id}:{each.seq}" for each in dues)
     batch_id = rail.id_of(f"payout|{dues[0].period}|{named}|{tag}")
     recipients = tuple(BatchLine(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
@@ -165,7 +166,7 @@ def give_back(rail: Rail, batch: Batch, key: str, lines: list[tuple[int, int]], 
 def post(
     connection: Connection[Any], key: str, kind: str, lines: list[tuple[int, int]], document: dict[str, Any]
 ) -> book.Written | None:
-    """Write an entry, where there is anything to post.
+    """Write an entry, if there are any lines.
 
     Args:
         connection: of the ledger; nothing is committed.
@@ -181,7 +182,10 @@ def post(
 
 
 def take_apart(rail: Rail, batch: Batch, reason: str) -> None:
-    """Find the recipient at fault by halving; a batch of one names its culprit, who is held for `reason`."""
+    """Plan both halves of a refused batch again, to find the recipient at fault; a lone recipient is held for `reason`.
+
+    For a reclaim nothing is done.
+    """
     if batch.kind == "reclaim":
         return  # nobody's fault; the markers are tried again
     if len(batch.recipients) == 1:
@@ -193,9 +197,9 @@ def take_apart(rail: Rail, batch: Batch, reason: str) -> None:
 
 
 def plan_again(rail: Rail, parent: Batch, recipients: Sequence[BatchLine]) -> None:
-    """Plan a part of a batch that was given back, under the rules of any payout; else it is due like any other.
+    """Plan a part of a batch that was given back, if all rules of a payout allow it now; else it will be due as usual.
 
-    How many batches wait does not matter here: a part that was forgotten would come again with the recipient at fault.
+    The limit of waiting batches does not apply: a part that was left out would come back together with the recipient at fault.
     """
     if parent.kind == "accounts":
         rail.open_accounts(recipients, parent.id)

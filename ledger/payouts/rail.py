@@ -1,16 +1,17 @@
-"""Rails: what a way on which money leaves must offer, so that a payout can be planned, signed, sent and settled on it.
+"""Rails: what a way of paying out must offer, so that a payout can be planned, signed, sent and settled on it.
 
-`Rail` is what the steps of a payout ask of it; `ledger.solana_rail` answers for one treasury on Solana. The steps know
-batches, money and states, and leave to the rail how a batch becomes bytes and what proves its end. Three rules hold on any:
+The steps of a payout use the interface `Rail`; `ledger.solana_rail` implements it for one treasury on Solana. The steps know
+batches, money and states, and leave to the rail how a batch becomes bytes and what proves its end. Three rules hold for any
+rail:
 
 * What `submit` hears back is a hint. Only `outcome` and `effect` say how an attempt ended, and they may say nothing for days.
 * An attempt is given up only when `dead` has proof that it can never pay: on Solana its expiry (see `evidence`), at a bank
   a rejection or a confirmed recall. Never because time has passed.
-* Signing again must not be able to pay twice, whatever was overlooked: on Solana the marker's work, at a bank that of the
-  id under which it accepts a file once.
+* Signing again must not be able to pay twice, whatever was overlooked. On Solana the marker ensures that; at a bank it would
+  be an id under which a file is accepted only once.
 
-Rows do not name their rail yet: a database settles on one. Two at once need a column of `ledger.batches`, and one open
-attempt a transfer rather than a batch.
+Rows do not name their rail yet: all payouts of a database use the same one. For two at once, `ledger.batches` needs a column,
+and there must be one open attempt per transfer instead of per batch.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ UNREACHABLE = (Temporary, RpcRefusal)  # a rail cannot be asked now; it may be l
 
 
 class Prepared(NamedTuple):
-    """A batch that the rail would accept now, and what is to be signed for it, in the rail's own form."""
+    """A batch that the rail would accept now, with what is to be signed for it in the rail's own form."""
 
     batch: Batch
     content: Any
 
 
 class Rail(Protocol):
-    """One way on which money leaves, and the ledger's side of it: a connection that holds the epoch, and the settings."""
+    """One way of paying out, with a connection that holds the epoch, and the settings."""
 
     connection: Connection[Any]
     economics: Economics
@@ -54,7 +55,7 @@ class Rail(Protocol):
 
     @property
     def opinions(self) -> int:
-        """How many sources must say the same before it is believed."""
+        """How many sources must report the same before it is believed."""
 
     @property
     def asset(self) -> str:
@@ -68,13 +69,13 @@ class Rail(Protocol):
 
     @property
     def first_payout_min_pix(self) -> int:
-        """What a first payout must come to, in base units, where the platform pays for opening the recipient's account."""
+        """The least amount of a first payout, in base units, where the platform pays for opening the recipient's account."""
 
     def capacity(self, guards: int) -> int:
         """Return how many payouts fit in one batch beside the markers of `guards` earlier batches."""
 
     def lineage_of(self, creator_ids: Collection[int]) -> Mapping[int, list[str]]:
-        """Return, by creator, the given-up batches that their next payout may repeat; it must fail if one of them pays."""
+        """Return, by creator, the given-up batches that their next payout may repeat; it must fail if one has paid."""
 
     def id_of(self, text: str) -> str:
         """Derive the id of a batch from a text: 32 hexadecimal digits, which nobody can guess without the secret."""
@@ -89,10 +90,10 @@ class Rail(Protocol):
         """Plan batches that open accounts for these recipients; `parent` is the batch that they were in before."""
 
     def forget_gone(self, batch: Batch) -> bool:
-        """Forget accounts of the batch's recipients that no longer exist. Returns whether there were any."""
+        """Forget accounts of the batch's recipients that no longer exist. Returns whether any was forgotten."""
 
     def keep_up(self) -> None:
-        """Plan what the rail itself needs beside payouts: on Solana, to take back the rent of markers."""
+        """Plan what the rail itself needs besides payouts: on Solana, to take back the rent of markers."""
 
     # ── Sign, send ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -100,7 +101,7 @@ class Rail(Protocol):
         """Return the batches that can be paid now; give back, halve or leave waiting those that the rail would refuse."""
 
     def validity(self) -> Blockhash:
-        """Return what bounds how long attempts that are signed now can pay."""
+        """Return the limit until which attempts that are signed now can pay."""
 
     def sign_batch(self, prepared: Prepared, validity: Blockhash) -> tuple[str, bytes]:
         """Sign one batch. Returns the attempt's unique name (on Solana its signature) and the bytes to be sent.
@@ -110,57 +111,60 @@ class Rail(Protocol):
         """
 
     def submit(self, raws: Sequence[bytes]) -> None:
-        """Hand signed bytes over; sending the same bytes again must change nothing."""
+        """Send signed bytes; sending the same bytes again must change nothing."""
 
     # ── Settle ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def look(self, attempts: Sequence[Attempt]) -> Any:
-        """Ask once what is known of these attempts; the answer is for `outcome` and `is_unseen`."""
+        """Ask once what is known about these attempts; the answer is passed to `outcome` and `is_unseen`."""
 
     def outcome(self, attempt: Attempt, seen: Any) -> Effect | None:
-        """Return what an attempt did, where `seen` says that it has ended and enough sources agree; else None."""
+        """Return what an attempt did, if `seen` says that it has ended and enough sources agree; else None."""
 
     def is_unseen(self, attempt: Attempt, seen: Any) -> bool:
         """Whether no source has seen the attempt: only then may it be dead."""
 
     def effect(self, attempt: Attempt) -> Effect | None:
-        """Return what an attempt did, as enough sources say now; None while it has not ended."""
+        """Return what an attempt did, if enough sources report the same now; None while it has not ended."""
 
     def dead(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
-        """Yield attempts of which it is proven that they can never pay; the proof of each is made just before."""
+        """Yield the attempts that can be proven never to pay; each proof is completed just before its attempt is yielded."""
 
     def can_never_land(self, attempt: Attempt) -> bool:
         """Whether one attempt is past its time and unseen, whatever its marker says."""
 
     def never_paid(self, batch: Batch, slot: int | None = None) -> bool:
-        """Whether it is proven that nothing of a batch has paid or can: only then does its money go back.
+        """Whether it is proven that no transaction of a batch has paid or can; only then its money may go back.
 
-        `slot`: of the evidence that the batch cannot be paid as it stands; None for the newest final one.
+        `slot` is that of the evidence that the batch cannot be paid as planned; None for the newest final slot.
         """
 
     def fault(self, attempt: Attempt, effect: Effect) -> Fault:
-        """Return whom the error of a failed attempt is about."""
+        """Return whom or what the error of a failed attempt is about."""
 
     def is_blocked(self) -> bool:
-        """Whether the rail pays nobody now, so that no recipient is to blame; payouts are frozen then."""
+        """Whether the rail can pay nobody at present, so that no recipient is at fault; payouts are frozen then."""
 
     def cost_lines(self, effect: Effect) -> list[tuple[int, int]]:
         """Return the postings (account, amount) of what an attempt cost; the platform pays, never a creator."""
 
     def note_made(self, batch: Batch) -> None:
-        """Remember what a batch that landed has made or emptied on the rail: accounts, markers."""
+        """Remember which accounts and markers a landed batch has made or emptied on the rail."""
 
     # ── Resolve ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def require_over(self, batch: Batch, open_ended: Sequence[Attempt]) -> int:
-        """Require that none of a batch's attempts without an effect has paid or can; returns the height that says so.
+        """Require that the attempts of a batch that have no effect have not paid and never can.
+
+        Returns:
+            The height that proves it.
 
         Raises:
-            Rejected: that is not proven; the words say what is missing.
+            Rejected: that is not proven; the message says what is missing.
         """
 
     def marker_lamports(self, batch: Batch) -> int:
-        """Return what the batch's marker holds for good; 0 where it does not exist."""
+        """Return what the batch's marker holds, by finalized state; 0 if it does not exist."""
 
     def require_strangers(self, batch: Batch, evidence: dict[str, Any], *, held: int) -> None:
         """Require that nothing but the ledger's own transactions has paid under the batch's marker.
@@ -181,7 +185,7 @@ def not_proven(why: str) -> Rejected:
 
 
 class ChainRail(Rail, Protocol):
-    """A rail whose payouts are transactions of Solana: what adoption, orders and the rail's own modules ask beside."""
+    """A rail whose payouts are transactions of Solana, with what adoption, orders and the rail's own modules need besides."""
 
     chain: Chain
     treasury: Treasury

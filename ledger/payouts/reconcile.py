@@ -47,16 +47,17 @@ Adopt = Callable[[Effect], bool]
 
 
 def _nobody(_: Effect) -> bool:
-    """Adopt nothing: what `reconcile` does where nothing was restored."""
+    """Adopt nothing: the default where nothing was restored."""
     return False
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a reconciliation found. `conclusive` is false when the chain moved on while we looked.
+    """What a reconciliation found.
 
-    `waits_for` is the signature of a transaction that is not booked yet: it is ours and not settled, or nodes do not agree
-    on it.
+    `conclusive` is False if nothing follows from it: too few nodes report the same, transactions are not booked yet, or the
+    journal knows a newer slot than the one compared.
+    `waits_for` is the signature of a transaction that is not booked yet: either it is ours and not settled, or nodes disagree.
     """
 
     slot: int
@@ -76,7 +77,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Held:
-    """What the treasury holds on chain at a slot, and whether enough nodes say so."""
+    """What the treasury holds on chain at a slot, and whether enough nodes report it."""
 
     slot: int
     pix: int
@@ -85,7 +86,7 @@ class Held:
 
 
 class New(NamedTuple):
-    """A transaction that was not read before: the addresses whose histories have it, and the nodes that say so."""
+    """A transaction that was not read before, with the addresses whose histories contain it, and the nodes that report it."""
 
     signature: str
     slot: int
@@ -95,14 +96,14 @@ class New(NamedTuple):
 
 @dataclass
 class Difference:
-    """The last difference between chain and journal (base units, lamports), and how often history was read again for it."""
+    """The last difference between chain and journal (base units, lamports), and how often it had the history read again."""
 
     amounts: tuple[int, int] = (0, 0)
     reads: int = 0
     again_at: float = 0.0
 
     def may_read(self, finding: Finding) -> bool:
-        """Whether history is to be read again for this finding; if so, that counts as a read."""
+        """Whether the history may be read once more because of this finding; if so, that counts as a read."""
         now = (finding.chain_pix - finding.journal_pix, finding.chain_lamports - finding.journal_lamports)
         if now != self.amounts:
             self.amounts, self.reads = now, 0
@@ -173,9 +174,9 @@ def adopt_history(
 ) -> tuple[str | None, bool]:
     """Book finalized transactions since the last time up to `slot`, piece by piece, oldest first.
 
-    Only nodes that have reached the slot are asked: a transaction that a lagging node does not know yet could be left out by
-    another one, and later ones would be booked before it. What a node names and enough others deny is left out, except
-    where history is read again for a difference.
+    Only nodes that have reached the slot are asked. Otherwise, if one node left a transaction out and a lagging one did not
+    know it yet, later ones would be booked before it. A transaction that one node reports and enough others deny is left
+    out, unless the history is read because of a difference.
 
     Args:
         connection: of the ledger. It is committed.
@@ -209,7 +210,7 @@ def _book_piece(
     *,
     may_deny: bool,
 ) -> str | None:
-    """Book these in one transaction of the database. No node is asked while it is open, so that it keeps nobody waiting.
+    """Book these in one transaction of the database; no node is asked while it is open, so that no other part waits for it.
 
     Args:
         connection: of the ledger. It is committed.
@@ -252,7 +253,7 @@ def _effects(
     agreed: Sequence[Effect | Temporary | None],
     opinions: int,
 ) -> list[Effect | Temporary | None]:
-    """Return what each transaction did, up to the first one for which that cannot be said.
+    """Return what each transaction did, up to the first one whose effect is not certain.
 
     Args:
         connection: of the ledger. It is committed.
@@ -280,12 +281,12 @@ def _effects(
 
 
 def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -> set[New]:
-    """Return those of these transactions that a node has made up.
+    """Return the ones of these transactions that a node has made up.
 
-    A transaction is denied when `OPINIONS` other nodes, and more than name it, have the block that it is said to be in and
-    do not know it. Otherwise a node that makes transactions up could keep later ones from being booked. An attempt of ours
-    is never denied but waited for. If nodes together deny a transaction that has moved money, a difference remains; then
-    history is read again without denying, so that it is booked, or payouts are frozen.
+    A transaction is denied if at least `OPINIONS` other nodes, and more than report it, have the block that it should be in
+    and do not know it. Otherwise a node that makes transactions up could keep later ones from being booked. An attempt of
+    ours is never denied but waited for. If nodes together deny a transaction that has moved money, a difference remains.
+    Then the history is read again without denying: so it is booked, or payouts are frozen.
     """
     query = "SELECT signature FROM ledger.attempts WHERE signature = ANY(%s)"
     ours = {row[0] for row in connection.execute(query, ([each.signature for each in unknown],))}
@@ -305,10 +306,11 @@ def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -
 def _remembered(
     connection: Connection[Any], chain: Chain, treasury: Treasury, new: New, opinions: int
 ) -> Effect | None:
-    """Return what a transaction did as fewer nodes than `opinions` say, where the others no longer have its block.
+    """Return what an old transaction did, when so few nodes still have its block that `opinions` can no longer be asked.
 
-    None while not all nodes that could say it do; for a slot before what was read, which is made up; and for a transaction
-    that brings money, which a single node could make up.
+    All nodes that still have the block must report the same; otherwise returns None. Also returns None for a slot before
+    those already read, since a transaction that turns up there is made up, and for a transaction that brings money, since
+    a single node could make it up.
 
     Args:
         connection: of the ledger. It is committed.
@@ -326,7 +328,7 @@ def _remembered(
 
 
 def _read_until(connection: Connection[Any], treasury: Treasury) -> int:
-    """Return the newest slot up to which the treasury's histories were read; 0 where nothing was."""
+    """Return the newest slot up to which the treasury's histories were read; 0 if none was read."""
     row = connection.execute(
         "SELECT coalesce(max(slot), 0) FROM ledger.chain_cursors WHERE address = ANY(%s)", (_addresses(treasury),)
     ).fetchone()
@@ -346,7 +348,7 @@ def _changes(treasury: Treasury, effect: Effect) -> tuple[int, int]:
 
 
 def _held(chain: Chain, treasury: Treasury, opinions: int) -> Held:
-    """Return what most nodes say that the treasury holds at `finalized`, and the oldest slot at which one of them says so."""
+    """Return what most nodes report that the treasury holds at `finalized`, and the oldest slot of these reports."""
     opinions = min(opinions, len(chain.nodes))
     slots: dict[tuple[int, int], list[int]] = {}  # of the nodes that say the same, by what they say
     for slot, (token, gas) in chain.all_accounts([treasury.token_account, str(treasury.payer.gas)], opinions=opinions):
@@ -357,9 +359,9 @@ def _held(chain: Chain, treasury: Treasury, opinions: int) -> Held:
 
 
 def compare(connection: Connection[Any], held: Held) -> tuple[Finding, int]:
-    """Compare what the journal says the treasury holds with what the chain says.
+    """Compare what the treasury holds by the journal with what it holds on chain.
 
-    The journal is read in one statement: payouts may go on meanwhile. Not conclusive where too few nodes say the same.
+    The journal is read in one statement, since payouts may go on meanwhile. Not conclusive if too few nodes report the same.
 
     Returns:
         What was found, and the newest slot that the journal knows of.
@@ -388,8 +390,8 @@ def _new_signatures(
 ) -> list[New]:
     """Return finalized transactions up to `slot` that were not read before, oldest first.
 
-    One node is enough to name a transaction, so that none alone can hide what has moved money. If nodes name several slots
-    of one, the slot that most of them name counts.
+    A report by one node is enough, so that no single node can hide what has moved money. If nodes report different slots for a
+    transaction, the slot that most of them report counts.
 
     Args:
         connection: of the ledger. It is committed.
@@ -434,7 +436,7 @@ def _new_signatures(
 
 
 def _ours_before(connection: Connection[Any], slot: int) -> str | None:
-    """Return the signature of our last payout that had landed by a slot; history is read again from there, or all of it."""
+    """Return the signature of our last payout that landed up to a slot, from where history is read again; None: all is read."""
     for query in OURS:
         row = connection.execute(query, (slot,)).fetchone()
         if row is not None:
@@ -445,7 +447,7 @@ def _ours_before(connection: Connection[Any], slot: int) -> str | None:
 class Booking:
     """The treasury's transactions of one piece of its history, booked in their order and committed together.
 
-    Small deposits share one entry, for strangers can send them by the thousand: the entry names the first and the last of
+    Small deposits share one entry, since strangers can send thousands of them. The entry names the first and the last of
     them, and each of them names the entry (`chain_transactions.entry_id`).
     """
 
@@ -455,7 +457,7 @@ class Booking:
         self._cursors: dict[str, tuple[str, int]] = {}
 
     def take(self, effect: Effect, addresses: Sequence[str]) -> bool:
-        """Book one transaction. Returns False where it is an attempt of ours that must be settled first."""
+        """Book one transaction. Returns False if it is an attempt of ours that must be settled first."""
         pix, lamports = _changes(self._treasury, effect)
         row = self._connection.execute(
             "SELECT a.state, b.ended_at IS NULL FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"

@@ -1,4 +1,4 @@
-"""Resolutions: people's requests that a stuck batch is ended by evidence. Owns `ledger.resolutions`.
+"""Resolutions: people's requests to end a stuck batch by evidence. Owns `ledger.resolutions`.
 
 A request is written by `pixr payouts resolve` and carried out by the ledger, the one writer, in its next round.
 """
@@ -20,7 +20,7 @@ Conn = Connection[Any]
 
 @dataclass(frozen=True)
 class Resolution:
-    """A request and what became of it; `ended` and `outcome` are None while it waits."""
+    """A request and its result; `ended` and `outcome` are None while it waits."""
 
     id: int
     batch_id: str
@@ -30,9 +30,9 @@ class Resolution:
 
 
 def request(connection: Conn, batch_id: str, by: str) -> int:
-    """Request that a batch is ended by evidence. Returns the request's number: that of one which waits already, if any.
+    """Request that a batch is ended by evidence. Returns the request's number; a request that waits already is not repeated.
 
-    A batch that has ended can be named if a transaction of it was given up: that may have landed or failed all the same.
+    A batch that has ended can be named if one of its transactions was given up, since it may be on chain all the same.
 
     Raises:
         Rejected: no batch has this id, or it has ended and no transaction of it was given up.
@@ -76,7 +76,7 @@ def waiting(connection: Conn) -> list[Resolution]:
 
 
 def answer(connection: Conn, number: int, ended: bool, outcome: str, evidence: Mapping[str, Any]) -> None:
-    """Answer a request.
+    """Store the result of a request.
 
     Args:
         connection: of the ledger; nothing is committed.

@@ -1,11 +1,11 @@
-"""Resolving: a batch that the ledger would never end by itself is ended by evidence, when a person asks for it.
+"""Resolving: on a person's request, a batch that the ledger would never end by itself is ended by evidence.
 
-The evidence is what finalized transactions did, as said by as many nodes as an end needs. It is booked recipient by
-recipient: what one received is paid, the rest goes back to where it came from. Where the evidence is not enough, nothing is
+The evidence is what finalized transactions did, reported by as many nodes as are needed to end a payout. It is booked recipient
+by recipient: what one received is paid, the rest goes back to where it came from. If the evidence is not enough, nothing is
 booked and the answer says what is missing.
 
-A batch that has ended can be asked for too, if one of its transactions was given up (see `batches.lineage`). Either that
-transaction has landed all the same: then its recipients are paid out of what they are owed. Or a stranger has paid for the
+A batch that has ended can be named too, if one of its transactions was given up (see `batches.lineage`). Either that
+transaction has landed nevertheless: then its recipients are paid out of what they are owed. Or a stranger has paid for the
 batch's marker: then the marker guards payouts no longer. That nodes have not seen the transaction is not enough for that.
 """
 
@@ -33,7 +33,7 @@ PAID_TWICE = "creators were paid what they were not owed: it is the platform's l
 
 
 def resolve(rail: Rail) -> None:
-    """Carry out each request that waits, and answer it, in a transaction of its own."""
+    """Carry out each waiting request and answer it, each in its own transaction."""
     waiting = resolutions.waiting(rail.connection)
     rail.connection.commit()
     for request in waiting:
@@ -54,7 +54,7 @@ def resolve(rail: Rail) -> None:
 
 
 def _end_by_evidence(rail: Rail, batch: Batch, evidence: dict[str, Any]) -> str:
-    """End one batch. Returns what was done, in words.
+    """End one batch. Returns a description of what was done.
 
     Raises:
         Rejected: the evidence is not enough; the words say what is missing.
@@ -68,10 +68,10 @@ def _end_by_evidence(rail: Rail, batch: Batch, evidence: dict[str, Any]) -> str:
 
 
 def _weigh(rail: Rail, batch: Batch, evidence: dict[str, Any], *, alone: bool = False) -> Callable[[], str]:
-    """Weigh how a batch that has not ended is to be ended. Returns the function that books it and says what it did.
+    """Decide how a batch that has not ended is to be ended. Returns the function that books it and describes what it did.
 
     Nodes are asked here; nothing is written before the returned function is called. With `alone`, batches whose payouts this
-    one may repeat are not looked at.
+    one may repeat are not checked.
     """
     attempts = batches.open_attempts(rail.connection, batch.id)
     effects = _effects(rail, attempts, evidence)
@@ -86,7 +86,7 @@ def _weigh(rail: Rail, batch: Batch, evidence: dict[str, Any], *, alone: bool = 
 
 
 def _effects(rail: Rail, attempts: Sequence[Attempt], evidence: dict[str, Any]) -> Effects:
-    """Ask what each attempt did, and write it into the evidence."""
+    """Ask what each attempt did, and add it to the evidence."""
     effects = {each.signature: rail.effect(each) for each in attempts}
     evidence["attempts"] |= {
         name: None if effect is None else {"slot": effect.slot, "error": effect.error, "tokens": dict(effect.tokens)}
@@ -99,7 +99,7 @@ def _effects(rail: Rail, attempts: Sequence[Attempt], evidence: dict[str, Any]) 
 
 
 def _book_landed(rail: Rail, attempt: Attempt, attempts: Sequence[Attempt], effects: Effects) -> str:
-    """Book a transaction that has landed, and the end of the others of its batch. Returns what was done, in words."""
+    """Book a transaction that has landed, and the end of its batch's other live attempts. Returns what was done, in words."""
     effect = effects[attempt.signature]
     assert effect is not None
     for rival in attempts:
@@ -119,7 +119,11 @@ def _book_landed(rail: Rail, attempt: Attempt, attempts: Sequence[Attempt], effe
 
 
 def _end_rival(rail: Rail, rival: Attempt, effect: Effect | None) -> None:
-    """Book that another attempt of a batch that has landed failed."""
+    """Book the failure of another live attempt of a batch that has landed.
+
+    Raises:
+        Rejected: it has not ended.
+    """
     if effect is None:
         raise not_proven(f"transaction {rival.signature} of the same batch may still land")
     batches.fail_attempt(rail.connection, rival, effect.slot, effect.fee, effect.error)
@@ -166,7 +170,7 @@ def _post_received(rail: Rail, attempt: Attempt, effect: Effect, received: Seque
 
 
 def _book_never(rail: Rail, batch: Batch, attempts: Sequence[Attempt], effects: Effects, height: int) -> str:
-    """Cancel a batch of which nothing has landed or can. Returns what was done, in words."""
+    """Cancel a batch of which no transaction has landed or can. Returns a description of what was done."""
     for attempt in attempts:
         effect = effects[attempt.signature]
         if effect is not None:
@@ -204,7 +208,11 @@ def _require_lineage_unpaid(rail: Rail, batch: Batch, evidence: dict[str, Any]) 
 
 
 def _end_given_up(rail: Rail, batch: Batch, attempts: Sequence[Attempt], evidence: dict[str, Any]) -> str:
-    """Book what became of a batch that has ended after a transaction of it was given up. Returns what was done, in words."""
+    """Book what became of the given-up transactions of a batch that has ended. Returns a description of what was done.
+
+    Raises:
+        Rejected: the evidence is not enough, or there is nothing to book.
+    """
     effects = _effects(rail, attempts, evidence)
     if batch.kind != "payout":
         return _book_unpaid(rail, batch, attempts, effects)
@@ -231,10 +239,10 @@ def _end_given_up(rail: Rail, batch: Batch, attempts: Sequence[Attempt], evidenc
 
 
 def _book_unpaid(rail: Rail, batch: Batch, attempts: Sequence[Attempt], effects: Effects) -> str:
-    """Book what given-up transactions have cost and made on chain that have paid nobody. Returns what was done, in words.
+    """Book what given-up transactions that paid nobody have cost and made on chain. Returns a description of what was done.
 
-    A batch has one attempt in state `landed`. A second transaction that opens the same accounts, say, lands beside it and
-    does nothing new: only its cost is booked.
+    A batch has one attempt in state `landed`. A second transaction can land besides it and do nothing new, for example open
+    the same accounts: only its cost is booked.
     """
     ended = [each for each in attempts if effects[each.signature] is not None]
     if not ended:
@@ -256,10 +264,10 @@ def _book_unpaid(rail: Rail, batch: Batch, attempts: Sequence[Attempt], effects:
 def _book_late(
     rail: Rail, attempt: Attempt, attempts: Sequence[Attempt], effects: Effects, evidence: dict[str, Any]
 ) -> str:
-    """Book a transaction that landed after its batch had ended: recipients have been paid out of what they are owed.
+    """Book a transaction that landed although its batch had ended: what recipients got is taken from what they are owed.
 
     Batches that would pay them again are ended first. What recipients got and were not owed is the platform's loss, and
-    payouts are frozen so that a person hears of it. Returns what was done, in words.
+    payouts are frozen so that a person learns of it. Returns a description of what was done.
     """
     batch, effect = attempt.batch, effects[attempt.signature]
     assert effect is not None
@@ -290,7 +298,7 @@ def _book_late(
 
 
 def _loss_lines(rail: Rail, lost: int) -> list[tuple[int, int]]:
-    """Return postings that book a loss: the platform's share bears it, and the pool of rewards where that is too small."""
+    """Return postings that book a loss: to the platform's share, and what exceeds that to the pool of rewards."""
     lines: list[tuple[int, int]] = []
     for kind in ("platform", "reward_pool"):
         account = book.account(rail.connection, kind)

@@ -1,7 +1,7 @@
 """Settling: only a final transaction counts. It posts the transfers or, if it failed, gives the money back.
 
-Bytes that never landed are given up only once the rail has proof that they never will (see `Rail.dead`). Before that they
-and what would be signed in their place could both land, and we would pay twice.
+Bytes that never landed are given up only once the rail has proof that they never will (see `Rail.dead`). If they were given up
+earlier, both they and what is signed in their place could land, and we would pay twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ LANDED_LATE = "a transaction that was given up has landed: a node cannot be trus
 
 
 def settle(rail: Rail) -> None:
-    """End every attempt whose end is certain. Each end is committed by itself."""
+    """End every attempt whose end is certain, each in its own commit.
+
+    If an attempt that was given up has ended after all, only that one is booked; the others wait for the next round.
+    """
     live, given_up = batches.live_attempts(rail.connection), batches.given_up(rail.connection)
     rail.connection.commit()
     if not live and not given_up:
@@ -42,7 +45,11 @@ def settle(rail: Rail) -> None:
 
 
 def _is_unseen(rail: Rail, attempt: Attempt, seen: Any) -> bool:
-    """End an attempt whose end is certain. Returns whether no node knows it."""
+    """Book the attempt's end if the chain shows one; else return whether it is unknown to every node.
+
+    Returns:
+        False also where the end was booked, or cannot be booked now.
+    """
     try:
         effect = rail.outcome(attempt, seen)
         if effect is not None:
@@ -109,11 +116,11 @@ def _fail(rail: Rail, attempt: Attempt, effect: Effect) -> None:
 
 
 def _revive(rail: Rail, attempt: Attempt, effect: Effect, live: Sequence[Attempt]) -> bool:
-    """Book an attempt that was given up and is final after all. Where it paid, a later one can only fail at the marker.
+    """Book an attempt that was given up and is final after all. If it has paid, a later attempt can only fail at the marker.
 
-    Returns False, and books nothing, while such a later attempt may still land, or has paid as well (without markers): then
-    the later one is settled first. A later attempt that can never land is given up without asking for the marker, which the
-    first attempt has made.
+    Returns False, and books nothing, while such a later attempt may still land, or if it has paid as well (without
+    markers): then the later one is settled first. A later attempt that can never land is given up without checking the
+    marker, which the first attempt has made.
     """
     stops.freeze(rail.connection, LANDED_LATE, proof_of(attempt, effect))
     # And before nodes are asked: what is written meanwhile would keep the fold waiting.
@@ -158,12 +165,12 @@ def book_landed(rail: Rail, attempt: Attempt, effect: Effect) -> None:
 
 
 def book_cost(rail: Rail, attempt: Attempt, effect: Effect) -> None:
-    """Book what an attempt cost whose batch goes on, or has ended otherwise."""
+    """Book what an attempt cost whose batch goes on or has ended in another way."""
     key, kind = f"fail:{attempt.signature}", f"{attempt.batch.kind}_late"
     planning.post(rail.connection, key, kind, rail.cost_lines(effect), proof_of(attempt, effect))
 
 
 def proof_of(attempt: Attempt, effect: Effect) -> dict[str, Any]:
-    """Return what an entry or a freeze says of the transaction that it rests on."""
+    """Return the details of a transaction that an entry or a freeze refers to as its proof."""
     proof = {"batch": attempt.batch.id, "signature": attempt.signature, "slot": effect.slot, "fee": effect.fee}
     return proof | ({"error": effect.error} if effect.error is not None else {})

@@ -1,12 +1,11 @@
-"""Signing and sending: what is planned is tried, signed and committed; only then do its bytes leave.
+"""Signing and sending: planned batches are simulated, signed and committed; only then are their bytes sent.
 
-Signatures of a round all share one validity. Sending hands over the same bytes again and again: what is answered is a
-hint, never a fact. Decides nothing about how a payout ends.
+All signatures of a round share one validity. The same bytes are sent again and again; a node's answer is a hint, never a fact.
+Decides nothing about how a payout ends.
 
-Batches that have waited since an earlier round are checked again: a recipient who has been held, refused by the operator's
-screening or given another wallet since then is not paid by them. The plan is given back and the others are planned again.
-What is signed may be on its way already and is settled as it ends; of what was signed and, for all we know, never sent,
-nothing is sent any more.
+Batches that have waited since an earlier round are checked again. If a recipient was held, refused by the operator's screening
+or given another wallet since then, the plan is given back and the other recipients are planned again. A signed batch may have
+been sent already, and is settled as it ends; but if, as far as is known, it was never sent, it is not sent any more.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ NOT_SIGNED = "the signer refuses to sign a payout"
 
 
 def sign(rail: Rail, just_planned: Sequence[Batch] = ()) -> list[str]:
-    """Sign what is planned, all with one validity, and commit it. Nothing is sent here.
+    """Sign planned batches, all with one validity, and commit. Nothing is sent here.
 
     `just_planned` are batches of this round, whose recipients were checked a moment ago. Returns the attempts' names.
     """
@@ -60,7 +59,7 @@ def sign(rail: Rail, just_planned: Sequence[Batch] = ()) -> list[str]:
 
 
 def send(rail: Rail, just_signed: Collection[str] = ()) -> int:
-    """Hand over the bytes of live attempts, now and again after each interval until their end is known.
+    """Send the bytes of live attempts, now and again after each interval until their end is known.
 
     `just_signed` are attempts of this round, whose recipients were checked a moment ago. Returns how many were sent.
     """
@@ -77,7 +76,7 @@ def send(rail: Rail, just_signed: Collection[str] = ()) -> int:
 
 
 def let_through(rail: Rail, waiting: Sequence[Batch], just_planned: Sequence[Batch]) -> list[Batch]:
-    """Return batches of which every recipient may still be paid as planned; give back the others. Commits."""
+    """Return the batches all of whose recipients may still be paid as planned; give back the others. Commits."""
     fresh = {each.id for each in just_planned}
     older = [each for each in waiting if each.id not in fresh]
     planning.screen(
@@ -95,7 +94,7 @@ def let_through(rail: Rail, waiting: Sequence[Batch], just_planned: Sequence[Bat
 
 
 def _hold_unpayable(rail: Rail, older: Sequence[Batch]) -> None:
-    """Hold creators whose wallet a plan would pay though it cannot be paid: an earlier release let it in."""
+    """Hold creators whose planned payout goes to a wallet that cannot be paid; earlier releases planned without checking."""
     named = {each.creator_id: each.wallet for batch in older if batch.kind != "reclaim" for each in batch.recipients}
     for creator_id, why in wallets.unpayable_of(rail.connection, named).items() if named else ():
         planning.hold_wallet(rail.connection, creator_id, named[creator_id], why)
@@ -104,8 +103,8 @@ def _hold_unpayable(rail: Rail, older: Sequence[Batch]) -> None:
 def call_back(rail: Rail, batch: Batch, creators: set[int]) -> None:
     """Give back a plan in which these creators were stopped, and plan the others again. Commits.
 
-    A batch that was signed before waits until nothing of it can land any more. One whose marker is on chain waits for a
-    person: if nothing of it was ever signed, then we have forgotten that it was paid.
+    A batch that was signed before waits until none of its transactions can land any more. A batch whose marker is on chain
+    waits for a person: if none of its transactions was ever signed, the database has forgotten that it was paid.
     """
     try:
         is_over = _is_over(rail, batch)
@@ -123,7 +122,10 @@ def call_back(rail: Rail, batch: Batch, creators: set[int]) -> None:
 
 
 def _is_over(rail: Rail, batch: Batch) -> bool:
-    """Whether no transaction that was signed for a batch can land, nor has one."""
+    """Whether no transaction that was signed for a batch has landed or can land.
+
+    Freezes payouts if the batch's marker exists although nothing was ever signed for it.
+    """
     if rail.never_paid(batch):
         return True
     if not batch.attempts and rail.marker_lamports(batch) > 0:
@@ -132,6 +134,9 @@ def _is_over(rail: Rail, batch: Batch) -> bool:
 
 
 def freeze_lineage(connection: Connection[Any], batch: Batch, about: dict[str, Any]) -> None:
-    """Freeze payouts: what the batch may repeat has been paid, or a stranger has paid for its marker; a person resolves it."""
+    """Freeze payouts until a person resolves it: a given-up batch that this one may repeat has a marker on chain.
+
+    Either it has paid, or a stranger has paid for the marker.
+    """
     given_up = batches.lineage(connection, [batch.id])[batch.id]
     stops.freeze(connection, PAID_UNKNOWN, about | {"given_up": given_up})

@@ -1,13 +1,14 @@
 """Review: of each creator's UTC day only what counts is paid, and a day out of proportion waits for a person.
 
-For every creator's day that it judges, a review takes `net`, what the creator was credited, and `earned`, what of it counts
-by the formulas of `vouching` (see `Totals.earned`). The difference is *doubtful*, and this becomes of it (all amounts are
-base units of PIX; a *suspicion* is the row of `ledger.suspicions` that notes them):
+For every creator's day that it judges, a review takes `net`, what the creator was credited, and `earned`, the part of it that
+counts by the formulas of `vouching` (see `Totals.earned`). The difference is *doubtful* and is divided as follows (all amounts
+are base units of PIX; a *suspicion* is the row of `ledger.suspicions` that notes them):
 
     doubtful   = net - earned
-    taken back = what of `doubtful` has not matured yet: it moves from the creator's `maturing` account to `reward_pool`
+    taken back = the part of `doubtful` that has not matured yet: it moves from the creator's account `maturing` to
+                 `reward_pool`
     held       = doubtful - taken back: it is in `payable` already, and a partial hold withholds it until a person decides
-    given back = where a later judgement of the day finds less doubtful than was taken back: the difference, out of
+    given back = if a later judgement of the day finds less doubtful than was taken back: the difference, out of
                  `reward_pool` as far as that has it, and it matures again
 
 Everything else is paid, so that nobody can ruin a creator by clicking.
@@ -19,10 +20,10 @@ for. Now 130,000 + min(70,000, 130,000) = 200,000 of 200,000 count: the 36,000 a
 (`tests/ledger/risk/test_abuse.py` runs this example.)
 
 Days are judged `JUDGED_AFTER_S` after they end, and again when pairs of them, or of a day they are compared with, come late.
-Where earnings mature within `OVER_MATURITY_S`, a day is judged before it ends, too; until it has ended nothing of it is
-taken back, and what is doubtful is held. What is above proportion by `velocity` is held in the same way, and never taken
-back. When a person releases a hold for doubtful earnings, the creator is *trusted* for `fan_in_trust_s`: a greater share
-counts. Viewers are known as keyed hashes alone.
+Where earnings mature within `OVER_MATURITY_S`, a day is judged before it ends, too. Until it has ended nothing of it is taken
+back, and what is doubtful is held. Earnings above proportion (see `velocity`) are held in the same way, and never taken back.
+When a person releases a hold for doubtful earnings, the creator is *trusted* for `fan_in_trust_s`: a greater share counts.
+Viewers are known as keyed hashes alone.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def _taken_before(connection: Connection[Any], judged: Judged) -> dict[int, int]
 
 
 def _lift(connection: Connection[Any], day: date, creators: Collection[int]) -> None:
-    """Lower the suspicions of creators who have nothing doubtful of the day any more to what was taken back."""
+    """Lower the suspicions of creators of whose day nothing is doubtful any more, to the amount that was taken back."""
     if creators:
         connection.execute(
             "UPDATE ledger.suspicions SET captive_pix = reversed_pix"
@@ -195,7 +196,7 @@ def _lift(connection: Connection[Any], day: date, creators: Collection[int]) -> 
 def _give_back(
     connection: Connection[Any], judged: Judged, taken_before: Mapping[int, int], economics: Economics
 ) -> None:
-    """Return what was taken back and counts now, from the pool as far as it has it; it matures as its day says."""
+    """Give back what was taken back and counts now, as far as the pool has it; it matures with the day's last earnings."""
     doubtful = dict(zip(judged.creators.tolist(), judged.doubtful.tolist(), strict=True))
     pool = book.account(connection, "reward_pool")
     left, returned = book.balance(connection, pool), {}
@@ -217,7 +218,7 @@ def _give_back(
 
 
 def _matures_at(day: date, economics: Economics) -> datetime:
-    """Return when the first earnings of a day mature; until then there is nothing to withhold."""
+    """Return when the first earnings of a day mature; before that nothing of the day has to be withheld."""
     return datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=economics.maturity_s)
 
 
@@ -262,9 +263,9 @@ def _hold_leaps(
     trusted: Ids,
     economics: Economics,
 ) -> None:
-    """Hold what is above proportion of judged days, and no longer what was so at an earlier judgement and is not now.
+    """Hold what is above proportion on judged days; end this for days that were so at an earlier judgement and are not now.
 
-    Only days are compared of which the totals hold all `BEFORE_DAYS` days before. `earned` has the shape of `totals`.
+    A day is compared only if the totals hold all `BEFORE_DAYS` days before it. `earned` has the shape of `totals`.
     """
     comparable = np.flatnonzero(totals.days >= judgement.whole_from + velocity.BEFORE_DAYS)  # rows of `totals`
     rows = comparable[velocity.candidates(earned[comparable], economics)]

@@ -29,7 +29,7 @@ Screening = Callable[[Sequence[Recipient]], Mapping[int, str]]
 
 
 def load(name: str) -> Screening:
-    """Import the function that the setting names; without a name, return one that passes every recipient.
+    """Import the function that the setting names; if it names none, return one that passes every recipient.
 
     Raises:
         Rejected: it cannot be imported, or is not callable.

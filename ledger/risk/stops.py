@@ -1,9 +1,9 @@
 """Stops: a hold stops payouts to one creator, a freeze stops all of them, each with its reason.
 
-The ledger places them by itself when something looks wrong; a person may place them, too. They end when a person releases them
-by name, and their rows stay. Meanwhile what is owed waits in the creator's account. A hold also stops payouts that are
-planned, but not those that are signed: these may have been sent. A partial hold withholds only what is doubtful or above
-proportion (see `review`). Owns `ledger.holds` and `ledger.freezes`.
+The ledger places them by itself when something looks wrong; a person may place them, too. They end when a person releases
+them by name, and their rows stay. Meanwhile the money that is owed stays in the creator's account. A hold also stops
+payouts that are planned, but not those that are signed, since these may have been sent. A partial hold withholds only what
+is doubtful or above proportion (see `review`). Owns `ledger.holds` and `ledger.freezes`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Stop:
 
 
 def hold(connection: Conn, creator_id: int, reason: str, *, once: bool = False, partial: bool = False) -> None:
-    """Stop payouts to a creator. A hold in force with the same reason stays the only one.
+    """Stop payouts to a creator. If a hold with the same reason is in force, no second one is placed.
 
     Args:
         connection: in the caller's transaction.
@@ -67,7 +67,7 @@ def hold_in_part(connection: Conn, creator_ids: Collection[int], reason: str) ->
 def hold_days(connection: Conn, holds: Collection[tuple[int, str, str]]) -> None:
     """Place a partial hold for each of some creators' days, given as (creator, beginning of the reason, rest of the reason).
 
-    No hold is placed if one whose reason begins so was ever placed on the creator, even if it was released since.
+    No hold is placed on a creator who ever had one whose reason begins in the same way, even if it was released since.
     """
     connection.execute(
         "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT t.creator_id, t.begins || t.rest, true"
@@ -79,7 +79,7 @@ def hold_days(connection: Conn, holds: Collection[tuple[int, str, str]]) -> None
 
 
 def trusted(connection: Conn, reason: str, for_s: int) -> set[int]:
-    """Return the creators of whom a hold whose reason begins with `reason` was released in the last `for_s` seconds."""
+    """Return the creators from whom a hold whose reason begins with `reason` was released in the last `for_s` seconds."""
     rows = connection.execute(
         "SELECT DISTINCT creator_id FROM ledger.holds WHERE starts_with(reason, %s)"
         " AND released_at > now() - make_interval(secs => %s)",
@@ -89,7 +89,7 @@ def trusted(connection: Conn, reason: str, for_s: int) -> set[int]:
 
 
 def under_way(connection: Conn, creator_id: int) -> int:
-    """Return what is signed for a creator and not settled, in base units of PIX: no stop can keep it from arriving."""
+    """Return the amount that is signed for a creator and not settled, in base units of PIX: no stop can hold it up."""
     row = connection.execute(
         "SELECT coalesce(sum(p.amount_pix), 0)::bigint FROM ledger.payouts p JOIN ledger.batches b ON b.id = p.batch_id"
         " WHERE p.creator_id = %s AND b.state = 'signed'",
@@ -119,7 +119,7 @@ def require_known(connection: Conn, creator_id: int) -> None:
 
 
 def freeze(connection: Conn, reason: str, detail: object) -> None:
-    """Stop all payouts until a person releases it. A freeze in force with the same reason stays the only one."""
+    """Stop all payouts until a person releases the freeze. If one with the same reason is in force, no second one is placed."""
     connection.execute(
         "INSERT INTO ledger.freezes (reason, detail) VALUES (%s, %s) ON CONFLICT DO NOTHING",
         (reason[:REASON_MAX], json.dumps(detail, default=str)),
@@ -153,7 +153,7 @@ def age_of(connection: Conn, reason: str) -> tuple[int, float] | None:
 
 
 def thaw(connection: Conn, reason: str) -> None:
-    """Release a freeze as the ledger itself, which has found that its reason is gone."""
+    """Release a freeze in the ledger's own name, after it has found that the reason no longer holds."""
     connection.execute(
         "UPDATE ledger.freezes SET released_at = now(), released_by = 'ledger' WHERE reason = %s AND released_at IS NULL",
         (reason,),

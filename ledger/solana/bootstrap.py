@@ -1,7 +1,7 @@
 """The first start on a localnet: make the mint, open the treasury's token account, fund both.
 
-All is paid and signed by the mint's authority, whose key is made here, so that the treasury's history has nothing but what
-the ledger did. Each step looks first whether it was done, so that a second run does nothing. The tokens minted to the
+Everything is paid and signed by the mint's authority, whose key is made here: so the treasury's history contains only what
+the ledger did. Each step checks first whether it was done, so that a second run does nothing. The tokens minted to the
 treasury are a finalized deposit like any other; the ledger books it when it reads the chain.
 """
 
@@ -27,7 +27,7 @@ CREATE_ACCOUNT, INITIALIZE_MINT2, MINT_TO_CHECKED = 0, 20, 14
 
 
 def ensure(chain: Chain, settings: Settings, treasury: Pubkey, gas: Pubkey) -> Pubkey:
-    """Make the localnet's mint, and open and fund the treasury, where that was not done.
+    """Make the localnet's mint, and open and fund the treasury, each unless it was done.
 
     Args:
         chain: the localnet.

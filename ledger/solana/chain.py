@@ -2,8 +2,8 @@
 
 The nodes are unmodified `solana` AsyncClients. Every answer about a transaction carries the slot that the node had reached,
 because a node that lags says "not found" in good faith. Transport trouble is `Temporary`; it never means that something
-did not happen. `opinions` in a signature is how many nodes must answer, or say the same. Knows transactions as bytes and
-signatures, nothing of money.
+did not happen. A parameter `opinions` is the number of nodes that must answer, or that must say the same. Knows
+transactions as bytes and signatures, nothing of money.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Node(Protocol):
 
 
 class HttpNode:
-    """A node over HTTP, through solana's AsyncClient, behind a breaker and a pace."""
+    """A node over HTTP, through solana's AsyncClient, with a circuit breaker and a rate limit."""
 
     def __init__(self, url: str, timeout_s: float, requests_per_s: float) -> None:
         self.name = url
@@ -105,7 +105,7 @@ class HttpNode:
 
 
 class Pace:
-    """A limit of `per_s` requests a second, in bursts of a fifth of a second's worth."""
+    """A limit of `per_s` requests a second; a burst may use what is allowed in a fifth of a second."""
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s, self._clock = per_s, clock
@@ -124,7 +124,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Blockhash:
-    """A recent blockhash, how long a transaction with it may land, and the slot at which the node said so."""
+    """A recent blockhash, until which height a transaction with it may land, and the slot at which the node reported it."""
 
     hash: str
     last_valid_block_height: int
@@ -133,7 +133,7 @@ class Blockhash:
 
 @dataclass(frozen=True)
 class Status:
-    """What a node knows of a signature. `level` is processed, confirmed or finalized."""
+    """What a node knows about a signature. `level` is processed, confirmed or finalized."""
 
     slot: int
     level: str
@@ -142,7 +142,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Look:
-    """What one node knows of many signatures, and the slot that it had reached."""
+    """What one node knows about many signatures, and the slot that the node had reached."""
 
     node: str
     slot: int
@@ -161,7 +161,7 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Account:
-    """An account's bytes."""
+    """An account on chain as a node returns it."""
 
     lamports: int
     owner: str
@@ -181,7 +181,7 @@ class Effect:
 
 
 class Named(NamedTuple):
-    """A finalized transaction that names an address, as one node says; `error` is None where it succeeded."""
+    """A finalized transaction that names an address, as reported by one node; `error` is None if it succeeded."""
 
     signature: str
     slot: int
@@ -197,7 +197,7 @@ def _as_it_is(answer: Any) -> Any:
 
 
 class Chain:
-    """A pool of RPC nodes. What needs one opinion is asked of the first node that answers, everything else of all nodes."""
+    """A pool of RPC nodes. Questions that need one answer go to the first node that answers, all others to all nodes."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         if not nodes:
@@ -211,11 +211,11 @@ class Chain:
     # ── Questions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ask(self, method: str, *params: Any, read: Read = _as_it_is) -> Any:
-        """Call a method on one node after the other, until `read` can read an answer; returns what it read."""
+        """Call a method on one node after the other, until `read` accepts an answer; return the result of `read`."""
         return self._runner.run(self._first(method, list(params), read=read))
 
     def ask_all(self, method: str, *params: Any, least: int = 1, read: Read = _as_it_is) -> list[Any]:
-        """Call a method on every node at once. Returns what `read` makes of the answers that it can read, in node order.
+        """Call a method on every node at once. Returns the results of `read` on the answers that it accepts, in node order.
 
         Raises:
             Temporary: fewer than `least` nodes give such an answer.
@@ -231,27 +231,19 @@ class Chain:
         return int(self.ask("getSlot", {"commitment": commitment}, read=_whole))
 
     def takes(self, raw: bytes) -> bool:
-        """Whether every node that answers can run this transaction's version: it is tried, no version number is believed.
+        """Whether every node that answers can run this transaction's version; found by simulating it, not by version numbers.
 
         Raises:
             Temporary: no node answers.
         """
         return self._runner.run(self._takes([base64.b64encode(raw).decode(), SIMULATION]))
 
-    def is_alpenglow(self) -> bool:
-        """Whether the chain runs Alpenglow, under which a confirmed block is final; detected, never assumed."""
-        try:
-            return self.ask("getAgGenesisCert") is not None
-        except RpcRefusal:
-            return False
-
     def latest_blockhash(self, opinions: int = 1) -> Blockhash:
-        """Return the latest blockhash at `confirmed`: a finalized one has lost 32 blocks of its life, a processed one may be
-        on a fork.
+        """Return the latest blockhash at `confirmed`.
 
-        Of those that nodes name, the one that lives longest is taken: believing that it lives too long costs time, too
-        short costs money. A node is not believed whose blockhash lives longer than the chain allows, as seen from where
-        `opinions` nodes are.
+        A finalized one has lost 32 blocks of its life, a processed one may be on a fork. Of those that nodes report, the
+        one that lives longest is taken: too long a life costs time if believed, too short a one costs money. A blockhash
+        that lives longer than the chain allows, seen from the heights of `opinions` nodes, is not believed.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer, or are believed.
@@ -277,7 +269,7 @@ class Chain:
         return replace(longest, context_slot=min(each.context_slot for each in believed))
 
     def finalized_height(self, opinions: int = 1) -> tuple[int, int]:
-        """Return the lowest finalized block height that a node names, and the slot that this node had reached.
+        """Return the lowest finalized block height that any node reports, and the slot that this node had reached.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -288,7 +280,7 @@ class Chain:
         return min(answers)
 
     def finalized_slot(self, opinions: int = 1) -> int:
-        """Return the lowest finalized slot that a node names. One that lies of its height cannot make it larger.
+        """Return the lowest finalized slot that any node reports. A node that lies about its height cannot make it larger.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -299,7 +291,7 @@ class Chain:
         return min(slot for _, slot in answers)
 
     def highest(self, opinions: int = 1) -> int:
-        """Return the highest block height that a node names and that is credible, as seen from where `opinions` nodes are.
+        """Return the highest block height that a node reports; at most `AHEAD_BLOCKS_MAX` above that of `opinions` nodes.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -310,7 +302,7 @@ class Chain:
         return min(heights[-1], heights[-opinions] + AHEAD_BLOCKS_MAX)
 
     def rent(self, size: int) -> int:
-        """Return what an account of `size` bytes must hold, in lamports, by one node."""
+        """Return the lamports that an account of `size` bytes must hold, as reported by one node."""
         return int(self.ask("getMinimumBalanceForRentExemption", size, read=_whole))
 
     def balance(self, address: str, commitment: str = "finalized") -> int:
@@ -318,7 +310,7 @@ class Chain:
         return int(self.ask("getBalance", address, {"commitment": commitment}, read=lambda told: _whole(told["value"])))
 
     def accounts(self, addresses: Sequence[str], commitment: str = "finalized") -> tuple[int, list[Account | None]]:
-        """Return the slot at which one node read accounts (the oldest of its pages), and the accounts in the order asked."""
+        """Return the slot at which a node read accounts (of several pages the oldest), and the accounts in the order asked."""
         accounts: list[Account | None] = []
         slots: list[int] = []
         for start in range(0, len(addresses), ACCOUNTS_MAX):
@@ -346,7 +338,7 @@ class Chain:
         return self.ask_all("getMultipleAccounts", list(addresses), options, least=opinions, read=read)
 
     def not_wallets(self, addresses: Sequence[str], opinions: int = 1) -> dict[str, str]:
-        """Return those of these addresses that a program owns, by every node that answers, each with the program.
+        """Return the ones of these addresses that a program owns, as all nodes that answer agree, each with the program.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -362,21 +354,21 @@ class Chain:
         return program_of
 
     def looks(self, signatures: Sequence[str], *, reach: bool = False) -> list[Look]:
-        """Return what each node that answers knows of these signatures; with `reach`, also how far back it remembers."""
+        """Return what each node that answers knows about these signatures; with `reach`, also how far back its memory goes."""
         return self._runner.run(self._looks(signatures, reach))
 
     def effect(self, signature: str, opinions: int = 1) -> Effect | None:
-        """Return what a finalized transaction did; None until `opinions` nodes say the same."""
+        """Return what a finalized transaction did; None until `opinions` nodes report the same."""
         return self._runner.run(self._effect(signature, opinions))
 
     def effects(self, signatures: Sequence[str], opinions: int = 1) -> list[Effect | Temporary | None]:
-        """Return what each of these finalized transactions did; the error in place of one about which no node answers."""
+        """Return what each of these finalized transactions did; if no node answers about one, the error takes its place."""
         return self._runner.run(self._effects(signatures, opinions))
 
     def remembered(self, signature: str, slot: int, opinions: int) -> Effect | None:
-        """Return what a transaction did where fewer nodes than `opinions` still have the block of `slot`: the others abstain.
+        """Return what a transaction did, if fewer nodes than `opinions` still have the block of `slot`; the others abstain.
 
-        None while a node that has the block does not answer, or says otherwise; where no node has it; and where `slot` is
+        Returns None while a node that has the block does not answer or disagrees; if no node has it; and while `slot` is
         not yet finalized by `opinions` nodes.
         """
         able = self._runner.run(self._able(slot))
@@ -421,7 +413,7 @@ class Chain:
         return by_address
 
     def history(self, address: str, until: str | None = None, slot_min: int = 0, opinions: int = 1) -> list[Named]:
-        """Return finalized transactions that name an address, once for each node that says so.
+        """Return finalized transactions that name an address, once for each node that reports them.
 
         Args:
             address: the address.
@@ -444,9 +436,10 @@ class Chain:
         return named
 
     def touched(self, address: str, opinions: int = 1) -> list[str] | None:
-        """Return finalized transactions that name an address and have not failed, by any node; None beyond `TOUCHED_MAX`.
+        """Return finalized transactions that name an address and have not failed, as reported by any node.
 
-        That one has failed is believed when `opinions` nodes say so.
+        Returns None if a node reports `TOUCHED_MAX` or more. That a transaction has failed is believed when `opinions` nodes
+        report it.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -471,7 +464,7 @@ class Chain:
         return self.ask_all("simulateTransaction", *params, least=0, read=_simulation)
 
     def send(self, raws: Sequence[bytes]) -> int:
-        """Hand transactions to every node. Returns how many a node has accepted, which is only a hint."""
+        """Send transactions to every node. Returns how many a node has accepted, which is only a hint."""
         return self._runner.run(self._send(raws))
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -589,7 +582,7 @@ class Chain:
         return Look(node.name, slot or 0, statuses, first)
 
     async def _able(self, slot: int) -> int:
-        """Return how many nodes may still have the block of a slot; one that does not answer counts."""
+        """Return how many nodes may still have the block of a slot; a node that does not answer counts as one that has."""
         firsts = await asyncio.gather(
             *(_told(node, "getFirstAvailableBlock", [], _whole) for node in self.nodes), return_exceptions=True
         )
@@ -615,7 +608,7 @@ class Chain:
 
 
 async def _history(node: Node, address: str, most: int, more_options: Mapping[str, Any]) -> list[Named]:
-    """Return finalized transactions that name an address, newest first; no page is read once there are `most`."""
+    """Return finalized transactions that name an address, newest first; further pages are read until there are `most`."""
     named: list[Named] = []
     while len(named) < most:
         options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX, **more_options}
@@ -628,7 +621,7 @@ async def _history(node: Node, address: str, most: int, more_options: Mapping[st
 
 
 async def _form(node: Node, params: list[Any]) -> bool | None:
-    """Whether a node can run this transaction's version; None where it cannot say now."""
+    """Whether a node can run this transaction's version; None if it cannot tell at present."""
     try:
         simulation: Simulation = await _told(node, "simulateTransaction", params, _simulation)
     except Temporary:
@@ -639,7 +632,7 @@ async def _form(node: Node, params: list[Any]) -> bool | None:
 
 
 async def _told(node: Node, method: str, params: list[Any], read: Read) -> Any:
-    """Call a method on one node. Returns what `read` makes of the answer.
+    """Call a method on one node. Returns the result of `read` on the answer.
 
     Raises:
         RpcRefusal: the node answers with an error.

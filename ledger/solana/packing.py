@@ -64,7 +64,7 @@ class Marker:
 
 
 class Instruction(NamedTuple):
-    """An instruction before its accounts are numbered; `writable` tells for each account whether it may change."""
+    """An instruction before its accounts are numbered; `writable` says of each account whether it may change."""
 
     program: Pubkey
     accounts: tuple[Pubkey, ...]
@@ -99,9 +99,9 @@ def marker(payer: Payer, batch_id: str, secret: str, lamports: int) -> Marker:
 def pay(payer: Payer, to: Pubkey, amount: int) -> Instruction:
     """Make the transfer of `amount` base units from the treasury's token account to another one.
 
-    It is a TransferChecked, which names the mint; with a separate payer of fees a Transfer, which does not. That payer takes
-    one of the 64 addresses, so the mint's is left out to pay as many recipients: the program still requires that both
-    accounts are of one mint, and the treasury's was checked when it was opened.
+    It is a TransferChecked, which names the mint. If fees have a separate payer, it is a Transfer, which does not: this
+    payer takes one of the 64 addresses, so the mint's is saved to pay as many recipients. The program still requires that
+    both accounts are of one mint, and the treasury's was checked when it was opened.
     """
     if payer.gas != payer.treasury:
         plain = struct.pack("<BQ", TRANSFER, amount)
@@ -128,7 +128,7 @@ def create_marker(payer: Payer, mark: Marker) -> Instruction:
 
 
 def memo(text: str) -> Instruction:
-    """Make a memo, which makes a transaction unique where it has no marker."""
+    """Make a memo instruction; a text of its own keeps a transaction without a marker from equalling another."""
     return Instruction(MEMO_PROGRAM, (), (), text.encode())
 
 
@@ -200,7 +200,7 @@ def signature_of(raw: bytes) -> str:
 
 @lru_cache(maxsize=64)
 def capacity(kind: str, version: str, *, separate_gas: bool, with_marker: bool, lineage: int = 0) -> int:
-    """Find how many recipients one transaction holds, by building larger and larger ones.
+    """Return how many recipients one transaction holds, found by building larger and larger ones.
 
     Args:
         kind: "payout", "accounts" (to be opened) or "reclaim" (of markers).

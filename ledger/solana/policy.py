@@ -1,7 +1,7 @@
-"""Policy: a signer signs nothing but a treasury's payouts, instruction for instruction.
+"""Policy: a signer signs only a treasury's payouts, checked instruction by instruction.
 
 Each instruction is decoded and built again by `packing`. It is refused unless it is, byte for byte and account for account,
-one that the ledger builds for this treasury and this mint. What a message can cost in SOL (fees, rents) is counted like what
+one that the ledger builds for this treasury and this mint. What a message can cost in SOL (fees, rents) is counted, like what
 it pays, for the signer's ceilings. Knows messages and numbers, no key.
 """
 
@@ -30,14 +30,14 @@ UNIT_LIMIT, UNIT_PRICE = 2, 3  # of the compute budget's instructions
 
 
 class Spent(NamedTuple):
-    """What a message moves at most: base units of PIX to recipients, and lamports for fees and rents."""
+    """The most that a message moves: base units of PIX to recipients, and lamports for fees and rents."""
 
     pix: int
     lamports: int
 
 
 class Made(NamedTuple):
-    """An account that a message pays rent for, in lamports; below zero what it takes back from the account."""
+    """An account that a message pays rent for, and the lamports; a negative number is taken back from the account."""
 
     address: Pubkey
     lamports: int
@@ -45,14 +45,14 @@ class Made(NamedTuple):
 
 @dataclass(frozen=True)
 class Step:
-    """One instruction with its accounts' addresses."""
+    """One instruction with the addresses of its accounts."""
 
     program: Pubkey
     accounts: tuple[Pubkey, ...]
     data: bytes
 
     def is_like(self, built: Instruction) -> bool:
-        """Whether it is, byte for byte and account for account, this instruction of ours."""
+        """Whether the instruction is the same as one that we have built, byte for byte and account for account."""
         return (self.program, self.accounts, self.data) == (built.program, tuple(built.accounts), built.data)
 
 
@@ -62,7 +62,7 @@ def rent_max(size: int) -> int:
 
 
 def spent(content: bytes, payer: Payer) -> Spent:
-    """Return what a message moves at most, if it is one of this treasury's payouts.
+    """Return the most that a message moves, if it is one of this treasury's payouts.
 
     Raises:
         Rejected: it is not the message of a transaction, or it does what no payout does.
@@ -102,7 +102,7 @@ def _message(content: bytes) -> Message | MessageV1:
 
 
 def _priority(message: Message | MessageV1, limits: Sequence[Step]) -> int:
-    """Return what a message pays for being preferred, in lamports."""
+    """Return the priority fee that a message offers, in lamports."""
     if isinstance(message, MessageV1):
         if limits:
             raise Rejected(_foreign(limits[0]))
@@ -120,7 +120,7 @@ def _priority(message: Message | MessageV1, limits: Sequence[Step]) -> int:
 
 
 def _read(step: Step, payer: Payer) -> tuple[int, Made | None]:
-    """Return the base units of PIX that an instruction moves, and the account that it pays rent for."""
+    """Return the base units of PIX that an instruction moves, and the account for which it pays rent, if any."""
     if step.program == packing.MEMO_PROGRAM and not step.accounts and len(step.data) <= MEMO_BYTES_MAX:
         return 0, None
     readers: dict[Pubkey, Callable[[Step, Payer], tuple[int, Made | None] | None]] = {

@@ -79,9 +79,9 @@ class RemoteSigner:
 
 
 class Window:
-    """What was signed in the last 24 hours, written to a file before each signature is given.
+    """How much was signed for in the last 24 hours; it is written to a file before a signature is handed out.
 
-    A line of the file is one signature: seconds since 1970, base units of PIX, lamports.
+    Each line of the file stands for one signature: seconds since 1970, base units of PIX, lamports.
     """
 
     def __init__(self, path: Path, now_s: float) -> None:
@@ -132,7 +132,7 @@ class Window:
 
 
 class Policy:
-    """What is signed: payouts of one treasury, up to ceilings of PIX and of lamports in 24 hours."""
+    """What the process signs: payouts of one treasury, up to ceilings of PIX and of lamports in 24 hours."""
 
     def __init__(
         self, payer: Payer, window: Window, ceiling_pix: int, ceiling_lamports: int = CEILING_LAMPORTS

@@ -1,6 +1,6 @@
-"""Signing: the one place where private keys are held. A file for local use; production brings its own `Signer`.
+"""Signing: the only module that holds a treasury's keys. A key file is for local use; production brings its own `Signer`.
 
-A signer says which key it holds and signs messages; nobody else sees the key. The file is Solana's own format (a JSON
+A signer says which key it holds and signs messages; no other code sees the key. The file is Solana's own format (a JSON
 list of 64 bytes), readable by its owner alone, and its content never appears in a repr, a log or a settings dump.
 """
 

@@ -74,11 +74,11 @@ class Treasury:
         )
 
     def marker(self, batch_id: str) -> packing.Marker:
-        """Derive a batch's marker, with the rent of now."""
+        """Derive a batch's marker, with the rent of the time at which the treasury was opened."""
         return packing.marker(self.payer, batch_id, self.secret, self.marker_rent)
 
     def cost_lamports(self, kind: str, count: int) -> int:
-        """Return what a batch of `count` recipients costs the payer of fees at most, in lamports."""
+        """Return the most that a batch of `count` recipients can cost the payer of fees, in lamports."""
         rent = {"payout": self.marker_rent, "accounts": self.account_rent * count, "reclaim": 0}[kind]
         return rent + FEE_LAMPORTS_MAX + self.priority_lamports
 
@@ -139,7 +139,7 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
 
 
 def rent_of(chain: Chain, size: int) -> int:
-    """Ask what an account of `size` bytes must hold, in lamports; each marker is paid that much.
+    """Return the lamports that an account of `size` bytes must hold; a marker, of 0 bytes, is made with as many.
 
     Raises:
         Temporary: the answer is more than the chain has ever asked.
@@ -166,7 +166,7 @@ def _first_of_v1(payer: packing.Payer) -> bytes:
 
 
 def open_signer(settings: Settings, name: str, *, create: bool = False) -> Signer:
-    """Open the key that a setting names: `unix:PATH` is a signer's socket, all else a file, made first with `create`."""
+    """Open the key that a setting names: `unix:PATH` is a signer's socket, all else a file; `create` makes a missing file."""
     if name.startswith(REMOTE):
         from ledger.solana.remote_signer import RemoteSigner
 
@@ -175,7 +175,7 @@ def open_signer(settings: Settings, name: str, *, create: bool = False) -> Signe
 
 
 def check_mint(chain: Chain, payer: packing.Payer) -> None:
-    """Require a mint with the decimals that amounts are counted in, and a treasury that can pay from its account.
+    """Require a mint with the decimals in which amounts are counted, and a treasury that can pay from its account.
 
     Raises:
         Rejected: it is not so; the message says what was found instead.
@@ -230,7 +230,7 @@ def bind(connection: Connection[Any], genesis: str, payer: packing.Payer, secret
 
 
 def _knows(connection: Connection[Any], payer: packing.Payer, secret: str) -> bool:
-    """Whether the database knows this secret. The first one is written down, unless markers show that another was used."""
+    """Whether the database knows this secret. The first one is stored, unless markers show that another was used before."""
     marker = connection.execute(
         "SELECT m.batch_id, m.address FROM ledger.markers m JOIN ledger.batches b ON b.id = m.batch_id"
         " WHERE (SELECT secret_mark FROM ledger.chain) IS NULL ORDER BY b.ended_at DESC LIMIT 1"
@@ -243,12 +243,12 @@ def _knows(connection: Connection[Any], payer: packing.Payer, secret: str) -> bo
 
 
 def replace_secret(connection: Connection[Any], secret: str) -> None:
-    """Bind the database to another secret of its batches, since the one before is lost."""
+    """Bind the database to another secret of its batches, since the previous one is lost."""
     connection.execute("UPDATE ledger.chain SET secret_mark = %s", (_mark(secret),))
 
 
 def _mark(secret: str) -> str:
-    """Derive what the database keeps of the secret, to recognize it by."""
+    """Derive from the secret what the database stores to recognise it."""
     return hmac.digest(secret.encode(), b"the secret of the batches", "sha256").hex()[:32]
 
 
@@ -265,9 +265,9 @@ def _note_own(connection: Connection[Any], payer: packing.Payer) -> None:
 
 
 def opening_cost_pix(economics: Economics, rent_lamports: int) -> int:
-    """Return what opening a token account is worth, in base units of PIX: no first payout may be smaller.
+    """Return the price of opening a token account in base units of PIX, below which no first payout may be; 0: not checked.
 
-    While the price is missing or too old, a number so large that no account is opened.
+    While the exchange rate is missing or too old, it is so large that no account is opened.
     """
     if not economics.account_cost_check:
         return 0

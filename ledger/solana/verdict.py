@@ -1,7 +1,7 @@
 """Verdicts: what a transaction's error is about: the marker, another batch's marker, a recipient, or none of them.
 
 Only an instruction's error names a place in the transaction. All other errors (a blockhash that a node does not know, fees
-that cannot be paid, a full block) are trouble of a node or of the platform: they pass or need a person, and no creator is
+that cannot be paid, a full block) are problems of a node or of the platform: they pass or need a person, and no creator is
 held for them. Pure; knows no chain.
 """
 
@@ -21,7 +21,7 @@ OVERRUN = ("ComputationalBudgetExceeded", "ProgramFailedToComplete")  # the limi
 
 
 class Fault(Enum):
-    """Whom or what an error is about."""
+    """What an error is about."""
 
     MARKER = "marker"  # the batch's own exists: a transaction of the batch has landed
     LINEAGE = "lineage"  # another batch's marker exists: what this batch may repeat has landed
@@ -30,7 +30,7 @@ class Fault(Enum):
 
 
 def of(error: Any, kind: str, guards: int, first: int = 0) -> Fault:
-    """Tell whom the error of a batch's transaction is about.
+    """Return what the error of a batch's transaction is about.
 
     Args:
         error: as the chain gives it, in JSON.
@@ -60,6 +60,6 @@ def of(error: Any, kind: str, guards: int, first: int = 0) -> Fault:
 
 
 def limits_of(transaction: VersionedTransaction) -> int:
-    """Return how many instructions of a transaction set limits; they come first."""
+    """Return how many of a transaction's instructions set limits; they come first."""
     message = transaction.message
     return sum(message.account_keys[each.program_id_index] == COMPUTE_BUDGET for each in message.instructions)

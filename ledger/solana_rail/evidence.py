@@ -1,8 +1,8 @@
-"""Evidence: what the chain must say before a transaction is given up, or a batch's money goes back.
+"""Evidence: what the chain must report before a transaction is given up, or a batch's money goes back.
 
-Before it is over, bytes that were given up and what is signed in their place could both land. So three things must agree:
-the finalized height is past the last one at which the bytes can land; enough nodes, at a slot after that, remember the time
-since they were signed and none of them knows them; and the batch's marker does not exist. Decides nothing, writes nothing.
+Until that is certain, a given-up transaction and the one that is signed in its place could both land. So three things must
+hold: the finalized height is past the last one at which the old one can land; enough nodes, at a later slot, remember the time
+since it was signed and none of them knows it; and the batch's marker does not exist. Decides nothing, writes nothing.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ NAMED_MAX = 100  # transactions of strangers that the evidence names
 
 
 def is_over(attempt: Attempt, height: int) -> bool:
-    """Whether an attempt's last block is past, by the finalized height; or it is so old that no chain takes it.
+    """Whether the finalized height is past an attempt's last block, or the attempt is so old that no chain accepts it.
 
-    Age counts too because the last height is what nodes once said, and an earlier release believed one node alone: an
+    Age counts too, because the last height is only what nodes once reported, and an earlier release believed a single node: an
     attempt with a height that is never reached would stay open for ever.
     """
     return height > attempt.last_valid_block_height or attempt.age_s > batches.LINEAGE_DAYS * DAY_S
 
 
 def dead(rail: ChainRail, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
-    """Yield attempts that can never land: finalized height first, then a later look, then the marker, each just before."""
+    """Yield attempts that can never land.
+
+    The proof, in this order: for all attempts the finalized height, then a look at nodes that have reached its slot; and for
+    each, just before it is yielded, the absence of its batch's marker.
+    """
     height, slot = rail.chain.finalized_height(rail.opinions)
     past = [each for each in unseen if is_over(each, height)]
     if not past:
@@ -43,17 +47,18 @@ def dead(rail: ChainRail, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
 
 
 def can_never_land(rail: ChainRail, attempt: Attempt) -> bool:
-    """Whether the finalized height is past an attempt's last, and no node that has looked since then knows it."""
+    """Whether an attempt is over (see `is_over`), and no node that was asked after that knows it (see `nobody_knows`)."""
     height, slot = rail.chain.finalized_height(rail.opinions)
     return is_over(attempt, height) and nobody_knows(rail, attempt, looks_since(rail, [attempt], slot))
 
 
 def never_paid(rail: ChainRail, batch: Batch, slot: int | None) -> bool:
-    """Whether it is proven that no transaction of the batch has landed or can: only then does its money go back.
+    """Whether it is proven that no transaction of the batch has landed or can; only then its money may go back.
 
-    For what was given up, the finalized height must be past the last one at which it could land, and looks and the
-    marker's answer, both finalized, must be from after that. Heights are what nodes say: the database's clock must say as
-    well that its time is over (`give_back_after_s`).
+    Given-up transactions must be over (see `is_over`) by the finalized height. The looks at nodes must not be older than that
+    height's slot and `slot`, and the marker must be absent at `finalized`, not before that height's slot. Since heights are
+    only what nodes report, the time `give_back_after_s` must also have passed by the database's clock. If none was given up,
+    only the marker is asked for.
 
     Args:
         rail: the treasury and the nodes.
@@ -74,7 +79,7 @@ def never_paid(rail: ChainRail, batch: Batch, slot: int | None) -> bool:
 
 
 def require_over(rail: ChainRail, batch: Batch, open_ended: Sequence[Attempt]) -> int:
-    """Require that none of these attempts of a batch, which have no effect, has landed or can.
+    """Require proof that attempts of a batch without a known effect (`open_ended`) have not landed and never can.
 
     Returns:
         The finalized height that says so.
@@ -100,18 +105,18 @@ def require_over(rail: ChainRail, batch: Batch, open_ended: Sequence[Attempt]) -
 
 
 def _is_long_ago(rail: ChainRail, attempts: Sequence[Attempt]) -> bool:
-    """Whether the youngest of these was signed so long ago that it lands no more, whatever nodes say of heights."""
+    """Whether the youngest attempt was signed so long ago that it cannot land, whatever heights nodes report."""
     return min(each.age_s for each in attempts) >= rail.settings.give_back_after_s
 
 
 def looks_since(rail: ChainRail, attempts: Sequence[Attempt], slot: int) -> list[Look]:
-    """Ask nodes about these attempts; only answers of nodes that have reached the slot count."""
+    """Ask nodes about these attempts; only answers of nodes that have reached `slot` count."""
     looks = rail.chain.looks([each.signature for each in attempts], reach=True)
     return [look for look in looks if look.slot >= slot]
 
 
 def nobody_knows(rail: ChainRail, attempt: Attempt, looks: Sequence[Look]) -> bool:
-    """Whether enough nodes remember the time since the attempt was signed, and no node that was asked knows it."""
+    """Whether enough nodes remember the time since the attempt was signed, and none that was asked knows the attempt."""
     remembering = [look for look in looks if look.first_slot <= attempt.context_slot]
     return len(remembering) >= rail.opinions and all(look.statuses[attempt.signature] is None for look in looks)
 
@@ -120,7 +125,7 @@ def nobody_knows(rail: ChainRail, attempt: Attempt, looks: Sequence[Look]) -> bo
 
 
 def marker_exists(rail: ChainRail, batch: Batch, slot: int, commitment: str = "confirmed") -> bool:
-    """Whether any node says that the batch's marker exists: at `confirmed` one that may yet vanish counts.
+    """Whether any node reports that the batch's marker exists; at `confirmed`, even one that may still vanish counts.
 
     Answers from before `slot` count as yes, to be safe.
 
@@ -141,7 +146,7 @@ def marker_exists(rail: ChainRail, batch: Batch, slot: int, commitment: str = "c
 
 
 def marker_lamports(rail: ChainRail, batch: Batch) -> int:
-    """Return what the batch's marker holds at `finalized`, by the node that says most; 0 where no node knows it."""
+    """Return what the batch's marker holds at `finalized`, the most that any node reports; 0 if no node knows it."""
     if batch.kind != "payout" or not rail.settings.marker_accounts:
         return 0
     address = str(rail.treasury.marker(batch.id).address)
@@ -150,10 +155,11 @@ def marker_lamports(rail: ChainRail, batch: Batch) -> int:
 
 
 def _marker_tells(rail: ChainRail, batch: Batch, attempts: Sequence[Attempt], looks: Sequence[Look], slot: int) -> bool:
-    """Whether the chain's accounts prove that none of these attempts landed, though nodes no longer remember their time.
+    """Whether the absence of the marker proves that none of these attempts landed, though nodes no longer remember their time.
 
-    An account is not forgotten: each attempt makes the batch's marker, and at `slot`, when none can land any more, it does
-    not exist.
+    Nodes forget transactions but not accounts: each attempt makes the batch's marker, and at `slot`, when none of them can
+    land any more, the marker does not exist. Batches other than payouts need no marker, since they move no tokens. False if
+    any node knows one of the attempts.
     """
     if any(look.statuses[each.signature] is not None for each in attempts for look in looks):
         return False
@@ -165,10 +171,10 @@ def _marker_tells(rail: ChainRail, batch: Batch, attempts: Sequence[Attempt], lo
 
 
 def require_strangers(rail: ChainRail, batch: Batch, evidence: dict[str, Any], *, held: int) -> None:
-    """Require that no transaction which names the batch's marker has moved the treasury's tokens.
+    """Require that no transaction that names the batch's marker has moved the treasury's tokens.
 
-    Transactions that nodes still know must have brought all that the marker holds: else one that they have forgotten has
-    made it, which may be ours. The evidence keeps whether the marker exists, for then it guards no payout any more (see
+    The transactions that nodes still know must account for everything that the marker holds; otherwise a forgotten one has
+    made it, which may be ours. The evidence records whether the marker exists, since it then guards no payout any more (see
     `batches.lineage`).
 
     Args:

@@ -1,7 +1,7 @@
 """The rail of Solana: one treasury on the chain, written through the connection that holds the epoch.
 
-Answers what the steps of a payout ask (`payouts.rail`). What it plans beside payouts stands in `upkeep`, what a batch would
-do in `trials`, what proves the end of one in `evidence`.
+Implements what the steps of a payout ask (`payouts.rail`). `upkeep` plans what the rail needs besides payouts, `trials` finds
+out what a batch would do, and `evidence` proves how one has ended.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SolanaRail:
 
     @property
     def opinions(self) -> int:
-        """How many nodes must say the same before it is believed."""
+        """How many nodes must report the same before it is believed."""
         return min(OPINIONS, len(self.chain.nodes)) if self.settings.second_opinion else 1
 
     @property
@@ -65,7 +65,7 @@ class SolanaRail:
 
     @property
     def first_payout_min_pix(self) -> int:
-        """What opening a token account is worth, in base units of PIX."""
+        """The price of opening a token account, in base units of PIX."""
         return opening_cost_pix(self.economics, self.treasury.account_rent)
 
     def capacity(self, guards: int) -> int:
@@ -78,7 +78,7 @@ class SolanaRail:
         return hmac.digest(self.treasury.secret.encode(), text.encode(), hashlib.sha256).hex()[:32]
 
     def with_free_ids(self, planned: Sequence[Batch]) -> list[Batch]:
-        """Give another id to each batch whose marker is on chain: adopted after a restore, which forgot the batch."""
+        """Give another id to each batch whose marker is or was on chain: its id is that of a batch that a restore forgot."""
         taken = self._marked(planned)
         while taken:
             planned = [
@@ -121,7 +121,7 @@ class SolanaRail:
         return packing.signature_of(raw), raw
 
     def submit(self, raws: Sequence[bytes]) -> None:
-        """Hand signed transactions to every node."""
+        """Send signed transactions to every node."""
         self.chain.send(raws)
 
     # ── Settle ─────────────────────────────────────────────────────────────────────────────────────────────────────

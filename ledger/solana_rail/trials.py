@@ -1,7 +1,7 @@
 """Trials: what a batch would do on chain, before it is signed: can the treasury pay for it, and would it succeed?
 
-Simulations run side by side, spread over the nodes. That a batch would fail is believed when every node that answers says
-so; then the error tells whether a recipient is at fault. Builds the instructions of each kind of batch; signs nothing.
+Simulations run side by side, spread over the nodes. That a batch would fail is believed only if every node that answers reports
+it; then the error tells whether a recipient is at fault. Builds the instructions of each kind of batch; signs nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ UNITS_BESIDE = 300  # compute units of room beside the margin: instructions that
 
 
 def affordable(rail: ChainRail, waiting: Sequence[Batch]) -> list[Batch]:
-    """Return those batches that the treasury can pay for; one that is too large for it keeps no other one waiting."""
+    """Return the batches that the treasury can pay for; one that is too expensive does not hold up the others."""
     addresses = [rail.treasury.token_account, str(rail.treasury.payer.gas)]
     tokens, gas = rail.chain.seen_accounts(addresses, opinions=rail.opinions)
     if _is_frozen(rail, tokens):
@@ -70,9 +70,9 @@ def is_blocked(rail: ChainRail) -> bool:
 
 
 def _is_frozen(rail: ChainRail, seen: Sequence[Account | None]) -> bool:
-    """Whether the treasury's account may pay nobody, by every node that answers; payouts are frozen then.
+    """Whether the treasury's account may pay nobody, as every node that answers reports; then freeze payouts.
 
-    `seen` is the account as each node has it.
+    `seen` is the account as each node returns it.
     """
     frozen = bytes([ACCOUNT_FROZEN])
     if any(each is None or each.data[ACCOUNT_STATE_AT : ACCOUNT_STATE_AT + 1] != frozen for each in seen):
@@ -104,7 +104,7 @@ def simulated(rail: ChainRail, waiting: Sequence[Batch]) -> list[Prepared]:
 
 
 def _judge(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: int) -> int | None:
-    """Ask every node about a batch that would fail; None where nodes cannot be asked now, or it is not to be signed."""
+    """Ask every node about a batch that one says would fail; return None if they cannot be asked or it must not be signed."""
     try:
         return _asked_again(rail, batch, raw, built, slot)
     except UNREACHABLE as error:  # of one batch; the others go on
@@ -113,10 +113,10 @@ def _judge(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: int) -> 
 
 
 def _asked_again(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: int) -> int | None:
-    """Ask every node about a batch that would fail by one; returns the compute units, if another says that it succeeds.
+    """Ask every node about a batch that would fail by one node; return the compute units if another node says that it succeeds.
 
-    Going on is safe, whatever has landed before: then the marker fails what is signed now. Giving back is not, and takes
-    the word of every node that answers.
+    It is safe to go on, whatever has landed before, since the marker then makes the newly signed transaction fail. Giving the
+    batch back is not safe, and needs the same report from every node that answers.
 
     Args:
         rail: the treasury and the nodes.
@@ -134,7 +134,7 @@ def _asked_again(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: in
 
 
 def _would_fail(rail: ChainRail, batch: Batch, simulations: Sequence[Simulation], limits: int, guards: int) -> None:
-    """Give back a batch that every node says would fail, where a recipient is at fault; else freeze, or let it wait.
+    """Handle a batch that fails by every node: give it back if a recipient is at fault; else freeze payouts, or let it wait.
 
     Args:
         rail: the treasury and the nodes.
@@ -169,7 +169,7 @@ def _would_fail(rail: ChainRail, batch: Batch, simulations: Sequence[Simulation]
 
 
 def build(rail: ChainRail, waiting: Sequence[Batch]) -> dict[str, list[Instruction]]:
-    """Return what each batch does, by its id. One that does not fit beside the markers that guard it is planned again."""
+    """Return each batch's instructions, by batch id. A batch that does not fit beside its guarding markers is planned again."""
     lineage = batches.lineage(rail.connection, [each.id for each in waiting]) if rail.settings.marker_accounts else {}
     built: dict[str, list[Instruction]] = {}
     for batch in waiting:
@@ -183,9 +183,10 @@ def build(rail: ChainRail, waiting: Sequence[Batch]) -> dict[str, list[Instructi
 
 
 def guards_of(rail: ChainRail, batch: Batch, lineage: Sequence[str]) -> list[Instruction]:
-    """Return what makes a transaction fail whole if the batch, or one whose payouts it may repeat, has been paid.
+    """Return instructions that make a transaction fail whole if the batch, or one whose payouts it may repeat, was paid.
 
-    Markers of earlier batches, whose ids `lineage` has, are made and emptied at once: that fails where one exists.
+    The markers of earlier batches (`lineage` has their ids) are made and emptied at once, which fails if one exists. Without
+    `marker_accounts` nothing guards: a payout only gets a memo that makes it unique.
     """
     payer = rail.treasury.payer
     if batch.kind != "payout":
@@ -198,7 +199,7 @@ def guards_of(rail: ChainRail, batch: Batch, lineage: Sequence[str]) -> list[Ins
 
 
 def instructions_of(rail: ChainRail, batch: Batch) -> list[Instruction]:
-    """Return what a batch does, one instruction for each recipient."""
+    """Return a batch's own instructions, one for each recipient."""
     payer = rail.treasury.payer
     if batch.kind == "accounts":
         return [packing.open_account(payer, Pubkey.from_string(each.wallet)) for each in batch.recipients]

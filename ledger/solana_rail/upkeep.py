@@ -1,7 +1,7 @@
-"""Upkeep: what payouts need on chain beside themselves: recipients' token accounts, and the rent of markers back.
+"""Upkeep: opening recipients' token accounts, and taking back the rent of markers.
 
 A first payout needs a token account, which the platform opens once for each creator. Each payout's transaction leaves a
-marker, whose rent is taken back when it has done its duty. Plans batches of kind `accounts` and `reclaim`; signs nothing.
+marker, whose rent is taken back after some days. Plans batches of kind `accounts` and `reclaim`; signs nothing.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def find_accounts(rail: ChainRail, missing: Sequence[Due]) -> None:
 
 
 def _of_people(rail: ChainRail, recipients: Sequence[BatchLine]) -> list[BatchLine]:
-    """Return those whose wallet no program owns, and hold the others; none while too few nodes answer."""
+    """Return the recipients whose wallet is owned by no program, and hold the others; none while too few nodes answer."""
     if not recipients:
         return []
     try:
@@ -85,7 +85,10 @@ def open_accounts(rail: ChainRail, recipients: Sequence[BatchLine], parent: str 
 
 
 def _unused_id(rail: ChainRail, text: str) -> str:
-    """Derive an id from a text; the same accounts may be tried again after a batch of them has failed."""
+    """Derive a batch's id from a text; a text that was used before gives another id.
+
+    The text may repeat, since accounts whose batch has failed are tried again.
+    """
     batch_id = rail.id_of(text)
     while batches.is_known(rail.connection, batch_id):
         batch_id = rail.id_of(batch_id)
@@ -93,10 +96,10 @@ def _unused_id(rail: ChainRail, text: str) -> str:
 
 
 def forget_gone(rail: ChainRail, batch: Batch) -> bool:
-    """Forget token accounts that a batch was to pay and that no longer exist, by every node that answers.
+    """Forget token accounts that a batch was to pay and that no longer exist, as every node that answers reports.
 
-    Their owners have closed them, for which no creator is held. An account that the platform has not opened is
-    forgotten, and opened like any other; the platform opens one a creator, ever.
+    Their owners have closed them, for which no creator is held. Only accounts that the platform has not opened are
+    forgotten; they are then opened like any other, but the platform opens only one per creator, ever.
 
     Returns:
         Whether there were any.
@@ -114,7 +117,7 @@ def forget_gone(rail: ChainRail, batch: Batch) -> bool:
 
 
 def reclaim(rail: ChainRail) -> None:
-    """Plan to take back the rent of markers that have done their duty, once a transaction is worth its fee."""
+    """Plan to take back the rent of markers whose retention is over, once there are enough of them to be worth a fee."""
     size = rail.treasury.capacity("reclaim")
     least = min(rail.settings.reclaim_min, size)
     retention_s, pause_s = rail.settings.marker_retention_s, rail.settings.reclaim_pause_s
@@ -129,11 +132,11 @@ def reclaim(rail: ChainRail) -> None:
 
 
 def _held_by_markers(rail: ChainRail, rows: Sequence[tuple[str, str]]) -> list[BatchLine]:
-    """Return what is to be emptied: to the last lamport that nodes agree on, for strangers can send more.
+    """Return the markers to empty, each with all that it holds in lamports; only those on which all nodes agree.
 
-    Each marker was made with the rent of its time: whatever it holds is taken. A marker that is gone, or belongs to a batch
-    that is forgotten, waits behind the others for as long again, and one on which nodes differ waits for `DOUBTED_S`. So
-    markers that can be emptied are never kept waiting by those that cannot.
+    A marker holds the rent of the time at which it was made, and whatever strangers have sent to it. One that is gone, or
+    whose batch a restore has forgotten, waits as long again before it is looked at; one on which nodes differ waits for
+    `DOUBTED_S`. So markers that can be emptied are never kept waiting by those that cannot.
     """
     try:
         accounts = rail.chain.seen_accounts([address for _, address in rows], opinions=rail.opinions)

@@ -70,9 +70,9 @@ def _why_kept(video: Listed) -> str:
 
 
 def alike(connection: Connection, videos: Iterable[Listed]) -> list[Note]:
-    """Return a remark for each listed creator beside whom another has the same handle but for case or Unicode form.
+    """Return a remark for each listed creator who has the same handle as another one but for case or Unicode form.
 
-    One remark a pair, at the first video of the listed creator. A typing error makes a second creator, who earns from
+    One remark per pair, at the first video of the listed creator. A typing error would make a second creator, who earns from
     then on.
     """
     first_videos: dict[str, Listed] = {}

@@ -46,7 +46,7 @@ class Seen:
 
     @property
     def videos(self) -> LiteralString:
-        """The condition on a row `v` of videos; its parameters are `asked`."""
+        """The SQL condition that holds for a row `v` of videos that the reader may see; its parameters are in `asked`."""
         if self.everything:
             return "true"
         return f"({VISIBLE} OR v.creator_id IN ({OWN}))" if self.is_somebody else VISIBLE
@@ -72,7 +72,7 @@ class Wanted:
     tag: str = ""
 
     def condition(self) -> LiteralString:
-        """The condition on a row `v` of videos; its parameters are the fields, `tags` and `number`."""
+        """The SQL condition that holds for a row `v` of videos that pass; its parameters: the fields, `tags` and `number`."""
         parts: list[LiteralString] = ["v.status = %(status)s" if self.status else "v.status <> 'removed'"]
         if self.visibility:
             parts.append("v.visibility = %(visibility)s")

@@ -52,7 +52,7 @@ class AvailableLayers:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> AvailableLayers:
-        """Return the layers from how `python -m pipelines.confinement` prints them."""
+        """Return the layers from the JSON that `python -m pipelines.confinement` prints."""
         return cls(tuple(document["layers"]), dict(document["missing"]))
 
     @property
@@ -185,17 +185,17 @@ def _check(answer: int, what: str) -> None:
 
 
 def _try_landlock() -> str:
-    """Open a file without a rule."""
+    """Try to open a file that no rule allows; return what is wrong if that is not refused."""
     return _refused(lambda: os.close(os.open("/proc/self/stat", os.O_RDONLY)), errno.EACCES)
 
 
 def _try_seccomp() -> str:
-    """Open a socket."""
+    """Try to open a socket; return what is wrong if that is not refused."""
     return _refused(lambda: socket.socket(socket.AF_UNIX).close(), errno.EPERM)
 
 
 def _try_own_user() -> str:
-    """Become root."""
+    """Try to become root; return what is wrong if that is not refused."""
     return _refused(lambda: os.setuid(0), errno.EPERM)
 
 

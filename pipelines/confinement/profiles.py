@@ -58,5 +58,5 @@ def decode(settings: IngestSettings) -> Profile:
 
 
 def _threads_max(settings: IngestSettings) -> int:
-    """Return the limit for all decoders of this machine together, which are one user and as many as CPUs."""
+    """Return the limit of threads for all decoders of this machine together: they run as one user, one per CPU."""
     return settings.sandbox_threads_per_cpu * (os.cpu_count() or 1)

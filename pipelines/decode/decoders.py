@@ -83,7 +83,7 @@ class DecodedFrame(Protocol):
 def pictures(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame | None]]:
     """Yield times in milliseconds and frames: every frame of the request from PyAV, only those on its grid from decord.
 
-    None in place of a frame means that players show it, but that lost parts of it were filled in by the decoder.
+    None in place of a frame: players show a frame at that time, but the decoder has filled in lost parts of it.
 
     Raises:
         Undecodable: decord refuses the file, reports damage, or sees another number of frames than the index.
@@ -125,7 +125,7 @@ def _samples(plane: Any, depth: int) -> shots.Plane:
 
 
 def _with_av(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame | None]]:
-    """Decode from the key frame before the chunk on."""
+    """Decode with PyAV: from the key frame before the chunk, or from the file's start where the request needs that."""
     wanted_pts, position, scaler = order.frame_pts, 0, VideoReformatter()
     with open_container(order.path) as container:
         stream = picture(container, order.track)
@@ -231,7 +231,7 @@ class _Ready:
     rgb: Bytes8
 
     def small(self) -> Floats:
-        """Refuse: decord gives samples, and cuts are looked for with PyAV."""
+        """Always raise: this plane serves to find cuts, and requests that look for cuts are decoded with PyAV."""
         raise NotImplementedError("decord gives samples; who looks for cuts decodes with PyAV")
 
     def pixels(self) -> Bytes8:

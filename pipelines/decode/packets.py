@@ -129,7 +129,7 @@ def too_long(duration_max_s: int) -> Undecodable:
 
 
 def _within(clock: Clock, first: int, last: int, duration_max_s: int) -> None:
-    """Refuse times out of bounds, on exact integers: in an array they would overflow and look harmless."""
+    """Refuse times out of bounds. Compares Python's integers: in an array such times would overflow and look harmless."""
     longest_ms = duration_max_s * 1000
     if clock.ms(first) < -longest_ms or clock.ms(last) > longest_ms:
         raise too_long(duration_max_s)
@@ -285,7 +285,7 @@ def index_of(
 
 
 def _placed(rows: list[Row], timeless: int) -> list[Row]:
-    """Put pictures without a time at the beginning just before the others, whose clock may start anywhere."""
+    """Give times to pictures at the beginning that have none: just before the first that has one, wherever its clock starts."""
     if timeless == len(rows):
         return rows
     first = min(pts for pts, _ in rows[timeless:])

@@ -174,7 +174,7 @@ def _describe(container: InputContainer, stream: VideoStream, index: PacketIndex
 
 
 def _whole_enough(index: PacketIndex, values: dict[str, Any], share_min: float) -> str:
-    """Return a warning for a file that lost little, or "".
+    """Return a warning for a file that has lost little (some frames, or a part of its length), or "".
 
     A file declares its number of frames (MP4, AVI) or its length; what it really holds is known from its packets.
 

@@ -24,7 +24,7 @@ class FirstPictures:
 
 
 def frames(rows: list[Row], pace: int) -> list[Row]:
-    """Return one row a picture, where each of its two fields has a packet, as camcorders and broadcasters write them."""
+    """Return one row per picture. Camcorders and broadcasters write each of a picture's two fields as a packet of its own."""
     pictures: list[Row] = []
     for pts, is_key in sorted(rows):
         if pictures and pts - pictures[-1][0] <= FIELD_SHARE_MAX * pace:

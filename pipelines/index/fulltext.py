@@ -110,8 +110,9 @@ class Match(NamedTuple):
 class Named(NamedTuple):
     """A moment that represents a video found by words.
 
-    `rank` counts from 1: first the best moment of each video in the order of the videos, then the second of each, so a
-    title counts once for its video. `cosine` is None where there was no vector to compare with.
+    `rank` counts from 1: first come the best moments of all videos, in the order of the videos, then their second-best
+    ones. If all moments of a video came first, a single matching title would fill the list. `cosine` is None where
+    there was no vector to compare with.
     """
 
     segment_id: int
@@ -166,8 +167,8 @@ async def matching(
 ) -> list[Match]:
     """Find the videos that match a text best, those with all words before those with any.
 
-    Filters apply before any list is cut off. For several words the best `plan.text_rows` videos of each are read, and
-    the best of those are looked up for every word. For one word its list is the answer.
+    Filters apply before any list is cut off. For several words the best `plan.text_rows` videos of each are read, and the
+    best of those are looked up for every word. For a single word, the best videos of that word are the result.
 
     Args:
         connection: Connection to the primary or a standby.
@@ -211,7 +212,7 @@ def _unranked(filters: Filters) -> SQL:
 async def _matching(connection: Connection, filters: Filters) -> tuple[SQL, dict[str, Any]]:
     """Return the statement for these filters, with their parameters.
 
-    If few videos pass the filters, each is looked up; if many do, the words' lists are filtered.
+    If few videos pass the filters, each of them is looked up; if many do, the best of those that pass are read for each word.
     """
     conditions, parameters = _conditions(filters)
     passing, depth, statement = f"{VISIBLE}{conditions}", "%(depth)s", MATCHING
@@ -285,7 +286,7 @@ async def _collect(
     segment_ids: Sequence[int] | None,
     extra: dict[str, Any],
 ) -> None:
-    """Add the moments that a query returns to `found`."""
+    """Add the moments that a query returns to `by_video`."""
     among = list(segment_ids) if segment_ids is not None else None
     parameters = {"videos": list(video_ids), "each": each, "among": among} | extra
     for video_id, segment_id, cosine in await (await connection.execute(query, parameters)).fetchall():
@@ -312,7 +313,10 @@ def _first() -> Composed:
 
 
 def _in_turns(matches: Sequence[Match], by_video: dict[int, list[tuple[int, float | None]]], each: int) -> list[Named]:
-    """Return the best moment of each video, then the second of each; videos of equal value share a rank, as their words do."""
+    """Return the best moment of each video, then the second of each, up to `each`.
+
+    Videos whose matches have equal values share a rank.
+    """
     ranks: list[int] = []
     rank, last = 0, None
     for match in matches:

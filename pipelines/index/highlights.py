@@ -56,7 +56,7 @@ class VideoWords:
 
 
 def words_of(moments: Sequence[MomentDetails]) -> VideoWords:
-    """Collect the words to compare, each once a video: of all titles first, then tags, then descriptions, up to `WORDS_MAX`."""
+    """Collect the words to compare, each once per video: of titles first, then tags, then descriptions, up to `WORDS_MAX`."""
     texts: dict[tuple[int, str], None] = {}
     for field in FIELDS:
         for moment in moments:

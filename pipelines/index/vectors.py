@@ -41,7 +41,10 @@ LANGUAGES: tuple[LiteralString, ...] = (  # tried in every query, besides its ow
 
 
 def _of_any(function: LiteralString, text: LiteralString) -> LiteralString:
-    """Return a tsquery that matches what it would in any language: good for an index, and checked again with `_of_its_own`."""
+    """Return a tsquery that matches if the text matches in any language: it can use an index, but finds too much.
+
+    `_of_its_own` then checks with the right language.
+    """
     every: LiteralString = " || ".join(f"{function}('{each}', {text})" for each in LANGUAGES)
     return f"({every} || {function}(%(language)s::regconfig, {text}))"
 
@@ -324,7 +327,7 @@ async def configure(connection: Connection, settings: Mapping[str, Any]) -> None
 
 
 async def estimate_fitting(connection: Connection, model: SearchModel, filters: Filters) -> int:
-    """Estimate how many rows pass the filters, by counting the videos that do, which are few compared to their moments."""
+    """Estimate how many rows pass the filters, from a count of the videos that pass: videos are far fewer than moments."""
     listed = model.rows if filters.segment_ids is None else len(filters.segment_ids)
     # Excluded words leave nearly everything, and counting what they leave would read every video's words.
     conditions, parameters = replace(filters, without=()).conditions()

@@ -98,7 +98,7 @@ class _LeaseRow:
     resting: bool
 
     def lease(self, token: int, began: int = 0) -> Lease:
-        """Return the lease under a token, with `began` attempts more than stored."""
+        """Return the lease with a fencing token; `began` is how many attempts have begun since the row was read."""
         return Lease(self.id, token, self.source_uri, self.source_etag, self.source_bytes, self.attempts + began)
 
 
@@ -134,9 +134,9 @@ def fail(
 ) -> str | None:
     """End an attempt with a failure.
 
-    A final failure quarantines the video at once, others after `failures_max` of them; a dependency that was away does
-    not count. A video that can be searched stays as it is, whatever a further attempt at it (for another model or
-    version) came to; then only the job records the refusal.
+    A final failure quarantines the video at once; others do when there are `failures_max` of them, without those that are
+    not the video's fault (`NO_FAULT`). A video that can be searched stays so: when a further attempt at it (for another
+    model or version) is refused, only the job records that.
 
     Args:
         connection: Connection to the primary.
@@ -210,7 +210,7 @@ def _end(connection: Connection, video_id: int, failure: Failure, status: str, b
 def give_up(
     connection: Connection, job_id: str, reason: str = "the job ended before it was read", owner: str = ""
 ) -> None:
-    """Fail the videos of a job that are still unfinished, with the reason they have or this one.
+    """Fail the videos of a job that are still unfinished; those without an error get `reason`.
 
     Args:
         connection: Connection to the primary.

@@ -1,4 +1,4 @@
-"""The report of a job: seconds a stage, frames a second, bytes, cost an hour of video, the slowest videos.
+"""The report of a job: seconds per stage, frames per second, bytes, cost per hour of video, the slowest videos.
 
 Computed from what `moments/sink.py` counts as chunks arrive; nothing is measured here.
 """

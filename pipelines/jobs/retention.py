@@ -1,6 +1,6 @@
 """Deleting ingest jobs that ended long ago, with a row for each video that they looked at.
 
-The oldest are deleted first, a bounded number of rows a statement; videos and their moments stay. Upload lists that no
+The oldest are deleted first, a bounded number of rows per statement; videos and their moments stay. Upload lists that no
 job names any more are deleted with them.
 """
 

@@ -211,7 +211,7 @@ class Encoder:
         if self._kind() == "cuda":
             return bool(torch.cuda.is_bf16_supported(including_emulation=False))
         parameters = sum(p.numel() for p in self._model.visual.parameters())
-        return parameters >= BF16_PARAMETERS_MIN and bool(torch.cpu._is_avx512_bf16_supported())
+        return parameters >= BF16_PARAMETERS_MIN and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def load(
@@ -269,7 +269,7 @@ def locate(name: str) -> Source:
 
 @contextmanager
 def _hub_unless_away(source: Source) -> Iterator[None]:
-    """If the hub is out of reach, use what was downloaded before at once, without half a minute of retries."""
+    """Use only what was downloaded before if the hub is out of reach or not needed: else half a minute of retries is lost."""
     from huggingface_hub import constants
 
     was_offline = constants.HF_HUB_OFFLINE
@@ -322,7 +322,7 @@ def _named(name: str) -> Source:
 
 
 def _is_the_models(error: BaseException) -> bool:
-    """Whether the model is missing or unreadable, rather than the machine or the network failing, which may pass.
+    """Whether the model itself is missing or unreadable; a machine or network that fails may recover and gives False.
 
     open_clip wraps errors in its own, so their causes are examined too.
     """

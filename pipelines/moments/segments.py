@@ -17,8 +17,6 @@ from psycopg import Connection
 from pipelines.media import PIPELINE_VERSION, Floats, Segment, Shot, Times
 from pipelines.moments import shots
 
-REDIRECTS_MAX = 20
-
 
 @dataclass(frozen=True)
 class Staged:
@@ -200,24 +198,3 @@ def forget_lineage(connection: Connection, video_id: int) -> None:
         " WHERE s.video_id = %s AND s.id IN (l.old_id, l.new_id)",
         (video_id,),
     )
-
-
-def current(connection: Connection, segment_id: int) -> int | None:
-    """Return the id of the segment that stands for this one now, or None.
-
-    That is itself, or the one with the largest overlap, followed for at most `REDIRECTS_MAX` steps.
-    """
-    row = connection.execute(
-        """
-        WITH RECURSIVE path (id, step) AS (
-            SELECT %(id)s::bigint, 0
-            UNION ALL
-            SELECT (SELECT l.new_id FROM media.segment_lineage l WHERE l.old_id = p.id
-                    ORDER BY l.overlap DESC, l.new_id LIMIT 1), p.step + 1
-            FROM path p WHERE p.id IS NOT NULL AND p.step < %(max)s
-        )
-        SELECT s.id FROM path p JOIN media.segments s ON s.id = p.id ORDER BY p.step LIMIT 1
-        """,
-        {"id": segment_id, "max": REDIRECTS_MAX},
-    ).fetchone()
-    return row[0] if row else None

@@ -1,8 +1,8 @@
-"""Finding the shots of a video: cuts, dissolves and fades, decided on seven measurements a frame.
+"""Finding the shots of a video: cuts, dissolves and fades, decided on seven measurements per frame.
 
 `measure` works on small colour planes, a batch of frames at a time, and looks at most `REACH` frames to each side;
 `find` sees the measurements of the whole video. So it makes no difference in which chunks the frames were decoded. A
-hard cut is a change that stands out of its neighbourhood. In a dissolve or fade a frame is the mean of the frames
+hard cut is a change that stands out from its neighbourhood. In a dissolve or fade a frame is the mean of the frames
 before and after it, which motion does not imitate. Plain numpy; knows no decoder.
 """
 

@@ -230,7 +230,7 @@ def _free(connection: Connection, video_id: int) -> _Free | None:
 def _taken_away(
     connection: Connection, pictures: Thumbnails, video_id: int, token: int | None = None
 ) -> Iterator[None]:
-    """If the block fails, delete the attempt's thumbnails that are not shown, since a removed video has no next attempt.
+    """If the block fails, delete the attempt's thumbnails that are not shown; a removed video has no later attempt to do it.
 
     They stay while the lease is valid, because a second run of the same task may yet commit them, and if the database
     cannot say what is shown.

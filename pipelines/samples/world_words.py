@@ -83,7 +83,7 @@ def _called(rng: random.Random, concept: Concept) -> str:
 
 
 def _counted(name: str, count: int) -> str:
-    """Return a name with its number."""
+    """Return a name with a count: "a dog", "three times dog"."""
     return with_article(name) if count == 1 else f"{NUMBERS[count]} times {name}"
 
 

@@ -65,7 +65,7 @@ def main() -> None:
 
 
 class Sealed(importlib.abc.MetaPathFinder):
-    """Finds no module: a module that was not loaded before the child was confined is our bug, not the file's fault."""
+    """An import hook that finds no module: one that was not loaded before confinement is our bug, not the file's fault."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> NoReturn:  # noqa: ARG002  the interface's
         """Refuse to find a module."""

@@ -68,7 +68,7 @@ class Sandbox:
     """One keeper process and the tasks it runs, one at a time; calls from several threads wait for each other."""
 
     def __init__(self, tasks: str = "pipelines.sandbox.tasks", without: Sequence[str] = ()) -> None:
-        """Name the module `tasks`, which has TASKS and `warm`, and layers to do `without`, so as to test the others alone."""
+        """Keep the name of the module that has TASKS and `warm`, and the layers to do `without` (to test the others alone)."""
         self._tasks, self._without = tasks, tuple(without)
         self._keeper: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None

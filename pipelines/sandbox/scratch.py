@@ -138,7 +138,7 @@ class Scratch:
                 _delete(path)
 
     def drop(self, uri: str, etag: str, attempt: str) -> None:
-        """Delete the file of an attempt that has ended, and note that for its other chunks, which may be waiting."""
+        """Delete the file of an attempt that has ended, and leave a note for chunks of it that may still wait for the file."""
         path = self.path(uri, etag)
         with _locked(path):
             _delete(path)

@@ -1,4 +1,7 @@
-"""Videos as a source lists them, with the words of their manifests, and remarks on single videos. Values alone."""
+"""Videos as a source lists them, with what manifests say of each (title, tags …), and remarks on single videos.
+
+Values alone.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class Listed:
     is_named: bool = True  # the row names the creator; False: the job's default
 
     def words(self) -> dict[str, Any]:
-        """Return the words of the manifest's row as `media.videos.manifest_words` keeps them, without empty ones."""
+        """Return the words of the row (title, tags …) as `media.videos.manifest_words` stores them, without empty ones."""
         words = {"title": self.title if self.is_titled else "", "description": self.description, "tags": [*self.tags]}
         words |= {"language": self.language, "visibility": self.visibility}
         return {name: word for name, word in words.items() if word}

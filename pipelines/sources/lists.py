@@ -122,7 +122,7 @@ def read(
 
 
 def _row(line: dict[str, Any], uri: str, bucket: str, remarks: Remarks, is_known: Known) -> UploadRow | None:
-    """Parse a line of a list; a remark on the folder, or a row that is invalid now, goes to `remarks` and gives None."""
+    """Parse a line of a list; return None for a line that is a remark, or a row that is invalid now: these go to `remarks`."""
     if "remark" in line:
         remarks.extend([line["remark"]])
         return None

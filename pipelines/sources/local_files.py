@@ -66,7 +66,7 @@ def find(
 def _found(
     path: Path, manifest_path: Path | None, remarks: Remarks, extent: Extent, is_known: Known
 ) -> list[tuple[Path, Entry]]:
-    """Do the work of `find`, which reports errors of the path itself."""
+    """Do the work of `find`; errors in reading the path itself are left to `find`."""
     if not path.exists():
         raise Rejected(f"{path} does not exist", code="not-found", hint="name a file, a folder or s3://bucket/prefix")
     if not (path.is_dir() or path.is_file()):

@@ -48,7 +48,7 @@ ADDRESS_BYTES = 32  # of a wallet, as Solana has them
 
 @dataclass(frozen=True)
 class Entry:
-    """The row of one video; an empty field says nothing."""
+    """A manifest's row of one video; an empty field states nothing."""
 
     file: str
     title: str = ""

@@ -1,8 +1,8 @@
 """Updates of existing videos from a changed manifest, made when its source is ingested again.
 
-A word (title, description, tags, language, visibility) is applied if the manifest says something else than it said last
-time. The same word again leaves alone what people have changed since, and a word that was dropped from the manifest
-stays. For videos of releases that did not record what manifests said, only words that were never set are filled in.
+A word (here: title, description, tags, language or visibility) is applied if the manifest states another one than the last
+time. If it states the same one, what people have changed since stays; a word that was dropped from the manifest stays too.
+For videos of releases that did not record what manifests said, only words that were never set are filled in.
 
 A video's creator changes only while nothing can have been earned for another one: no creator was named yet, or the
 video was never shown. After that it changes only if the job has `reassign`, and past earnings stay where they are. The
@@ -57,7 +57,7 @@ class _Known:
     visibility: str
 
     def new_words(self, said: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """Return the words to apply, and the names of words that differ but must stay.
+        """Return the words (title, tags …) to apply, by name, and the names of words that differ but must stay.
 
         A word is new if it is neither what the manifest said last nor what is stored.
         """

@@ -31,7 +31,7 @@ HELD_OUT_SEED = 1 << 40  # far above the seeds of training
 
 
 def recall(course: Course, lesson: Lesson) -> dict[str, float]:
-    """Measure held-out scenes: how often the plain caption finds its picture, and a picture is nearest to a concept in it."""
+    """Measure on held-out scenes how often a caption finds its picture, and how often a picture's nearest concept is in it."""
     model, concepts = course.average, course.phrases.concepts
     with torch.inference_mode():
         pictures = functional.normalize(model.visual(normal(torch.from_numpy(lesson.pixels))), dim=-1)  # type: ignore[operator]

@@ -66,7 +66,16 @@ def by_picture(model: encoder.Encoder, catalogue: Catalogue, seed: int) -> tuple
 
 
 def _answers(catalogue: Catalogue, cosines: Vectors, meanings: Sequence[Meaning]) -> tuple[Floats, Floats]:
-    """Return cosines and rightness of the first answers to each question, given cosines (questions, shots)."""
+    """Take the `ANSWERS` nearest shots as the answers to each question, and return how near and how right they are.
+
+    Args:
+        catalogue: The shots.
+        cosines: (questions, shots): how near each shot is to each question.
+        meanings: What a right answer to each question shows.
+
+    Returns:
+        float64 (answers,) each: the cosine of each answer, and whether it is right (1.0) or wrong (0.0).
+    """
     first = np.argsort(-cosines, axis=1)[:, :ANSWERS]  # (questions, ANSWERS)
     best = np.take_along_axis(cosines, first, 1)
     return best.ravel().astype(float), catalogue.right(first, meanings).ravel().astype(float)

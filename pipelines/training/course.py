@@ -123,7 +123,7 @@ class Course:
         progress = max(0.0, self.pictures_share)
         self._rate(self.pictures_optimizer, self.plan.rate * _cosine(progress, self.steps))
         self._rate(self.words_optimizer, 0.3 * self.plan.words_rate * _cosine(progress, self.steps))
-        with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu.get_capabilities().get("avx512_bf16", False)):
             vectors = self.model.visual(normal(pixels))  # type: ignore[operator]
         vectors = functional.normalize(vectors.float(), dim=-1)  # (pictures, dimensions)
         fronts, behinds = targets(scenes, len(self.phrases.concepts))
@@ -221,7 +221,7 @@ class Course:
         self._since = time.monotonic()
 
     def _part(self, name: str) -> Any:
-        """Return a part of the state as it is saved."""
+        """Return one attribute as `save` stores it: its state dict if it is in `STATES`, else the value itself."""
         value = getattr(self, name)
         return value.state_dict() if name in STATES else value
 

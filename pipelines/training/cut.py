@@ -75,7 +75,10 @@ class LabelledTexts:
 
 
 def reference(model: encoder.Encoder) -> Reference:
-    """Encode all names and keywords of the world, and a portrait of each concept; rounded to half precision, as stored."""
+    """Encode the names and keywords of all concepts that the samples show, and the mean of a few pictures of each concept.
+
+    Vectors are rounded to half precision, as they are stored.
+    """
     artwork = world.artwork()
     phrases, studio = Phrasebook(artwork.concepts), Studio(artwork, seed=PORTRAIT_SEED, others=0.0, worn=False)
     total = sum(

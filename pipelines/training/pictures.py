@@ -60,7 +60,8 @@ class Studio:
     def lesson(self, count: int, side: int, level: float = LEVEL_MAX) -> Lesson:
         """Paint a batch of pictures.
 
-        Up to level 1 each shows one concept, the plainer the nearer the level is to 0; at level 2 one to three.
+        Up to level 1 each picture shows one concept; the nearer the level is to 0, the more plainly. From there to level 2 more
+        and more pictures show several concepts.
         """
         self.ease = max(0.0, 1 - level)
         pixels = np.empty((count, side, side, 3), np.uint8)

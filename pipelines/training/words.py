@@ -1,7 +1,7 @@
-"""Training texts as people might type them, with their targets in the space.
+"""Training texts as people might type them, with their targets in the space of both towers.
 
-A mention is a concept's name or a keyword; a keyword of several concepts has a target between them. A text has one to
-three mentions, often in a template, sometimes with a background.
+A text mentions one to three things, often in a template, sometimes with a background. Each mention is the name of a
+concept or one of its keywords. A keyword may belong to several concepts; its target is then midway between theirs.
 """
 
 from __future__ import annotations

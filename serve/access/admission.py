@@ -66,7 +66,7 @@ class AdmissionContext(KeyReaders, Protocol):
 
 
 class Admission:
-    """The middleware. `routes` are the application's, by which it knows the scopes that a request needs."""
+    """Middleware that decides who is let in. `routes` are the application's; they tell which scopes a request needs."""
 
     def __init__(self, app: ASGIApp, services: AdmissionContext, routes: Sequence[BaseRoute]) -> None:
         self._app, self._services, self._routes = app, services, routes

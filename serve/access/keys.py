@@ -12,13 +12,13 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
+from cachetools import LRUCache
 from psycopg import AsyncConnection, Connection, OperationalError
 from psycopg_pool import ConnectionPool
 from starlette.requests import Request  # the same class as FastAPI's, whose import takes a second in commands
@@ -366,7 +366,7 @@ class Checks:
     """A cache of checks, by the digests of keys. Bounded; one per database connection pool (`Readers`)."""
 
     def __init__(self) -> None:
-        self._results: OrderedDict[bytes, tuple[float, Principal | None]] = OrderedDict()  # (until, principal)
+        self._results: LRUCache[bytes, tuple[float, Principal | None]] = LRUCache(REMEMBERED_MAX)  # (until, principal)
 
     def get(self, key: bytes, grace_s: float = 0.0) -> tuple[bool, Principal | None]:
         """Return whether a result is still valid (or was `grace_s` seconds ago), and the principal (None: wrong key)."""
@@ -377,9 +377,6 @@ class Checks:
         """Cache a result, for a valid key no longer than the `left_s` seconds until it expires."""
         lasts_s = REFUSAL_REMEMBERED_S if principal is None else min(REMEMBERED_S, left_s or REMEMBERED_S)
         self._results[key] = (time.monotonic() + lasts_s, principal)
-        self._results.move_to_end(key)
-        while len(self._results) > REMEMBERED_MAX:
-            self._results.popitem(last=False)
 
 
 _checks: WeakKeyDictionary[Readers, Checks] = WeakKeyDictionary()

@@ -1,7 +1,7 @@
 """Rate limits: a token bucket for each key and each address, shared by all replicas through Redis.
 
-A replica takes tokens from Redis a tenth of a second in advance (a lease), so that a busy key costs a call of Redis now
-and then and not one a request. One call per bucket runs at a time; concurrent requests share its result. Besides, each
+A replica takes tokens from Redis a tenth of a second in advance (a lease), so that a busy key costs an occasional call of
+Redis and not one per request. One call per bucket runs at a time; concurrent requests share its result. Besides, each
 replica counts what it lets through itself, so that one replica's limit also holds while Redis is away or has lost its
 data.
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
+
+from cachetools import LRUCache
 
 from cluster.errors import Rejected
 from serve.replica.store import Store
@@ -97,7 +98,7 @@ class Bucket:
         self.local_at_s = now_s
 
     def take(self, *, leased: bool) -> None:
-        """Take a token by this replica's own count, and from the lease where there is one."""
+        """Take a token from this replica's own count and, if `leased`, from the tokens that were leased from Redis."""
         self.local -= 1
         self.leased -= leased
 
@@ -123,7 +124,7 @@ class Limits:
     def __init__(self, store: Store, search: SearchSettings) -> None:
         self._store = store
         self._policies = policies(search)
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._buckets: LRUCache[str, Bucket] = LRUCache(BUCKETS_MAX)
 
     async def take(self, kind: str, identity: str) -> Standing:
         """Take one token from a bucket and return the bucket's state.
@@ -190,9 +191,6 @@ class Limits:
         bucket = self._buckets.get(name)
         if bucket is None:
             bucket = self._buckets[name] = Bucket(policy, time.monotonic())
-            if len(self._buckets) > BUCKETS_MAX:
-                self._buckets.popitem(last=False)
-        self._buckets.move_to_end(name)
         return bucket
 
 

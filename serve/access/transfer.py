@@ -39,7 +39,7 @@ class Gone(Exception):
 
 
 class Transfer:
-    """The middleware around everything that reads a body or writes a response."""
+    """Middleware that reads request bodies completely before the application runs, and cuts off clients that read slowly."""
 
     def __init__(self, app: ASGIApp, search: SearchSettings, gates: Gates) -> None:
         self._app, self._search, self._gates = app, search, gates
@@ -194,9 +194,9 @@ class Writer:
 
 
 def _sender(scope: Scope, search: SearchSettings) -> tuple[str, str, float]:
-    """Return who pays for a body: a key or an address; for a large one: a key or a network; and their weight at gates.
+    """Return who sends a body, as gates count them: a name for small bodies, a name for large ones, and a weight.
 
-    `Admission` has checked the key.
+    With a key both names are the key's; without one, they are the address and its network. `Admission` has checked the key.
     """
     state = scope["state"]
     principal: Principal | None = state.get("principal")
@@ -220,7 +220,7 @@ def _announced(scope: Scope) -> int:
 
 
 def _once(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives the whole body as one message and then passes on what follows: the client's end."""
+    """Return a `receive` that gives the whole body as one message and then what follows it: that the client has left."""
     is_given = False
 
     async def received() -> Message:

@@ -87,7 +87,7 @@ def list_command(context: Context, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def rotate(context: Context, key_id: int, grace_hours: float, as_json: bool) -> None:
-    """Create a key like KEY_ID, which works for a while longer, so that its users can change over."""
+    """Create a key to replace KEY_ID. The old key works for a while longer, so that its users can change over."""
     from serve.access import keys as key_table
 
     with context.connect(SERVE) as connection:

@@ -40,7 +40,7 @@ def check(body: bytes, search: SearchSettings, *, picture: bool) -> None:
 
 
 def too_large(bytes_max: int, *, beside_picture: bool = False) -> Rejected:
-    """Return the error for a body that is too large; `beside_picture`: for one whose picture did not count."""
+    """Return the error for a body that is too large; `beside_picture`: even without the text of its picture."""
     what = "a search has, beside its picture," if beside_picture else "a request's body has"
     return Rejected(f"{what} at most {bytes_max} bytes", status=413, code="too-large")
 

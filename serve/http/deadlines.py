@@ -58,7 +58,7 @@ def unlimited() -> Iterator[None]:
 
 @asynccontextmanager
 async def at_most(most_s: float, late: str = LATE) -> AsyncIterator[None]:
-    """Limit what is done inside as `within` limits an awaitable.
+    """Limit the block to `most_s` seconds and the request's deadline, as `within` does for an awaitable.
 
     Raises:
         Temporary: it takes longer than `most_s` seconds, or than what is left of the request.

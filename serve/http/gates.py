@@ -45,8 +45,8 @@ def current_caller() -> tuple[str, float]:
 class _Rank:
     """All callers of one weight together.
 
-    `turn` is how much they have had, in turns divided by the weight; `served` is the turn of their caller who was
-    served last; `held` are the places that they have now, of `places_max`.
+    `turn` counts the places they have had, divided by the weight; while none of them waits it does not fall far behind the
+    gate's. `served` is the turn of the one who was served last. `held` is the number of places they have now, of `places_max`.
     """
 
     __slots__ = ("held", "places_max", "served", "turn", "weight")
@@ -229,8 +229,7 @@ class Gate:
     def _leave(self, caller: _CallerShare, place: asyncio.Future[None]) -> None:
         """Take a waiting request out of its caller's queue.
 
-        When it was the first, the caller moves to the end of `_queued`: the next of their requests has not waited as
-        long.
+        If it was the first, the caller moves to the end of `_queued`, since their next request has not waited as long.
         """
         was_first = caller.queue[0] is place
         caller.queue.remove(place)

@@ -19,7 +19,7 @@ HUNG_UP = 499  # status of a response that no client reads, as in nginx; it appe
 
 
 class ClientConnection:
-    """The client's end of a request without a body. Its `received` replaces the request's `receive`."""
+    """Finds out whether the client of a request without a body has left. Its `received` replaces the request's `receive`."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive

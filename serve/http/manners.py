@@ -31,7 +31,7 @@ DIGEST_BYTES = 12
 
 
 class Manners:
-    """The middleware. `routes` are the application's, by which it knows the methods of a path."""
+    """Middleware that applies the rules of this module. `routes` are the application's; they tell the methods of a path."""
 
     def __init__(self, app: ASGIApp, search: SearchSettings, routes: Sequence[BaseRoute]) -> None:
         self._app, self._search, self._routes = app, search, routes

@@ -52,7 +52,7 @@ SoughtTag = Annotated[str, Field(max_length=TAG_CHARS_MAX, pattern=LINE)]
 
 
 def sought(name: str, text: str) -> str:
-    """Return a query's text of one line without the invisible characters that stored texts do not have either.
+    """Return a query's one-line text, without the invisible characters that are also removed from stored texts.
 
     `name` is the parameter's, for the error.
 

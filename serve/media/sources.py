@@ -8,10 +8,10 @@ primary is asked each time.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+from cachetools import LRUCache
 from psycopg import AsyncConnection
 
 from pipelines.catalog import videos
@@ -34,8 +34,8 @@ class Sources:
     """One replica's cache. For use inside one event loop; every call may raise `Temporary` or `psycopg.Error`."""
 
     def __init__(self, readers: Readers, generation: Generation, entries_max: int) -> None:
-        self._readers, self._generation, self._entries_max = readers, generation, entries_max
-        self._cache: OrderedDict[tuple[str, int], Source] = OrderedDict()
+        self._readers, self._generation = readers, generation
+        self._cache: LRUCache[tuple[str, int], Source] = LRUCache(entries_max)
         self._generation_cached = 0
 
     async def picture(self, segment_id: int, *, private: bool) -> Source | None:
@@ -70,11 +70,5 @@ class Sources:
         if source is None or source.visibility == PRIVATE:
             return None
         if generation == self._generation_cached:  # the generation may have risen while the database was asked
-            self._keep((kind, number), source)
+            self._cache[kind, number] = source
         return source
-
-    def _keep(self, name: tuple[str, int], source: Source) -> None:
-        self._cache[name] = source
-        self._cache.move_to_end(name)
-        while len(self._cache) > self._entries_max:
-            self._cache.popitem(last=False)

@@ -80,8 +80,10 @@ class Connections:
 
     @property
     def gauges(self) -> dict[str, float]:
-        """By name: connections that are open and that are idle, places that are free, callers who wait for a place, and
-        how many connections were closed so far because they could not be used again.
+        """Return the gauges of the pool by name.
+
+        They are: open and idle connections, free places, callers who wait for a place, and how many connections were closed
+        so far because they could not be used again.
         """
         return {
             "open": len(self._idle) + self._used,
@@ -178,7 +180,7 @@ class Connections:
         self._used += 1
 
     async def _idle_connection(self, manner: str) -> _PooledConnection | None:
-        """Take an idle connection that is well: one of this manner, or any where no more may be opened; else None."""
+        """Take a usable idle connection: one of this manner, or, if no more may be opened, of any manner; None without one."""
         while self._idle:
             pooled = next((each for each in reversed(self._idle) if each.manner == manner), None)
             if pooled is None and len(self._idle) + self._used <= self._max:
@@ -191,7 +193,7 @@ class Connections:
         return None
 
     async def _is_reset(self, pooled: _PooledConnection, manner: str) -> bool:
-        """Reset the session for a plain question; False where that fails. Other questions set all that they need."""
+        """Reset the session's settings for a question of manner `PLAIN`; False if that fails. Others set all that they need."""
         if manner != PLAIN or pooled.manner == PLAIN:
             return True
         try:

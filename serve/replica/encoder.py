@@ -1,6 +1,6 @@
 """The encoder as replicas see it: the facts of its model, and the calls that it answers.
 
-`encoding` has the deployment that holds the model, and the implementation that calls it. Knows not where the encoder runs.
+`encoding` has the deployment that holds the model, and the implementation that calls it. Does not know where the encoder runs.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ import io
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from math import inf
 from typing import Any, TypeVar
 
 import numpy as np
+from cachetools import LRUCache
 
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
@@ -66,10 +66,10 @@ class QueryEncoder:
         self._pixels_max = image_pixels_max, image_jpeg_pixels_max
         self._loading = threading.Lock()
         self._own = self._load(model.name)
-        self._others: OrderedDict[str, Loaded] = OrderedDict()
+        self._others: LRUCache[str, Loaded] = LRUCache(OTHERS_MAX)
 
     def facts(self, model: str = "") -> EncoderInfo:
-        """Return the facts of a model, which is loaded if it is not yet.
+        """Return the facts of a model; load it first if need be.
 
         Raises:
             Rejected: this deployment does not have the model.
@@ -94,9 +94,6 @@ class QueryEncoder:
         with self._loading:
             if model not in self._others:
                 self._others[model] = self._load(model)
-                if len(self._others) > OTHERS_MAX:
-                    self._others.popitem(last=False)
-            self._others.move_to_end(model)
             return self._others[model]
 
     def _load(self, name: str) -> Loaded:
@@ -158,7 +155,10 @@ def _decoded(data: bytes, pixels_max: int, side_px: int) -> Any:
 
 
 def _is_large(size: tuple[int, int], scale: int, pixels_max: int, side_px: int) -> bool:
-    """Whether a picture of `size` (width, height), scaled down by `scale`, is too large to decode, or twice `side_px`."""
+    """Whether a picture, scaled down by `scale`, has too many pixels to decode, or a shorter side of 2 * `side_px` or more.
+
+    `size` is (width, height) before scaling.
+    """
     return size[0] * size[1] > pixels_max * scale**2 or min(size) >= side_px * scale * 2
 
 
@@ -189,7 +189,7 @@ class RemoteEncoding:
         self._failed_at: dict[str, float] = {}
         self._preparing: dict[str, asyncio.Task[None]] = {}
         self.tasks = Tasks("encoding")
-        self._known: OrderedDict[tuple[str, str], Vector] = OrderedDict()
+        self._known: LRUCache[tuple[str, str], Vector] = LRUCache(search.cache_entries_max)
         self._breaker = Breaker("the encoder", failures_max=3, reset_s=2.0)
         # Pictures have a breaker of their own: slow ones must not stop searches by text.
         self._image_breaker = Breaker("pictures", failures_max=3, reset_s=2.0)
@@ -256,7 +256,6 @@ class RemoteEncoding:
         facts = await self.facts(model)
         known = self._known.get((facts.fingerprint, text))
         if known is not None:
-            self._known.move_to_end((facts.fingerprint, text))
             return known
         name = f"text:{facts.fingerprint}:{hashlib.sha256(text.encode()).hexdigest()}"
         stored = await self._store.get(name)
@@ -266,14 +265,12 @@ class RemoteEncoding:
             vector = await self._guarded(lambda: self._calls[1](text, model))
             await self._store.put(name, vector.astype(np.float32).tobytes(), CACHED_S)
         self._known[facts.fingerprint, text] = vector
-        if len(self._known) > self._search.cache_entries_max:
-            self._known.popitem(last=False)
         return vector
 
     async def image(self, data: bytes, model: str = "") -> Vector:
-        """Have the encoder encode a picture, of which it gets few at once.
+        """Have the encoder encode a picture; only a few pictures are sent to it at once.
 
-        Callers wait at a gate of their own, in the order that the gate gives to the caller of the search
+        Callers wait at a separate gate, in the order that the gate gives to the caller of the search
         (`gates.on_behalf_of`). Pictures that the encoder would refuse are refused here.
 
         Args:

@@ -59,7 +59,7 @@ class State:
 
 
 class Generation:
-    """The state as one replica knows it. Callers who come while it is being asked for share that look, and wait for it."""
+    """The state as one replica knows it. Callers who come while it is being read wait for the same reading."""
 
     def __init__(self, readers: Readers, search: SearchSettings) -> None:
         self._readers = readers
@@ -99,11 +99,11 @@ class Generation:
         return self._known if time.monotonic() - self._looked_at < self._search.generation_interval_s else None
 
     async def close(self) -> None:
-        """End a look that is under way."""
+        """End a reading that is under way."""
         await self.tasks.close()
 
     async def _look(self) -> None:
-        """Ask for the state, once for all who wait; the deadline of none of them holds for it."""
+        """Read the state, once for all callers who wait; none of their deadlines applies to it."""
         began = time.monotonic()
         try:
             with deadlines.unlimited():
@@ -124,7 +124,10 @@ class Generation:
             self._looked_at = began
 
     def _growth_delayed(self, state: State) -> State:
-        """Return a new state, with the generation that was known where only moments were added since, a short while ago."""
+        """Return a state just read, with the generation that was known before while growth is held back.
+
+        Growth, where only moments were added, is let through at most once in `growth_interval_s`.
+        """
         now_s, known = time.monotonic(), self._known
         is_growth = known is not None and state.generation > known.generation and state.changed == known.changed
         if known is not None and is_growth and now_s - self._grown_at < self._search.growth_interval_s:

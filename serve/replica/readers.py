@@ -106,7 +106,7 @@ class Readers:
             What the question returns.
 
         Raises:
-            Temporary: no database gives a connection, or the one that did hangs.
+            Temporary: no database gives a connection, or the database hangs that gave one.
             psycopg.Error: what the question raises; `QueryCanceled` where it took longer than its statements may.
         """
         return await self._ask_twice(self._order, question, manner, limit_s)

@@ -3,7 +3,7 @@
 These checks run beside the traffic, one at a time and not more often than is allowed, on a standby where there is one. The
 mean recall of the last checks is a metric to alert on: an index loses recall silently, as rows come and queries change. The
 indexes of the catalogue's other models get the same query, so that the recall of each is known before searches switch to it.
-Shows nobody anything.
+No caller sees the results.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CLOSE_WAIT_S = 1.0  # for the check that is under way
 
 @dataclass(frozen=True)
 class Shadow:
-    """How the same query is put to models that are not searched."""
+    """The same query for the catalogue's other models, which are not searched: their names, its vector in each, the limits."""
 
     names: Sequence[str]  # of the models
     vector: Callable[[SearchModel], Awaitable[Vector]]  # encodes the query in one of them
@@ -96,7 +96,7 @@ class Recall:
     async def _look(
         self, model: SearchModel, vector: Vector, filters: Filters, looked: VectorHits, shadow: Shadow | None
     ) -> None:
-        """Check the search, then the other models."""
+        """Measure the recall of the model that was searched, then that of the other models."""
         began = time.monotonic()
         try:
             with deadlines.unlimited():
@@ -120,7 +120,7 @@ class Recall:
         self._looks[model.name].append(share_of(looked.hits, true))
 
     async def _look_aside(self, name: str, filters: Filters, shadow: Shadow) -> None:
-        """Check a model that is not searched; skip one that was removed, or whose vectors are all compared anyway."""
+        """Check the recall of a model that is not searched; skip one that was removed, or for which no index is used."""
         model = await self._readers.ask(lambda connection: vectors.named(connection, name))
         if model is None:
             return

@@ -1,17 +1,18 @@
 """Idempotency keys of searches: a key stands for one search, and is refused with another one.
 
-So draft-ietf-httpapi-idempotency-key-header asks. The search that a key stands for is kept by viewer, in Redis and in this
-replica, for `idempotency_s`; of viewers without an API key and a cookie of ours only for `idempotency_address_s`, so that
-keys that strangers make up do not fill Redis for a day. A replica refuses a second search while it remembers the key, all
-replicas do while Redis answers. While Redis is away two replicas may answer two searches with one key; the ledger counts
-only the first of them.
+This follows draft-ietf-httpapi-idempotency-key-header. The search that a key stands for is remembered for each viewer, in Redis
+and in this replica, for `idempotency_s`. For viewers with neither an API key nor a cookie of ours it is remembered only for
+`idempotency_address_s`, so that keys that strangers make up do not fill Redis for a day. While Redis answers, every replica
+refuses a second search with the key; otherwise only a replica that remembers the key does. So while Redis is away two replicas
+may answer two searches with one key; the ledger counts only the first of them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections import OrderedDict
+
+from cachetools import LRUCache
 
 from cluster.errors import Rejected
 from serve.replica.store import Store
@@ -31,7 +32,7 @@ class Repeats:
 
     def __init__(self, store: Store, search: SearchSettings) -> None:
         self._store, self._search = store, search
-        self._kept: OrderedDict[str, tuple[str, float]] = OrderedDict()  # by name: a query's identity, until when
+        self._kept: LRUCache[str, tuple[str, float]] = LRUCache(KEPT_MAX)  # by name: a query's identity, until when
 
     async def check(self, viewer: bytes, key: str, identity: str, *, is_named: bool) -> None:
         """Check that a key stands for no other search; from now on it stands for this one.
@@ -51,10 +52,7 @@ class Repeats:
             lasts_s = self._search.idempotency_s if is_named else self._search.idempotency_address_s
             stored = await self._store.run(FIRST, name, identity, lasts_s)
             known, left_s = (stored[0].decode(), int(stored[1])) if stored else (identity, lasts_s)
-            self._kept.pop(name, None)
             self._kept[name] = known, time.monotonic() + left_s
-            if len(self._kept) > KEPT_MAX:
-                self._kept.popitem(last=False)
         if known != identity:
             detail = "this Idempotency-Key was sent with another search"
             raise Rejected(

@@ -99,7 +99,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.post("/{key_id}/rotate", response_model=Key, status_code=201)
     async def rotate_key(key_id: KeyId, rotation: Rotation) -> Any:
-        """Make a key with the same scopes and lifetime in place of an old one, which stays good for `grace_s` seconds."""
+        """Make a key with the scopes and lifetime of an old one; the old key goes on working for `grace_s` seconds."""
         return await services.threads.ask(_rotated, key_id, rotation.grace_s)
 
     @routes.delete("/{key_id}", response_model=Key)

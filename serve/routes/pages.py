@@ -36,7 +36,7 @@ class PageStart:
 
 
 class Pages:
-    """The pages of one kind of list."""
+    """Reads lists of one kind page by page: where a page begins, its rows, and the cursor of the next one."""
 
     def __init__(self, services: Services, name: str) -> None:
         self._services = services

@@ -1,8 +1,7 @@
 """Routes that refuse what they do not understand: an unknown parameter, a body that is not announced as JSON.
 
-FastAPI ignores a parameter that it does not know, so that a filter with a typing error filters nothing. Here it is refused,
-with a near known name as a hint, or with how pages are asked. Every router of JSON has these routes; that of the web page
-has not.
+FastAPI ignores a parameter that it does not know, so that a filter with a typing error filters nothing. Here it is refused; the
+hint is a known name that is similar, or how to ask for a page. All routers but that of the web page use these routes.
 """
 
 from __future__ import annotations

@@ -63,9 +63,9 @@ class EventStream(StreamingResponse):
 
 
 class StreamedParts:
-    """The parts of a search, made as fast as they can be, and kept here for a client that reads slowly.
+    """The parts of a search, computed as fast as they can be, and queued here for a client that reads slowly.
 
-    So a search holds its place at the gate while it is made, not while its answer is read.
+    So a search counts towards the limit of concurrent searches only while it is computed, not while its answer is read.
     """
 
     def __init__(self, services: Services, parts: AsyncGenerator[Part]) -> None:

@@ -216,7 +216,9 @@ def seen_by(caller: Principal | None) -> Seen:
 
 
 async def _seen(services: Services, key: int | str, caller: Principal | None) -> videos.VideoDetails:
-    """Return a video, if the caller may see it; an unlisted one by its public id alone: numbers can be counted through.
+    """Return a video, if the caller may see it: an unlisted one by its public id, or if they may change it, by its number.
+
+    Row numbers can be guessed.
 
     The primary is asked, so that a change of visibility holds at once.
 

@@ -156,7 +156,7 @@ class Lists:
         return VectorList(encoded, hits, vector_hits, is_hurried)
 
     async def _nearest(self, model: SearchModel, vector: Vector) -> tuple[VectorHits, bool]:
-        """Ask with all the limits that recall needs; where that takes too long, or has of late, with hurried ones.
+        """Search the index for full recall; if that takes too long, or has recently, search it with hurried limits instead.
 
         Returns:
             What was found, and whether it was found in a hurry, with lower recall.
@@ -187,7 +187,7 @@ class Lists:
         return vector_hits, True
 
     def _shadow(self, searched: SearchModel) -> Shadow | None:
-        """Return how the same query is put to the catalogue's other models, whose recall is watched too."""
+        """Return the same query for the catalogue's other models, whose recall is checked too; None without other models."""
         names = [name for name in self.state.models if name != searched.name]
 
         async def vector_in(model: SearchModel) -> Vector:
@@ -197,7 +197,7 @@ class Lists:
         return Shadow(names, vector_in, limits_of(self.search)) if names else None
 
     async def by_words(self, encoding: Awaitable[EncodedQuery | None]) -> list[Named] | None:
-        """Find the moments that stand for the videos whose words match, nearest first.
+        """Find the videos whose words match, and choose the moments of each that are nearest to the query.
 
         The videos are looked for while the query is being encoded, their moments while the vector list is made.
 
@@ -205,7 +205,7 @@ class Lists:
             encoding: the result of `encoded`, while it is being made.
 
         Returns:
-            The list of words, empty where words have no weight; None when full text cannot be asked.
+            The moments by the rank of their videos, empty where words have no weight; None when full text cannot be asked.
         """
         query, search, readers = self.query, self.search, self.sources.readers
         if not query.wanted or query.text_weight == 0:
@@ -285,8 +285,8 @@ class Lists:
     ) -> tuple[Measured, tuple[Passing, ...] | None, bool]:
         """Measure the relevance of candidates, and which of them are near enough to each part of the query.
 
-        Both lists tell cosines with the vector that was searched by. A moment whose cosine cannot be looked up is not
-        cut: the answer is degraded, and says so.
+        Both lists already contain cosines with the vector that was searched by. A moment whose cosine cannot be looked up
+        is not cut; the answer is then marked as degraded.
 
         Returns:
             The relevance; the moments that pass by part, None where there is nothing to judge by; whether every cosine

@@ -56,15 +56,15 @@ class SearchContext:
 
     @cached_property
     def sources(self) -> ListSources:
-        """What the two lists of a search are made from."""
+        """The connections and services from which the lists of vectors and of words are made."""
         return ListSources(self.readers, self.encoding, self.recall, self.patience)
 
     @cached_property
     def pictures(self) -> PictureStore:
-        """Where pictures lie that a query names."""
+        """The store of the pictures that a query can name."""
         return PictureStore(self.storage, self.objects, self.settings.s3.bucket)
 
     @cached_property
     def links(self) -> MomentLinks:
-        """How answers link to the thumbnails and videos of moments."""
+        """Makes the links of answers to the thumbnails and videos of moments."""
         return MomentLinks.of(self.settings)

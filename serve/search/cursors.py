@@ -8,7 +8,6 @@ Both are opaque to callers; a forged or expired one is refused.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import struct
@@ -27,8 +26,8 @@ OF_MOMENTS, OF_VIDEOS = 1, 2  # versions: the candidates are moments, or the bes
 SIGNATURE_BYTES = 16
 PLAIN_BYTES_MAX = 1 << 16
 MATCHED = {"vector": 1, "text": 2, "some_words": 4}  # the bit of each reason
-LIST = b"list "  # is signed before a list's cursor, so that it cannot be passed off as one of a search
-LIST_AGAIN = "begin the list again"
+LIST = b"list "  # the kind that is signed before a list's cursor, so that it cannot be passed off as one of a search
+SEARCH_AGAIN, LIST_AGAIN = "search again", "begin the list again"
 COMPRESSION = 1  # a higher level takes three times as long and makes a tenth less
 
 
@@ -69,8 +68,7 @@ def pack(
         ENTRY.pack(each.segment_id, each.score, each.relevance_ppm, sum(MATCHED[name] for name in each.matched))
         for each in ranked
     )
-    body = zlib.compress(HEADER.pack(version, expires_s, generation) + b"".join(entries), COMPRESSION)
-    return base64.urlsafe_b64encode(_signature(body, key) + body).decode().rstrip("=")
+    return _sealed(zlib.compress(HEADER.pack(version, expires_s, generation) + b"".join(entries), COMPRESSION), key)
 
 
 def unpack(text: str, key: bytes, now_s: float | None = None) -> tuple[list[Ranked], int, bool]:
@@ -79,14 +77,7 @@ def unpack(text: str, key: bytes, now_s: float | None = None) -> tuple[list[Rank
     Raises:
         Rejected: the cursor was not signed with this key, or has expired.
     """
-    try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError) as error:
-        raise _refused("the cursor is not one of ours") from error
-    signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
-    if not hmac.compare_digest(signature, _signature(body, key)):
-        raise _refused("the cursor is not one of ours")
-    plain = zlib.decompressobj().decompress(body, PLAIN_BYTES_MAX)
+    plain = zlib.decompressobj().decompress(_opened(text, key), PLAIN_BYTES_MAX)
     version, expires_s, generation = HEADER.unpack_from(plain)
     if version not in (OF_MOMENTS, OF_VIDEOS) or (time.time() if now_s is None else now_s) > expires_s:
         raise _refused("the cursor has expired")
@@ -109,8 +100,7 @@ def pack_place(
     Returns:
         The cursor, as URL-safe base64.
     """
-    body = orjson.dumps([int(time.time()) + expires_in_s, name, of, filters, after])
-    return base64.urlsafe_b64encode(_signature(LIST + body, key) + body).decode().rstrip("=")
+    return _sealed(orjson.dumps([int(time.time()) + expires_in_s, name, of, filters, after]), key, LIST)
 
 
 def unpack_place(name: str, of: str, text: str, key: bytes) -> tuple[dict[str, Any], list[Any]]:
@@ -128,14 +118,7 @@ def unpack_place(name: str, of: str, text: str, key: bytes) -> tuple[dict[str, A
     Raises:
         Rejected: the cursor was not signed with this key, is of another list, or has expired.
     """
-    try:
-        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError) as error:
-        raise _refused("the cursor is not one of ours", LIST_AGAIN) from error
-    signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
-    if not hmac.compare_digest(signature, _signature(LIST + body, key)):
-        raise _refused("the cursor is not one of ours", LIST_AGAIN)
-    expires_s, *listed, filters, after = orjson.loads(body)
+    expires_s, *listed, filters, after = orjson.loads(_opened(text, key, LIST))
     if listed != [name, of]:
         raise _refused("the cursor is of another list", LIST_AGAIN)
     if time.time() > expires_s:
@@ -148,9 +131,26 @@ def _ranked(segment_id: int, score: float, relevance_ppm: int, bits: int) -> Ran
     return Ranked(segment_id, score, relevance_ppm, matched)
 
 
+def _sealed(body: bytes, key: bytes, kind: bytes = b"") -> str:
+    """Return a cursor: a body behind its signature; `kind` is signed before it."""
+    return base64.urlsafe_b64encode(_signature(kind + body, key) + body).decode().rstrip("=")
+
+
+def _opened(text: str, key: bytes, kind: bytes = b"") -> bytes:
+    """Return the body of a cursor; raise `Rejected` where it was not signed with this key."""
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        data = b""
+    signature, body = data[:SIGNATURE_BYTES], data[SIGNATURE_BYTES:]
+    if not hmac.compare_digest(signature, _signature(kind + body, key)):
+        raise _refused("the cursor is not one of ours", LIST_AGAIN if kind else SEARCH_AGAIN)
+    return body
+
+
 def _signature(body: bytes, key: bytes) -> bytes:
     return hmac.digest(key, body, hashlib.sha256)[:SIGNATURE_BYTES]
 
 
-def _refused(detail: str, hint: str = "search again") -> Rejected:
+def _refused(detail: str, hint: str = SEARCH_AGAIN) -> Rejected:
     return Rejected(detail, status=422, code="bad-cursor", hint=hint)

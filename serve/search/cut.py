@@ -42,7 +42,10 @@ class Cut:
     least_ppm: int | None = None  # the least relevance that the caller names
 
     def is_near(self, segment_id: int) -> bool:
-        """Whether a moment is near enough to one part; parts of weight 0 count only where all have weight 0."""
+        """Whether a moment is near enough to any part of the query (text, picture, moment) that has a weight.
+
+        If all parts have weight 0, all of them count.
+        """
         parts = self.passing or ()
         weighed = any(each.part.weight > 0 for each in parts)
         return any(segment_id in each.moments for each in parts if each.part.weight > 0 or not weighed)

@@ -1,6 +1,6 @@
 """Ids as callers write them: the number of a row, or a public id that cannot be guessed. Both name the same thing.
 
-An unlisted video is found by its public id alone, unless its owner asks: numbers can be counted through. Knows how ids
+An unlisted video is found only by its public id, unless its owner asks, since row numbers can be guessed. Knows how ids
 become numbers; who may see what they name is decided where it is shown.
 """
 

@@ -31,7 +31,7 @@ REFUSALS = (Rejected, Temporary, psycopg.OperationalError)  # that are answered 
 
 
 class Shortcut:
-    """The middleware that stands next to the routes.
+    """Middleware that answers some searches itself and passes every other request on to the routes.
 
     Args:
         app: the routes.

@@ -71,7 +71,7 @@ class SearchResult:
         return self.page.tag(nothing_matches=self.nothing_matches)
 
     def body(self, text: str, took_ms: float) -> bytes:
-        """Return the JSON that is sent, with the moments as the bytes that were kept."""
+        """Return the response body as JSON; the page's moments are JSON already and are copied in unchanged."""
         page = self.page
         after_moments: dict[str, object] = {
             "next_cursor": page.next_cursor,
@@ -211,7 +211,7 @@ def _document(
 
 
 def _may_earn(candidates: Candidates, moment: MomentDetails) -> bool:
-    """Whether a moment may earn: not as more of its own creator's, and not where only a parameter has it shown."""
+    """Whether a moment may earn: not if its creator is that of the moment to find more of, nor if `Cut.pays` says no."""
     return moment.creator_id != candidates.creator_id and candidates.cut.pays(moment.segment_id)
 
 

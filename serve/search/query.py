@@ -11,13 +11,13 @@ import binascii
 import datetime as dt
 import hashlib
 import unicodedata
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any
 
+from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster import characters
@@ -275,22 +275,17 @@ class QueryCache:
 
     def __init__(self, *, used: bool) -> None:
         self._used = used
-        self._queries: OrderedDict[bytes, Query] = OrderedDict()
+        self._queries: LRUCache[bytes, Query] = LRUCache(CACHED_MAX)
 
     def get(self, query_string: bytes) -> Query | None:
         """Return the query of a query string; None if it is not cached."""
-        query = self._queries.get(query_string)
-        if query is not None:
-            self._queries.move_to_end(query_string)
-        return query
+        return self._queries.get(query_string)
 
     def put(self, query_string: bytes, query: Query) -> None:
         """Cache a query, unless its meaning changes with time (a stake) or it is asked only once (a cursor)."""
         is_short = len(query_string) <= CACHED_BYTES_MAX
         if self._used and is_short and query.cursor is None and query.stake_min_pix is None:
             self._queries[query_string] = query
-            if len(self._queries) > CACHED_MAX:
-                self._queries.popitem(last=False)
 
 
 def of(body: Body, settings: SearchSettings, variant: str = "") -> Query:

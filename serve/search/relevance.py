@@ -139,9 +139,9 @@ async def _vector_and_creator(readers: Readers, segment_id: int, model: SearchMo
 
 
 def known(parts: QueryParts, near: Cosines) -> list[Cosines]:
-    """Return the cosines with each wanted part that the search itself has told (`near`).
+    """Return the cosines with each wanted part that are known from the search itself (`near`).
 
-    They are cosines with the vector that was searched by, so only a search by one part alone tells any.
+    Those are cosines with the vector that was searched by: the part's own only if the query has no other part.
     """
     return [near] if parts.is_plain else [{} for _ in parts.wanted]
 
@@ -149,7 +149,7 @@ def known(parts: QueryParts, near: Cosines) -> list[Cosines]:
 async def looked_up(
     readers: Readers, model: SearchModel, parts: QueryParts, near: Cosines, segment_ids: Sequence[int]
 ) -> list[Cosines]:
-    """Look up the cosines of moments with each wanted part, without a round trip where the search has told all of them.
+    """Look up the cosines of moments with each wanted part; without a round trip if the search has found all of them.
 
     Args:
         readers: where cosines are looked up.

@@ -1,6 +1,6 @@
-"""A search over HTTP, once the key is known: the caller and their variant, the answer with its headers, the metrics.
+"""A search over HTTP, once the key is known: who calls and by which variant, the answer with its headers, the metrics.
 
-The routes and the shortcut before them (`kept`) take requests apart, and share this. Knows no route.
+Shared by the routes and by the fast path before them (`kept`), which read the request. Knows no route.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Answering:
     def _response(
         self, query: Query, result: SearchResult, began: float, variant: Mapping[str, str] | None = None
     ) -> Response:
-        """Build and count the response; `began` is when its making did, by the performance counter."""
+        """Build and count the response; `began` is when work on it began, by the performance counter."""
         seconds = time.perf_counter() - began
         self._observe(query, result, seconds)
         headers = {

@@ -1,4 +1,4 @@
-"""Variants: other weights for a share of the viewers, so that two rankings can be compared on real traffic.
+"""Variants: other settings of the ranking for a share of the viewers, so that two rankings can be compared on real traffic.
 
 Which variant a viewer has follows from a hash of the viewer and of the variants' names: it is the same on every replica and
 every day, is stored nowhere, and changes when other variants are compared.

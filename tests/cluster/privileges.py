@@ -16,7 +16,6 @@ OF_TABLES = {"D": "DELETE", "T": "TRUNCATE", "G": "TRIGGER", "M": "MAINTAIN"}  #
 # Of what is stated by a small letter.
 COLUMNS = {
     ("app.api_keys", READER, "SELECT"): "id principal_id scopes created_at expires_at revoked_at creators",
-    ("app.sessions", READER, "SELECT"): "principal_id created_at expires_at",
     ("ledger.attempts", SERVE, "SELECT"): "batch_id n signature state slot",
     (
         "ledger.attempts",

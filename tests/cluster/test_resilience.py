@@ -50,16 +50,16 @@ def test_backoff_stays_within_its_bound() -> None:
 
 def test_a_breaker_opens_lets_one_trial_through_and_closes_again() -> None:
     now = [0.0]
-    breaker, flaky = Breaker("it", failures_max=2, reset_s=10.0, clock=lambda: now[0]), Flaky(2)
+    breaker = Breaker("it", failures_max=2, reset_s=10.0, clock=lambda: now[0])
     for _ in range(2):
-        with pytest.raises(Temporary, match="not yet"):
-            breaker.call(flaky)
-    with pytest.raises(Temporary, match="resting"):
-        breaker.call(flaky)
-    assert flaky.calls == 2
+        assert breaker.allow()
+        breaker.failure()
+    assert not breaker.allow()
     now[0] = 11.0
-    assert breaker.call(flaky) == "done"
+    assert [breaker.allow(), breaker.allow()] == [True, False]
+    breaker.success()
     assert not breaker.open
+    assert breaker.allow()
 
 
 def test_a_breaker_that_threads_share_loses_no_failure() -> None:

@@ -75,22 +75,6 @@ def test_splitting_many_is_splitting_each(wholes: list[int], share_ppm: int) -> 
     ]
 
 
-@given(st.integers(0, 10**9), st.lists(st.integers(0, 10**15), max_size=6), st.integers(0, PPM), st.integers(0, PPM))
-def test_the_parts_of_an_appearance_sum_to_the_whole(
-    whole: int, stakes: list[int], creator: int, investors: int
-) -> None:
-    economics = Economics(creator_share_ppm=creator, investors_share_ppm=investors)
-    mine, platform, theirs = money.parts_of(economics, whole, stakes)
-    assert mine + platform + sum(theirs) == whole
-    assert min(mine, platform, *theirs) >= 0
-    assert len(theirs) == (len(stakes) if sum(stakes) else 0)
-
-
-def test_the_shares_are_nine_tenths_and_half_of_the_rest() -> None:
-    assert money.parts_of(Economics(), 1000) == (900, 100, ())
-    assert money.parts_of(Economics(), 1000, (1, 3)) == (900, 50, (13, 37))
-
-
 def test_an_appearance_earns_by_relevance_and_an_anonymous_one_by_weight() -> None:
     economics = Economics(anonymous_weight_ppm=250_000)
     assert money.appearance_amount(economics, 999_999) == 999

@@ -116,22 +116,18 @@ def test_replicas_without_an_http_server_are_left_out() -> None:
     assert [(each.name, each.address) for each in found] == [("a", "127.0.0.1:23001"), ("b", "127.0.0.1:23002")]
 
 
-def test_the_ray_that_is_installed_has_what_this_relies_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray.serve._private import constants, proxy_state
-    from ray.serve._private.common import DeploymentTargetInfo, RunningReplicaInfo
-    from ray.serve._private.long_poll import LongPollNamespace
+def test_a_controller_that_calls_back_starts_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.serve._private import proxy_state
 
-    monkeypatch.setattr(
-        proxy_state.ProxyStateManager, "_get_target_nodes", proxy_state.ProxyStateManager._get_target_nodes
-    )
+    manager = proxy_state.ProxyStateManager
+    monkeypatch.setattr(manager, "_get_target_nodes", manager._get_target_nodes)
     direct.without_proxies()
-    assert proxy_state.ProxyStateManager._get_target_nodes(None, None) == []
-    assert LongPollNamespace.DEPLOYMENT_TARGETS
-    assert {"backend_http_port", "node_ip", "replica_id"} <= {
-        each.name for each in dataclasses.fields(RunningReplicaInfo)
-    }
-    assert "running_replicas" in {each.name for each in dataclasses.fields(DeploymentTargetInfo)}
-    assert hasattr(constants, "RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH")
+    assert manager._get_target_nodes(None, None) == []
+
+
+def test_the_headers_by_which_serve_would_be_told_its_limits_are_those_that_the_door_removes() -> None:
+    from ray.serve._private import constants
+
     assert constants.SERVE_HTTP_REQUEST_TIMEOUT_S_HEADER == "x-request-timeout-seconds"
     assert constants.SERVE_HTTP_REQUEST_DISCONNECT_DISABLED_HEADER == "x-request-disconnect-disabled"
 

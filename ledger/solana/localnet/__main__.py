@@ -16,7 +16,7 @@ from ledger.solana.localnet import server
 @click.option("--data", type=click.Path(path_type=Path), required=True)
 @click.option("--slot-ms", type=int, default=100)
 def main(port: int, data: Path, slot_ms: int) -> None:
-    """A Solana JSON-RPC server on the loopback address."""
+    """Run a Solana JSON-RPC server on the loopback address."""
     telemetry.configure("localnet")
     data.mkdir(parents=True, exist_ok=True)
     asyncio.run(server.serve(port, data, slot_ms))

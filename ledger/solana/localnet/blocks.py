@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import base58
 from solders.account import Account
 from solders.clock import Clock
 from solders.compute_budget import set_compute_unit_limit
@@ -64,7 +63,7 @@ class Refused(Exception):
 
 @dataclass
 class Block:
-    """One block: its transactions, and in `undo` what each changed account was before (None where it did not exist)."""
+    """One block: its transactions, and in `undo` each changed account before the block (None if it did not exist)."""
 
     height: int
     time: int
@@ -74,11 +73,10 @@ class Block:
 
 
 class LocalChain:
-    """One chain as its leader sees it. With `alpenglow` a confirmed block is final; `seed` makes a chain that repeats."""
+    """One chain as its leader sees it; the same `seed` makes the same chain."""
 
-    def __init__(self, store: LocalnetStore, *, seed: bytes | None = None, alpenglow: bool = False) -> None:
+    def __init__(self, store: LocalnetStore, *, seed: bytes | None = None) -> None:
         self.store = store
-        self.alpenglow = alpenglow
         self.pending: dict[str, VersionedTransaction] = {}
         self.blocks: dict[int, Block] = {}
         self._hashes: dict[str, int] = {}
@@ -96,8 +94,6 @@ class LocalChain:
     def height_at(self, commitment: str) -> int:
         """Return the height of the newest block of a commitment level."""
         blocks_behind = {"processed": 0, "confirmed": CONFIRMED_BLOCKS, "finalized": FINALITY_BLOCKS}[commitment]
-        if self.alpenglow and commitment == "finalized":
-            blocks_behind = CONFIRMED_BLOCKS
         return max(0, self.height - blocks_behind)
 
     def blockhash_at(self, commitment: str) -> tuple[str, int]:
@@ -188,7 +184,7 @@ class LocalChain:
     # ── Blocks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def produce(self, time: int) -> Block:
-        """Make one block of the queue, at a Unix time; transactions whose blockhash is too old vanish, as on the real chain."""
+        """Make one block of the queue, at a Unix time; as on a real chain, transactions with an old blockhash are dropped."""
         self.height += 1
         block = self._new_block(self.height, time)
         self._set_clock(time)
@@ -221,13 +217,13 @@ class LocalChain:
         return orphans
 
     def keep_height(self, height: int) -> None:
-        """Promise that after a restart heights go on from here, so that no height is used twice."""
+        """Store that heights go on from here after a restart, so that no height is used twice."""
         self.store.set_meta("promised", str(height).encode())
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _execute(self, transaction: VersionedTransaction, signature: str, block: Block, place: int) -> Landed | None:
-        """Execute one transaction of a block; None where it does not get into one. Notes in the block how to undo it."""
+        """Execute one transaction of a block and note how to undo it; return None if it does not get into the block."""
         if not self.is_valid(str(transaction.message.recent_blockhash)) or self.store.transaction(signature):
             return None
         keys = transaction.message.account_keys
@@ -347,7 +343,7 @@ def token_amount(account: Account | None) -> tuple[Pubkey, Pubkey, int] | None:
 
 
 def _present(account: Account | None) -> Account | None:
-    """Return an account that exists: one without lamports does not."""
+    """Return an account if it exists: one without lamports does not."""
     return account if account is not None and account.lamports > 0 else None
 
 
@@ -360,7 +356,3 @@ def ui_amount(amount: int, decimals: int) -> dict[str, object]:
     whole, part = divmod(amount, 10**decimals)
     text = f"{whole}.{part:0{decimals}d}".rstrip("0").rstrip(".") if decimals else str(whole)
     return {"amount": str(amount), "decimals": decimals, "uiAmount": amount / 10**decimals, "uiAmountString": text}
-
-
-def base58_of(data: bytes) -> str:
-    return base58.b58encode(data).decode()

@@ -40,7 +40,7 @@ class Key:
 
 
 class LocalNode:
-    """An RPC node that answers from a chain at once, and notes in `calls` what it was asked."""
+    """An RPC node that answers directly from a chain, and records in `calls` what it was asked."""
 
     def __init__(self, name: str, chain: blocks.LocalChain) -> None:
         self.name, self.chain = name, chain

@@ -69,7 +69,7 @@ def answer(chain: LocalChain, method: str, params: Params) -> Answer:
 
 
 def _options(params: Params) -> dict[str, Any]:
-    """Return the options, which are the last parameter, without the nulls that clients send for what they leave out."""
+    """Return the options (the last parameter) without null values, which clients send for options that they leave out."""
     last = params[-1] if params and isinstance(params[-1], dict) else {}
     return {key: value for key, value in last.items() if value is not None}
 
@@ -341,7 +341,6 @@ def _epoch_info(chain: LocalChain, _: Params, options: dict[str, Any]) -> Answer
 
 METHODS: dict[str, Callable[[LocalChain, Params, dict[str, Any]], Answer]] = {
     "getAccountInfo": _account_info,
-    "getAgGenesisCert": lambda chain, _, __: {"slot": 0} if chain.alpenglow else None,
     "getBalance": _balance,
     "getBlockHeight": _height,
     "getEpochInfo": _epoch_info,

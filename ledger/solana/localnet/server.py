@@ -1,7 +1,7 @@
-"""The localnet as a process: JSON-RPC over HTTP on the loopback address, a block each slot, everything on disk.
+"""The localnet as a process: JSON-RPC over HTTP on the loopback address, one block per slot, everything on disk.
 
-A transaction is on disk before it is answered for; those that arrive together share one write. Heights are promised ahead on
-disk, so that a restart never uses one twice.
+A transaction is on disk before its request is answered; those that arrive together share one write. Heights are reserved ahead
+on disk, so that a restart never uses one twice.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class LocalnetServer:
         self.chain.produce(now)
 
     def write(self) -> None:
-        """Put accepted transactions on disk, and let the requests that wait for this answer."""
+        """Write accepted transactions to disk, then let the requests that wait for this be answered."""
         if self._unwritten:
             self.chain.store.accept(self._unwritten)
             self._unwritten = []
@@ -114,10 +114,10 @@ class LocalnetServer:
 
 
 def _require_no_browser(request: web.Request) -> None:
-    """Refuse requests that a web page could make a browser of this machine send; programs do not send such.
+    """Refuse requests that a web page could make a browser on this machine send; programs do not send such requests.
 
-    A page can post to the loopback address as text/plain without asking first, and under a name of its own that leads
-    there (DNS rebinding).
+    A page can post to the loopback address as text/plain without permission, and can have its own host name lead there (DNS
+    rebinding).
 
     Raises:
         HTTPForbidden, HTTPUnsupportedMediaType: as JSON-RPC servers of real nodes answer.

@@ -73,7 +73,7 @@ class LocalnetStore:
         return self._db.execute("SELECT pubkey, account FROM accounts")
 
     def undo(self) -> Iterable[tuple[int, bytes, bytes | None]]:
-        """Return how to undo recent blocks: height, address, and the account before it; oldest block first."""
+        """Return what undoes recent blocks: height, address, and the account before that block; oldest block first."""
         return self._db.execute("SELECT height, pubkey, account FROM undo ORDER BY height")
 
     def accept(self, rows: Sequence[tuple[str, bytes]]) -> None:

@@ -19,7 +19,6 @@ from psycopg import Connection
 from cluster.database import database, migrations
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from ledger import money
 from ledger.accrual import fold, waiting
 from ledger.accrual.fold import Fold, Outcome
 from ledger.accrual.groups import order_of_hashes
@@ -244,9 +243,8 @@ def test_investors_share_half_of_the_platforms_part(journal: Conn) -> None:
     )
     record(journal, search(shown(1), shown(2, 2)))
     folded(journal)
-    _, platform, (seventh, eighth) = money.parts_of(DEMO, 1000, (1, 3))
-    assert earned(journal, party="investor") == {7: seventh, 8: eighth}
-    assert book.balance(journal, book.account(journal, "platform")) == platform + 100
+    assert earned(journal, party="investor") == {7: 13, 8: 37}  # of 50, by 1 and 3
+    assert book.balance(journal, book.account(journal, "platform")) == 50 + 100
     assert_whole(journal)
 
 
@@ -307,7 +305,7 @@ def test_where_no_bound_is_set_nobody_is_capped(journal: Conn) -> None:
     assert earned(journal) == {1: 59 * 900}
 
 
-# One search of two appearances, as format 1 wrote it. It stays readable for as long as `FORMATS` has a 1.
+# One search of two appearances, as format 1 wrote it. It stays readable for as long as `SEARCHES` has a 1.
 RECORDED_BY_FORMAT_1 = bytes.fromhex(
     "01000000020000006b0f7d9ab5bb96ef3a3dc7f2f4e1d0aa000000000000000000000000000000000102030405060708"
     "00e40b540200000002000700000000000000030000000000000010270000e0930400b80b000008000000000000000400"

@@ -173,11 +173,12 @@ def fair_shares(people: list[bytes]) -> dict[int, int]:
     viewers = np.repeat(heads["viewer"], heads["count"].astype(int))
     seen: set[tuple[bytes, int]] = set()
     found: dict[int, int] = {}
+    shares = (ECONOMICS.creator_share_ppm, PPM - ECONOMICS.creator_share_ppm)
     for viewer, row in zip(viewers, rows, strict=True):
         pair = bytes(viewer), int(row["segment_id"])
         if pair not in seen:
             seen.add(pair)
-            part = money.parts_of(ECONOMICS, int(row["amount_pix"]))[0]
+            part, _ = money.split(int(row["amount_pix"]), shares)
             found[int(row["creator_id"])] = found.get(int(row["creator_id"]), 0) + part
     return found
 

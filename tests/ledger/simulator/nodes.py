@@ -33,7 +33,7 @@ class View:
         self._chain = chain
         self.height = max(0, chain.height - lag)
         self.store, self.svm = self, Machine(self)
-        self.faucet, self.genesis, self.alpenglow = chain.faucet, chain.genesis, chain.alpenglow
+        self.faucet, self.genesis = chain.faucet, chain.genesis
         self.decimals, self.parse = chain.decimals, chain.parse
 
     def height_at(self, commitment: str) -> int:
