@@ -23,6 +23,7 @@ README_LINES_MAX = 200
 PAGES = [
     README,
     ROOT / "CONTRIBUTING.md",
+    ROOT / "benchmarks" / "README.md",
     ROOT / "configs" / "SETTINGS.md",
     *(ROOT / package / "README.md" for package in PACKAGES),
 ]

@@ -39,10 +39,14 @@ def page(by_process: Mapping[str, tuple[str, Sequence[Metric]]]) -> str:
     for process, (where, metrics) in by_process.items():
         lines += [f"## {process}\n", f"{where}\n", COLUMNS]
         lines += [
-            f"| `{each.name}` | {each.kind} | {_labels(each.labels)} | {each.meaning.rstrip('.')} |" for each in metrics
+            f"| `{each.name}` | {each.kind} | {_labels(each.labels)} | {_sentence(each.meaning)} |" for each in metrics
         ]
         lines.append("")
     return "\n".join(lines).rstrip("\n") + "\n" + TAIL
+
+
+def _sentence(meaning: str) -> str:
+    return meaning[:1].upper() + meaning[1:].rstrip(".")
 
 
 def _labels(labels: Mapping[str, Sequence[str]]) -> str:

@@ -75,7 +75,8 @@ class _Number:
     """The search for the bounds of one number."""
 
     def __init__(self, section: type, name: str, default: float) -> None:
-        self._section, self._name, self._kind = section, name, type(default)
+        self._section, self._name = section, name
+        self._kind: type[int] | type[float] = type(default)
         self._start = default
         # 0 that stands for "none" or "for ever", apart from the numbers that are accepted
         self._zero_apart = self._kind is int and self._takes(0) and not self._takes(1)

@@ -29,14 +29,13 @@ ANY = "…"  # the value of a label whose values the code does not limit
 
 
 def of_replicas() -> Sequence[Metric]:
-    """Return the metrics of a replica, sorted by name."""
-    return sorted(_read(_example()), key=lambda metric: metric.name)
+    """Return the metrics of a replica, in the order of `/metrics`: help texts may refer to the metric before."""
+    return list(_read(_example()))
 
 
 def of_ingest() -> Sequence[Metric]:
-    """Return the metrics of an ingest job, as Ray names them, sorted by name."""
-    figures = sorted(report.FIGURES.items())
-    return [Metric(f"ray_{PREFIX}{name}", "gauge", meaning, {"job": ()}) for name, meaning in figures]
+    """Return the metrics of an ingest job, as Ray names them, in the order of the report."""
+    return [Metric(f"ray_{PREFIX}{name}", "gauge", meaning, {"job": ()}) for name, meaning in report.FIGURES.items()]
 
 
 def _read(example: Metrics) -> Iterator[Metric]:
