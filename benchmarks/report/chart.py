@@ -20,6 +20,7 @@ LEFT, RIGHT, BOTTOM = 62, 500, 314
 LINE = 20  # of text
 LETTER = 7.4  # a letter's mean width at 14 units
 BARS_SHARE = 0.76  # of a group's place
+NAMES_LARGE = 5  # as many have room for large letters
 
 STYLE = """
 .ground { fill: #ffffff; stroke: #d1d9e0 }
@@ -125,9 +126,10 @@ def _grid(chart: Chart, x: Axis, y: Axis) -> Iterator[str]:
         yield _text(LEFT - 8, place + 5, short(tick), "soft", "end")
     yield f'<path class="axis" d="M{LEFT} {BOTTOM}H{RIGHT}"/>'
     labels = [*enumerate(chart.names)] or [(tick, short(tick)) for tick in x.ticks]
+    size = "small soft" if len(chart.names) > NAMES_LARGE else "soft"
     for value, label in labels:
         for number, line in enumerate(label.split("\n")):
-            yield _text(x.place(value), BOTTOM + LINE * (number + 1) - 2, line, "soft", "middle")
+            yield _text(x.place(value), BOTTOM + LINE * (number + 1) - 2, line, size, "middle")
     yield _text((LEFT + RIGHT) / 2, BOTTOM + LINE * 2, chart.x, "soft", "middle")
 
 
