@@ -101,3 +101,11 @@ class Segment:
     best_frame_ms: int  # of its sharpest candidate
     thumbnail: bytes  # WebP
     vector: Floats  # (dimensions,), unit length
+
+
+def time_code(ms: int) -> str:
+    """Return a time as `1:02:03.4`, or `2:03.4` below an hour."""
+    seconds, remainder = divmod(ms, 1000)
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    head = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
+    return f"{head}:{seconds % 60:02d}.{remainder // 100}"

@@ -24,8 +24,8 @@ from cluster.cli.context import Context
 from cluster.door import certificate
 from cluster.errors import Temporary
 from cluster.settings import Settings
+from pipelines.media import time_code
 from pipelines.samples import samples
-from serve.cli.search import time_code
 
 QUERIES_MAX = 5
 MOMENTS_SHOWN = 3

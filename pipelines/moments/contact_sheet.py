@@ -14,6 +14,7 @@ from psycopg import Connection
 
 from cluster.errors import Rejected
 from cluster.storage import Storage
+from pipelines.media import time_code
 
 MOMENTS_MAX = 400
 COLUMNS_MAX = 8
@@ -38,7 +39,9 @@ def of(connection: Connection, storage: Storage, video_id: int) -> bytes:
         raise Rejected(f"video {video_id} has no moments", status=404, code="not-found", hint="is it ready?")
     pictures = [Image.open(io.BytesIO(storage.read(uri)), formats=("WEBP",)).convert("RGB") for _, _, uri in rows]
     buffer = io.BytesIO()
-    sheet(pictures, [f"{clock(start)} - {clock(end)}" for start, end, _ in rows]).save(buffer, "WEBP", quality=85)
+    sheet(pictures, [f"{time_code(start)} - {time_code(end)}" for start, end, _ in rows]).save(
+        buffer, "WEBP", quality=85
+    )
     return buffer.getvalue()
 
 
@@ -56,14 +59,6 @@ def sheet(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Ima
         paper.paste(cell, (left + (width - cell.width) // 2, top + (height - cell.height) // 2))
         ink.text((left, top + height + 2), caption, fill=INK)
     return paper
-
-
-def clock(ms: int) -> str:
-    """Return a time as `1:02:03.4`, or `2:03.4` below an hour."""
-    seconds, remainder = divmod(ms, 1000)
-    hours, minutes = seconds // 3600, seconds // 60 % 60
-    head = f"{hours}:{minutes:02d}" if hours else f"{minutes}"
-    return f"{head}:{seconds % 60:02d}.{remainder // 100}"
 
 
 def _within(picture: Image.Image) -> Image.Image:

@@ -77,6 +77,8 @@ def _moments(text: str, answer: Answer) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    from pipelines.media import time_code
+
     title = f"“{escape(text)}”: {len(answer.moments)} moments in {answer.took_ms:.0f} ms"
     table = Table("#", "title", "from", "to", "relevance", "matched", "creator", title=title, box=None)
     table.title_justify = "left"
@@ -91,11 +93,3 @@ def _moments(text: str, answer: Answer) -> Table:
             escape(moment.creator),
         )
     return table
-
-
-def time_code(milliseconds: int) -> str:
-    """Write milliseconds as a time: `3683500` → `1:01:23.5`, `83500` → `1:23.5`."""
-    minutes, rest_ms = divmod(milliseconds, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    seconds = f"{rest_ms // 1000:02d}.{rest_ms % 1000 // 100}"
-    return f"{hours}:{minutes:02d}:{seconds}" if hours else f"{minutes}:{seconds}"

@@ -13,6 +13,7 @@ from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines.catalog import catalog
+from pipelines.media import time_code
 from pipelines.moments import contact_sheet
 from pipelines.sources.listed import Listed
 
@@ -55,4 +56,4 @@ def test_the_sheet_shows_each_moment_in_its_place(postgres_url: str, s3: S3Endpo
 
 @pytest.mark.parametrize(("ms", "text"), [(0, "0:00.0"), (62_340, "1:02.3"), (3_723_456, "1:02:03.4")])
 def test_time_codes(ms: int, text: str) -> None:
-    assert contact_sheet.clock(ms) == text
+    assert time_code(ms) == text
