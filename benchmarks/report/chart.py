@@ -125,7 +125,7 @@ def _grid(chart: Chart, x: Axis, y: Axis) -> Iterator[str]:
         yield f'<path class="grid" d="M{LEFT} {place:.1f}H{RIGHT}"/>'
         yield _text(LEFT - 8, place + 5, short(tick), "soft", "end")
     yield f'<path class="axis" d="M{LEFT} {BOTTOM}H{RIGHT}"/>'
-    labels = [*enumerate(chart.names)] or [(tick, short(tick)) for tick in x.ticks]
+    labels: list[tuple[float, str]] = [*enumerate(chart.names)] or [(tick, short(tick)) for tick in x.ticks]
     size = "small soft" if len(chart.names) > NAMES_LARGE else "soft"
     for value, label in labels:
         for number, line in enumerate(label.split("\n")):

@@ -79,7 +79,7 @@ class _Number:
         self._kind: type[int] | type[float] = type(default)
         self._start = default
         # 0 that stands for "none" or "for ever", apart from the numbers that are accepted
-        self._zero_apart = self._kind is int and self._takes(0) and not self._takes(1)
+        self._zero_apart = isinstance(default, int) and self._takes(0) and not self._takes(1)
         if default == 0 and self._zero_apart:
             self._start = self._first_above_zero()
 
