@@ -152,7 +152,7 @@ def test_a_malformed_row_is_named_by_its_line(line: str, said: str) -> None:
 
 
 def test_all_malformed_rows_are_named_at_once() -> None:
-    with pytest.raises(Rejected, match=r"line 7: .*; line 9: "):
+    with pytest.raises(Rejected, match=r"line 7: .*; line 8: "):
         read(HEAD + "one\ntwo\n")
 
 
