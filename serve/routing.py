@@ -1,8 +1,8 @@
-"""Routes that say what they do not understand: a parameter that is not theirs, a body of another kind.
+"""Routes that say what they do not understand: a parameter or a field that is not theirs, a body of another kind.
 
 FastAPI leaves out a parameter it does not know, so that a filter with a typing error filters nothing. Here it is refused
-with the name that is near, or with how pages are asked where they are counted. Every router of JSON is made of these
-routes; the page's are not.
+with the name that is near, or with how pages are asked where they are counted; and so is a field of the body. Every router
+of JSON is made of these routes; the page's are not.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from inspect import isclass
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -32,13 +33,17 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle, known = super().get_route_handler(), parameters(self)
         has_body = self.body_field is not None
+        fields = dict(_fields(self.body_field.field_info.annotation)) if self.body_field else {}
 
         async def checked(request: Request) -> Response:
             if request.scope["query_string"]:
                 check_names([name for name, _ in request.query_params.multi_items()], known)
             if has_body:
                 check_kind(request)
-            return await handle(request)
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                raise RequestValidationError(_explained(error.errors(), fields), body=error.body) from None
 
         return checked
 
@@ -53,6 +58,29 @@ def parameters(route: APIRoute) -> dict[str, bool]:
         else:
             known[each.alias] = _is_sequence(kind)
     return known
+
+
+def _fields(kind: Any, within: str = "") -> Iterator[tuple[str, bool]]:
+    """The fields of a body, dotted where one is in another, each with whether it is a sequence."""
+    if not (isclass(kind) and issubclass(kind, BaseModel)):
+        return
+    for name, field in kind.model_fields.items():
+        yield within + name, _is_sequence(field.annotation)
+        for inner in (field.annotation, *get_args(field.annotation)):
+            yield from _fields(inner, f"{within}{name}.")
+
+
+def _explained(errors: Sequence[Any], known: Mapping[str, bool]) -> list[dict[str, Any]]:
+    """What is wrong with a body; of a field that is unknown, what it was likely meant to be, and which are known there."""
+    found = []
+    for each in errors:
+        if each["type"] == "extra_forbidden" and each["loc"][0] == "body":
+            within = "".join(f"{part}." for part in each["loc"][1:-1])
+            here = sorted(name for name in known if name.startswith(within) and "." not in name[len(within) :])
+            hint = _meant(str(each["loc"][-1]), known)
+            each = {**each, "msg": f"is unknown; {hint}known: {', '.join(here)}"}
+        found.append(each)
+    return found
 
 
 def _dependants(dependant: Dependant) -> Iterator[Dependant]:
@@ -78,12 +106,13 @@ def check_names(given: Sequence[str], known: Mapping[str, bool]) -> None:
 
 
 def _meant(name: str, known: Mapping[str, bool]) -> str:
-    """What an unknown parameter was likely meant to be; nothing where that is anyone's guess."""
+    """What an unknown parameter or field was likely meant to be; nothing where that is anyone's guess."""
     if name.lower() in COUNTED and "cursor" in known:
         return BY_CURSOR
     last = name.rpartition(".")[2]  # `filters.tags`, as the body of a POST nests it
-    near = difflib.get_close_matches(last, known, 1, SIMILAR_MIN)
-    return f"did you mean {near[0]}? " if near else ""
+    near = difflib.get_close_matches(last, [each.rpartition(".")[2] for each in known], 1, SIMILAR_MIN)
+    whole = next((each for each in known if near and each.rpartition(".")[2] == near[0]), "")
+    return f"did you mean {whole}? " if whole else ""
 
 
 def check_kind(request: Request) -> None:
