@@ -259,6 +259,27 @@ def test_counters_that_were_lost_are_counted_anew_over_the_archive(old: Conn, sh
     client.close()
 
 
+def test_counters_that_stood_still_while_folds_were_archived_lack_none_of_them(
+    old: Conn, shelf: Shelf, redis_url: str
+) -> None:
+    """Redis was away for longer than folds stay in their table, and the ledger was not started again."""
+    client = cache.client(redis_url)
+    client.delete(MARK + counters.PLACE, MARK + counters.EARNED)
+    fund(old, 10**9)
+    shown_and_folded(old)
+    mine = counters.Counters(client, "here", MARK)
+    mine.follow(old)
+    shown_and_folded(old, 2)  # which they do not see
+    put_away(old, shelf)
+    for turns in (1, 0, 1):
+        shown_and_folded(old, turns)
+        mine.follow(old)
+        assert live(client) == {creator: counters.earned(old, creator) for creator in CREATORS}
+    assert mine.follow(old) == 0
+    client.delete(MARK + counters.PLACE, MARK + counters.EARNED)
+    client.close()
+
+
 # ── What was paid ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
