@@ -5,8 +5,9 @@ Days end at midnight UTC, by the database's clock. A setting of 0 keeps everythi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -97,6 +98,29 @@ def before_of(connection: Conn, keep_d: int) -> datetime | None:
     if not keep_d:
         return None
     row = connection.execute(
+@dataclass
+class Lying:
+    """What lies in the archive, by kind, counted up to one of its parts: a later look costs what has come since.
+
+    Parts are added by one writer at a time, in the order of their numbers, and never changed or removed.
+    """
+
+    last: int = 0
+    parts: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+
+    def look(self, connection: Conn) -> None:
+        """Count what has come since the last look. Ends no transaction."""
+        rows = connection.execute(
+            "SELECT kind, count(*), sum(bytes)::bigint, max(id) FROM ledger.archives WHERE id > %s GROUP BY kind",
+            (self.last,),
+        )
+        for kind, count, size, newest in rows.fetchall():
+            self.parts[kind] += count
+            self.bytes[kind] += size
+            self.last = max(self.last, newest)
+
+
         "SELECT date_trunc('day', now() AT TIME ZONE 'utc' - make_interval(days => %s)) AT TIME ZONE 'utc'", (keep_d,)
     ).fetchone()
     assert row is not None
@@ -121,15 +145,15 @@ def waiting(connection: Conn, settings: LedgerSettings) -> list[str]:
     return due
 
 
-def measure(connection: Conn, settings: LedgerSettings) -> list[Retention]:
-    """How things stand. Ends no transaction."""
-    lying = {kind: (count, size) for kind, count, size in connection.execute(
-        "SELECT kind, count(*), sum(bytes)::bigint FROM ledger.archives GROUP BY kind")}  # fmt: skip
+def measure(connection: Conn, settings: LedgerSettings, lying: Lying | None = None) -> list[Retention]:
+    """How things stand; `lying`: what an earlier look at this database has counted. Ends no transaction."""
+    lying = lying or Lying()
+    lying.look(connection)
     found = []
     for name, (setting, query) in KEPT.items():
         row = connection.execute(query).fetchone()
-        count, size = lying.get(name, (0, 0))
-        found.append(Retention(name, getattr(settings, setting), row[0] if row else None, count, size))
+        oldest_at = row[0] if row else None
+        found.append(Retention(name, getattr(settings, setting), oldest_at, lying.parts[name], lying.bytes[name]))
     return found
 
 

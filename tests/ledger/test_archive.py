@@ -697,6 +697,21 @@ def test_it_archives_everything_in_rounds_as_its_role_may(working: Keeping, old:
     assert retention.waiting(old, working.own) == []
 
 
+def test_a_look_at_the_archive_reads_the_parts_that_came_since_the_last_one(old: Conn, shelf: Shelf) -> None:
+    fund(old, 10**9)
+    lying, query = retention.Lying(), "SELECT kind, count(*)::int, sum(bytes)::bigint FROM ledger.archives GROUP BY 1"
+    for turn in range(3):
+        shown_and_folded(old, 1)
+        put_away(old, shelf)
+        found = {each.name: (each.parts, each.bytes) for each in retention.measure(old, LedgerSettings(), lying)}
+        assert found["folds"][0] > turn
+        assert {name: told for name, told in found.items() if told[0]} == {
+            name: (number, size) for name, number, size in old.execute(query)
+        }
+    change(old, "UPDATE ledger.archives SET bytes = 10^9")  # what is not read again is not seen
+    assert {each.name: (each.parts, each.bytes) for each in retention.measure(old, LedgerSettings(), lying)} == found
+
+
 def test_what_is_paid_leaves_as_the_ledgers_role_may(working: Keeping, old: Conn) -> None:
     rig = Rig(old, new_chain(), settings=dataclasses.replace(EAGER, marker_accounts=False))
     dust(rig, 3)
