@@ -16,13 +16,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg import Connection
 
-from cluster import database, migrations
+from cluster import database, migrations, roles
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from ledger import audit, book, fold, money, review, spool, waiting
+from ledger import audit, book, caps, fold, money, owed, review, spool, waiting
 from ledger.appearances import RECORDED, Appearance, parameters, search_record
+from ledger.archive.keeping import Keeping
 from ledger.fold import Fold, Outcome
 from ledger.groups import order_of_hashes
+from ledger.rounds import Epoch
 from ledger.seen import Seen
 from ledger.settings import Economics, LedgerSettings
 from tests.conftest import fresh_database
@@ -648,6 +650,32 @@ def test_what_an_older_version_kept_of_a_clock_ahead_keeps_nobody_from_earning_f
 
 
 # ── Batches that cannot be read ────────────────────────────────────────────────────────────────────────────────────
+def test_what_a_clock_that_ran_ahead_has_left_keeps_no_day_from_being_forgotten(journal: Conn) -> None:
+    """The database's own clock was forty days ahead for a moment: that row is of no day, but may hold today's, too."""
+    today = book.clock_s(journal) // DAY_S
+    rows = {1: today - 9, 2: today - 8, 3: today + 40, 4: today - 8, 5: today + 40, 6: today, 7: today}
+
+    def forgotten(since: int) -> list[int]:
+        for number, newest_day in rows.items():
+            journal.execute(
+                "INSERT INTO ledger.day_runs (id, kind, keys, days, amounts, newest_day) OVERRIDING SYSTEM VALUE"
+                " VALUES (%s, 'viewer', '', '', '', %s) ON CONFLICT DO NOTHING",
+                (number, newest_day),
+            )
+        oldest = caps.forget(journal, "day_runs", since, kind="viewer")
+        left = [row[0] for row in journal.execute("SELECT id FROM ledger.day_runs ORDER BY id")]
+        assert oldest <= left[0] if left else oldest <= 8
+        journal.rollback()
+        return left
+
+    assert forgotten(today - 10) == [1, 2, 3, 4, 5, 6, 7]
+    assert forgotten(today - 9) == [2, 3, 4, 5, 6, 7]
+    assert forgotten(today - 3) == [5, 6, 7]  # the one ahead beside today's stays as long as these
+    assert forgotten(today) == []
+    rows = {1: today + 40, 2: today + 40}
+    assert forgotten(today - 3) == [1, 2]
+
+
 
 
 def put(
