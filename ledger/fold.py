@@ -41,6 +41,7 @@ from ledger.waiting import Group, Ids, Stored
 log = logging.getLogger(__name__)
 
 MATURITY_BUCKET_S = 600
+RETRIED_MS = 3_600_000  # before it is carried here, a search may have counted elsewhere under the same key
 MATURED_MAX = 10_000  # buckets a round
 ORIGIN = "origin"  # the bound that holds for anonymous viewers alone
 OF_OTHERS = ("segment", "creator")  # bounds that other viewers can fill
@@ -233,16 +234,16 @@ class Fold:
 
     def _refuse_repeated(self, group: Group, outcome: Outcomes) -> None:
         """The first search with an Idempotency-Key counts; every other one with it records nothing."""
-        heads = group.heads
-        repeated = np.ascontiguousarray(heads["key"]).view("<u8").reshape(-1, 2).astype(np.bool_).max(axis=1)
-        named = {bytes(heads["key"][i]): int(i) for i in np.flatnonzero(repeated)[::-1]}
-        if not named:
+        words = np.ascontiguousarray(group.heads["key"]).view("<u8").reshape(-1, 2)
+        heads, repeated = group.heads, words.astype(np.bool_).max(axis=1)
+        if not repeated.any():
             return
         rows = self._connection.execute(
             "INSERT INTO ledger.idempotency (key, content) SELECT * FROM unnest(%s::bytea[], %s::bytea[])"
             " ON CONFLICT DO NOTHING RETURNING key",
             (list(named), [bytes(heads["request"][i]) for i in named.values()]),
         )
+        named = {bytes(heads["key"][i]): int(i) for i in np.flatnonzero(repeated & ~self._is_late(group))[::-1]}
         repeated[[named[bytes(row[0])] for row in rows]] = False
         outcome[repeated[group.shown.search]] = Outcome.REPEATED_KEY
 
@@ -251,6 +252,19 @@ class Fold:
         searches, search, amount = group.shown.searches, group.shown.search, group.shown.amount
         most = self._economics.search_appearances_max
         if most and (searches.sizes > most).any():
+    def _is_late(self, group: Group) -> Flags:
+        """Searches as old as keys that are forgotten: each may have counted under its own, by a replica that was asked again.
+
+        So late comes what lay on a disk that was away for weeks.
+        """
+        row = self._connection.execute(
+            "SELECT (extract(epoch FROM least(forgotten_until, now())) * 1000)::bigint FROM ledger.retention"
+            " WHERE name = 'idempotency' AND forgotten_until IS NOT NULL"
+        ).fetchone()
+        if row is None:
+            return np.zeros(len(group.made_ms), np.bool_)
+        return np.asarray(group.made_ms <= row[0] + RETRIED_MS)
+
             place = np.arange(len(search)) - searches.bounds[search]
             outcome[(outcome == Outcome.FUNDED) & (place >= most)] = Outcome.CAPPED
         most = self._economics.search_amount_max_pix

@@ -49,6 +49,11 @@ LEAPS: LiteralString = """
     gone AS (DELETE FROM ledger.leaps l USING old WHERE (l.day, l.creator_id) = (old.day, old.creator_id) RETURNING l.day)
     SELECT count(*), NULL::timestamptz FROM gone"""
 
+# In the same transaction: up to when something is gone for which nothing stands in its place (see `fold`).
+FORGOTTEN: LiteralString = """
+    INSERT INTO ledger.retention AS r (name, keep_d, parts, bytes, forgotten_until)
+    VALUES (%(name)s, %(keep_d)s, 0, 0, %(until)s)
+    ON CONFLICT (name) DO UPDATE SET forgotten_until = greatest(r.forgotten_until, excluded.forgotten_until)"""
 DELETES = {"idempotency": IDEMPOTENCY, "reconciliations": RECONCILIATIONS, "suspicions": SUSPICIONS, "leaps": LEAPS}
 
 # By name: the setting that says for how many days rows stay, and when the oldest of them is of.
@@ -93,11 +98,6 @@ class Retention:
     bytes: int
 
 
-def before_of(connection: Conn, keep_d: int) -> datetime | None:
-    """What is of before this instant is kept no longer: a midnight, by the database's clock. None: all is kept."""
-    if not keep_d:
-        return None
-    row = connection.execute(
 @dataclass
 class Lying:
     """What lies in the archive, by kind, counted up to one of its parts: a later look costs what has come since.
@@ -121,6 +121,11 @@ class Lying:
             self.last = max(self.last, newest)
 
 
+def before_of(connection: Conn, keep_d: int) -> datetime | None:
+    """What is of before this instant is kept no longer: a midnight, by the database's clock. None: all is kept."""
+    if not keep_d:
+        return None
+    row = connection.execute(
         "SELECT date_trunc('day', now() AT TIME ZONE 'utc' - make_interval(days => %s)) AT TIME ZONE 'utc'", (keep_d,)
     ).fetchone()
     assert row is not None
@@ -190,5 +195,6 @@ def delete(connection: Conn, settings: LedgerSettings, since: dict[str, datetime
         more |= int(row[0]) >= DELETED_MAX
         if row[1] is not None:
             since[name] = row[1]
+            connection.execute(FORGOTTEN, {"name": name, "keep_d": getattr(settings, KEPT[name][0]), "until": row[1]})
     connection.commit()
     return more

@@ -582,6 +582,47 @@ def test_days_that_are_over_are_forgotten_by_the_clock_even_where_nothing_newer_
     for turn in range(14):
         record(journal, search(shown(turn, turn, who=f"v{turn}"), at_s=long_ago), recorded_s=long_ago)
         accountant.run_once()
+def away_for(connection: Conn, days: int, *searches: bytes) -> None:
+    """The spool of a replica that began so long ago comes back; its searches are said to be as old."""
+    began = open_incarnation(connection)
+    change(connection, "UPDATE ledger.incarnations SET started_at = now() - make_interval(days => %s) WHERE id = %s",
+           days + 1, began)  # fmt: skip
+    record(connection, *searches, incarnation=began, adopted=True)
+
+
+@pytest.mark.parametrize("days", [32, 25])
+def test_a_search_that_comes_after_its_key_is_forgotten_pays_no_second_time(
+    settings: Settings, journal: Conn, days: int
+) -> None:
+    """A replica's disk was away; its client had asked another one again. Keys that are there tell whether it had."""
+    fund(journal, 10**9)
+    long_ago, keys = time.time() - days * DAY_S, [bytes([each]) * 16 for each in range(1, 5)]
+    for key in keys[:2]:
+        record(journal, search(shown(1), key=key, at_s=long_ago))
+    assert sorted(folded(journal)) == [Outcome.FUNDED, Outcome.SEEN]
+    change(journal, "UPDATE ledger.idempotency SET created_at = now() - make_interval(days => %s)", days)
+    keeping = Keeping(settings, Epoch())
+    keeping.round()
+    keeping.close()
+    book.take_epoch(journal, "test")
+    away_for(journal, days, *(search(shown(n + 2), key=keys[n], at_s=long_ago - 60) for n in (0, 2)))
+    away_for(journal, days, search(shown(9), at_s=long_ago))  # without a key it is told from no other
+    away_for(journal, 2, search(shown(10), key=keys[3], at_s=long_ago))  # a replica's own clock was wrong
+    record(journal, search(shown(11), key=b"l" * 16, at_s=long_ago))
+    is_known = Outcome.FUNDED if days < 30 else Outcome.REPEATED_KEY
+    found = Fold(journal, DEMO, LedgerSettings())
+    while found.run_once() is not None:
+        pass
+    rows = journal.execute(
+        "SELECT o.outcome FROM ledger.outcomes o JOIN ledger.appearance_batches b USING (incarnation, seq)"
+        " ORDER BY b.recorded_at"
+    ).fetchall()
+    told = [outcome for (row,) in rows for outcome in bytes(row)][2:]
+    assert told == [Outcome.REPEATED_KEY, is_known, *[Outcome.FUNDED] * 3]
+    kept = journal.execute("SELECT count(*) FROM ledger.idempotency WHERE key = ANY(%s)", (keys[:3],)).fetchone()
+    assert kept == ((0,) if days > 30 else (3,))  # what is too late is no use of its key
+
+
     assert review.review(journal, accountant.audience, DEMO) == 0  # until then pairs stay
     record(journal, search(shown(1, 1, who="v1")))
     accountant.run_once()
