@@ -148,6 +148,11 @@ class Fold:
         if self._files is not None:
             self._files.shutdown()
 
+    def why_full(self) -> str:
+        """Why nothing more may be folded now; nothing, where it may: there is room for what the next fold remembers."""
+        stores = (self._seen.store, *(cap.store for cap in self._caps), *self.audience.stores)
+        return next((store.why_full() for store in stores if not store.has_room()), "")
+
     def run_once(self) -> Folded | None:
         """Fold what is waiting, within the limits; None when nothing is."""
         for directory in self._directories.values():

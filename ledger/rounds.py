@@ -153,7 +153,7 @@ class Folding(Part):
         assert self._fold is not None
         self._live(connection)
         self._adopt(connection)
-        folded = self._folded(self._fold)
+        folded = self._folded(self._fold) if self._has_room(self._fold) else None
         self._unreviewed |= folded is not None
         if self._unreviewed and time.monotonic() >= self._review_at:
             review.review(connection, self._fold.audience, self.economics)
@@ -173,6 +173,13 @@ class Folding(Part):
             self._adopt_at = time.monotonic() + ADOPT_PAUSE_S
             self._seldom.warning(f"a spool is not adopted: another transaction holds its incarnation: {error}")
         connection.commit()
+
+    def _has_room(self, accountant: Fold) -> bool:
+        """Whether what the next fold remembers has a place; where not, spools and the database keep what waits for it."""
+        self.trouble = accountant.why_full()
+        if self.trouble:
+            self._seldom.error(self.trouble)
+        return not self.trouble
 
     def _folded(self, accountant: Fold) -> Folded | None:
         """One fold.
