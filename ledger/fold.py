@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from psycopg import Connection
 
 from cluster.stopwatch import Stopwatch
-from ledger import book, money, waiting
+from ledger import book, maturing, money, waiting
 from ledger.audience import Audience
 from ledger.caps import DAY_S, Caps
 from ledger.directory import Directory
@@ -40,9 +40,8 @@ from ledger.waiting import Group, Ids, Stored
 
 log = logging.getLogger(__name__)
 
-MATURITY_BUCKET_S = 600
-RETRIED_MS = 3_600_000  # before it is carried here, a search may have counted elsewhere under the same key
 MATURED_MAX = 10_000  # buckets a round
+RETRIED_MS = 3_600_000  # before it is carried here, a search may have counted elsewhere under the same key
 ORIGIN = "origin"  # the bound that holds for anonymous viewers alone
 OF_OTHERS = ("segment", "creator")  # bounds that other viewers can fill
 # The greater of a row's own cursor and the one beside it counts. Who records may hold the row for as long as they like.
@@ -88,6 +87,7 @@ class Earned:
     total: int
     platform: int
     parties: dict[str, tuple[Ids, Amounts]]
+    by_day: tuple[Ids, Ids, Amounts]  # creators, the UTC days on which they were shown, and their parts of these
 
 
 class Pen:
@@ -243,20 +243,15 @@ class Fold:
         heads, repeated = group.heads, words.astype(np.bool_).max(axis=1)
         if not repeated.any():
             return
+        named = {bytes(heads["key"][i]): int(i) for i in np.flatnonzero(repeated & ~self._is_late(group))[::-1]}
         rows = self._connection.execute(
             "INSERT INTO ledger.idempotency (key, content) SELECT * FROM unnest(%s::bytea[], %s::bytea[])"
             " ON CONFLICT DO NOTHING RETURNING key",
             (list(named), [bytes(heads["request"][i]) for i in named.values()]),
         )
-        named = {bytes(heads["key"][i]): int(i) for i in np.flatnonzero(repeated & ~self._is_late(group))[::-1]}
         repeated[[named[bytes(row[0])] for row in rows]] = False
         outcome[repeated[group.shown.search]] = Outcome.REPEATED_KEY
 
-    def _refuse_excess(self, group: Group, outcome: Outcomes) -> None:
-        """Bounds of one search: how many appearances, and how much in all."""
-        searches, search, amount = group.shown.searches, group.shown.search, group.shown.amount
-        most = self._economics.search_appearances_max
-        if most and (searches.sizes > most).any():
     def _is_late(self, group: Group) -> Flags:
         """Searches as old as keys that are forgotten: each may have counted under its own, by a replica that was asked again.
 
@@ -270,6 +265,11 @@ class Fold:
             return np.zeros(len(group.made_ms), np.bool_)
         return np.asarray(group.made_ms <= row[0] + RETRIED_MS)
 
+    def _refuse_excess(self, group: Group, outcome: Outcomes) -> None:
+        """Bounds of one search: how many appearances, and how much in all."""
+        searches, search, amount = group.shown.searches, group.shown.search, group.shown.amount
+        most = self._economics.search_appearances_max
+        if most and (searches.sizes > most).any():
             place = np.arange(len(search)) - searches.bounds[search]
             outcome[(outcome == Outcome.FUNDED) & (place >= most)] = Outcome.CAPPED
         most = self._economics.search_amount_max_pix
@@ -322,7 +322,8 @@ class Fold:
         investors = sorted(invested)
         amounts = np.array([invested[each] for each in investors], np.int64)
         parties["investor"] = _some(np.array(investors, np.int64), amounts)
-        return Earned(int(paid.sum()), int(rests.sum()) - int(amounts.sum()), parties)
+        platform = int(rests.sum()) - int(amounts.sum())
+        return Earned(int(paid.sum()), platform, parties, _by_day(group, nets))
 
     def _stakes(self, segments: Ids) -> list[Stake]:
         """Who has a stake in these segments, which stand in ascending order."""
@@ -385,19 +386,20 @@ class Fold:
         for party, (owners, amounts) in earned.parties.items():
             lines.append(_lines(self._directories[party].accounts_of(self._connection, owners), amounts))
             if self._kind == "maturing":
-                self._ripen(lines[-1])
+                self._ripen(party, lines[-1], owners, earned)
         digest = hashlib.sha256(b"".join(each.sha256 for each in stored)).hexdigest()
         document = {"batches": folded.batches, "appearances": folded.funded, "sha256": digest}
         key = f"fold:{stored[0].incarnation}:{stored[0].seq}"
         return book.post(self._connection, book.Entry("accrual", key, np.concatenate(lines), document)).id
 
-    def _ripen(self, lines: Ids) -> None:
-        self._connection.execute(
-            "INSERT INTO ledger.maturing AS m (account_id, matures_at, amount_pix)"
-            " SELECT account, to_timestamp(ceil((extract(epoch FROM now()) + %s) / %s) * %s), amount"
-            " FROM unnest(%s::bigint[], %s::bigint[]) AS t (account, amount)"
-            " ON CONFLICT (account_id, matures_at) DO UPDATE SET amount_pix = m.amount_pix + excluded.amount_pix",
-            (self._economics.maturity_s, MATURITY_BUCKET_S, MATURITY_BUCKET_S, *lines.T.tolist()),
+    def _ripen(self, party: str, lines: Ids, owners: Ids, earned: Earned) -> None:
+        accounts, amounts = lines.T
+        days = np.full(len(accounts), maturing.NO_DAY)  # of investors nothing is taken back
+        if party == "creator":
+            creators, days, amounts = earned.by_day
+            accounts = accounts[np.searchsorted(owners, creators)]
+        maturing.ripen(
+            self._connection, accounts, days, amounts, self._economics.maturity_s, self._economics.maturity_s
         )
 
     def _set_aside(self, damaged: Mapping[tuple[UUID, int], str]) -> None:
@@ -460,6 +462,15 @@ def mature(connection: Connection[Any]) -> int:
     )
     book.commit(connection)
     return sum(amount for _, amount in lines if amount > 0)
+
+
+def _by_day(group: Group, nets: Amounts) -> tuple[Ids, Ids, Amounts]:
+    """Each creator's part of these amounts, day by day."""
+    tally = group.tallies["creator"]
+    amounts = tally.sums(nets)
+    creators = group.shown.creator[group.parts.firsts][tally.groups.firsts]
+    some = amounts > 0
+    return creators[some], tally.days[some].astype(np.int64), amounts[some]
 
 
 def _bound(cap: Caps, group: Group, amounts: Amounts) -> Amounts:
