@@ -29,6 +29,8 @@ ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
 EFFECTS_AT_ONCE = 16  # transactions that each node is asked about side by side
 HISTORY_MAX = 1_000_000  # transactions that are read at once of the treasury's history
+OUTVOTE = 2  # nodes that agree against one
+HISTORY_SHORT = 10_000  # of one node's, before it is asked whether others go on as well
 TOUCHED_MAX = 100_000  # transactions that name an address and are read before a batch is ended
 TOKEN_ACCOUNT_BYTES = 165
 SYSTEM_PROGRAM = "1" * 32  # it owns every account that no other program does
@@ -395,18 +397,20 @@ class Chain:
         """Finalized transactions that name an address after `until`, by any node that answers, each node's oldest first:
         once for each node that names it, which may be wrong about the slot.
 
-        Only nodes that have reached `slot_min` are believed.
+        Only nodes that have reached `slot_min` are believed; and none that goes on after `HISTORY_SHORT` where enough others
+        have come to an end: it has lost `until`, or makes them up.
 
         Raises:
-            Temporary: fewer than `opinions` of them answer.
+            Temporary: fewer than `opinions` of them answer, or there are too many.
         """
         more = ({"until": until} if until else {}) | ({"minContextSlot": slot_min} if slot_min else {})
-        found: list[Named] = []
-        for history in self._runner.run(self._histories(address, opinions, HISTORY_MAX, more)):
-            if len(history) >= HISTORY_MAX:
-                raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
-            found += reversed(history)
-        return found
+        histories = self._runner.run(self._histories(address, opinions, HISTORY_SHORT, more))
+        ended = [history for history in histories if len(history) < HISTORY_SHORT]
+        if len(ended) < min(max(opinions, OUTVOTE), len(histories)):
+            ended = self._runner.run(self._histories(address, opinions, HISTORY_MAX, more))
+        if any(len(history) >= HISTORY_MAX for history in ended):
+            raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
+        return [each for history in ended for each in reversed(history)]
 
     def touched(self, address: str, opinions: int = 1) -> list[str] | None:
         """Finalized transactions that name an address, by any node that answers, but for those that have failed: who sends

@@ -39,7 +39,7 @@ from ledger.chain import Chain, Effect, HttpNode, RpcRefusal
 from ledger.counters import Counters
 from ledger.fold import Fold, Folded
 from ledger.payouts import Payouts
-from ledger.reconcile import Difference, Finding, reconcile
+from ledger.reconcile import Difference, Distrust, Finding, reconcile
 from ledger.settings import Economics, LedgerSettings
 from ledger.shared_networks import SharedNetworks
 from ledger.treasury import OTHER_MARKS, Treasury, open_treasury
@@ -358,7 +358,7 @@ class Reconciling(OnChain):
         self._reconcile_at = 0.0
         self._seldom = Seldom(log, WAITS_FOR_SAID_S)
         self.finding: Finding | None = None
-        self._difference = Difference()
+        self._difference, self._distrust = Difference(), Distrust()
 
     def begin(self, connection: Connection[Any]) -> None:
         super().begin(connection)
@@ -376,7 +376,8 @@ class Reconciling(OnChain):
         adopt = partial(self._adopt, self._payouts)
         with self.shared.hands:
             adoption.retry(self._payouts)
-        found = reconcile(connection, self.chain, treasury, adopt, self._payouts.opinions, self._difference)
+        opinions = self._payouts.opinions
+        found = reconcile(connection, self.chain, treasury, adopt, opinions, self._difference, self._distrust)
         if found.waits_for is not None:
             self._seldom.warning(f"the chain is not reconciled: transaction {found.waits_for} is waited for")
         with self.shared.hands:  # an order to adopt is not let go on half of the way
