@@ -247,6 +247,25 @@ def test_investors_share_half_of_the_platforms_part(journal: Conn) -> None:
     assert_whole(journal)
 
 
+def test_nobody_can_put_in_a_stake_and_no_investor_is_paid(journal: Conn) -> None:
+    """Before either comes: a review takes back creators' parts of what does not count, and leaves investors theirs.
+
+    Who looks at moments in which they have a stake would keep half of the platform's part, whatever is taken back.
+    """
+    for role in (roles.SERVE, roles.JOBS, roles.LEDGER, roles.READER):
+        for may in ("INSERT", "UPDATE"):
+            query = "SELECT has_any_column_privilege(%s, 'ledger.segment_stakes', %s)"
+            assert journal.execute(query, (role.name, may)).fetchone() == (False,), (role.name, may)
+    fund(journal, 100_000)
+    journal.execute("INSERT INTO ledger.segment_stakes VALUES (1, 5, 100)")
+    journal.execute("INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (5, repeat('1', 32), 'creator')")
+    record(journal, search(shown(1)))
+    folded(journal)
+    assert earned(journal, party="investor") == {5: 50}
+    assert [each.creator_id for each in owed.due(journal, Economics(payout_min_pix=1), "m", 99)] == []
+    assert journal.execute("SELECT creator_id FROM ledger.owed").fetchall() == [(1,)]
+
+
 def test_earnings_mature_before_they_are_payable(journal: Conn) -> None:
     fund(journal, 10_000)
     journal.execute("INSERT INTO ledger.segment_stakes (segment_id, investor_id, pix_invested) VALUES (1, 7, 1)")
@@ -563,25 +582,6 @@ def test_what_an_heir_records_late_is_of_the_day_it_was_made_and_never_older_tha
     assert folded(journal, bounded)[4:] == [Outcome.CAPPED]
 
 
-def test_a_wrong_clock_is_said_once_in_a_while(journal: Conn, caplog: pytest.LogCaptureFixture) -> None:
-    accountant, ahead_s = Fold(journal, DEMO, LedgerSettings()), time.time() + DAY_S
-    number = record(journal, search(shown(1), at_s=ahead_s))
-    for seq in (1, 2):
-        accountant.run_once()
-        record(journal, search(shown(seq + 1), at_s=ahead_s), incarnation=number, seq=seq)
-    accountant.run_once()
-    said = [each for each in caplog.records if "clock is wrong" in each.message]
-    assert len(said) == 1
-    skew_ms: int = vars(said[0])["skew_ms"]
-    assert abs(skew_ms - DAY_S * 1000) < 60_000
-
-
-def test_days_that_are_over_are_forgotten_by_the_clock_even_where_nothing_newer_came(journal: Conn) -> None:
-    fund(journal, 10**9)
-    accountant, long_ago = Fold(journal, DEMO, LedgerSettings()), time.time() - 10 * DAY_S
-    for turn in range(14):
-        record(journal, search(shown(turn, turn, who=f"v{turn}"), at_s=long_ago), recorded_s=long_ago)
-        accountant.run_once()
 def away_for(connection: Conn, days: int, *searches: bytes) -> None:
     """The spool of a replica that began so long ago comes back; its searches are said to be as old."""
     began = open_incarnation(connection)
@@ -623,12 +623,57 @@ def test_a_search_that_comes_after_its_key_is_forgotten_pays_no_second_time(
     assert kept == ((0,) if days > 30 else (3,))  # what is too late is no use of its key
 
 
+def test_a_wrong_clock_is_said_once_in_a_while(journal: Conn, caplog: pytest.LogCaptureFixture) -> None:
+    accountant, ahead_s = Fold(journal, DEMO, LedgerSettings()), time.time() + DAY_S
+    number = record(journal, search(shown(1), at_s=ahead_s))
+    for seq in (1, 2):
+        accountant.run_once()
+        record(journal, search(shown(seq + 1), at_s=ahead_s), incarnation=number, seq=seq)
+    accountant.run_once()
+    said = [each for each in caplog.records if "clock is wrong" in each.message]
+    assert len(said) == 1
+    skew_ms: int = vars(said[0])["skew_ms"]
+    assert abs(skew_ms - DAY_S * 1000) < 60_000
+
+
+def test_days_that_are_over_are_forgotten_by_the_clock_even_where_nothing_newer_came(journal: Conn) -> None:
+    fund(journal, 10**9)
+    accountant, long_ago = Fold(journal, DEMO, LedgerSettings()), time.time() - 10 * DAY_S
+    for turn in range(14):
+        record(journal, search(shown(turn, turn, who=f"v{turn}"), at_s=long_ago), recorded_s=long_ago)
+        accountant.run_once()
     assert review.review(journal, accountant.audience, DEMO) == 0  # until then pairs stay
     record(journal, search(shown(1, 1, who="v1")))
     accountant.run_once()
     for table in ("seen_runs", "day_runs", "pair_runs"):
         assert journal.execute(f"SELECT count(*) FROM ledger.{table}").fetchone() <= (5,), table
     assert earned(journal)[1] == 1800
+
+
+def test_what_a_clock_that_ran_ahead_has_left_keeps_no_day_from_being_forgotten(journal: Conn) -> None:
+    """The database's own clock was forty days ahead for a moment: that row is of no day, but may hold today's, too."""
+    today = book.clock_s(journal) // DAY_S
+    rows = {1: today - 9, 2: today - 8, 3: today + 40, 4: today - 8, 5: today + 40, 6: today, 7: today}
+
+    def forgotten(since: int) -> list[int]:
+        for number, newest_day in rows.items():
+            journal.execute(
+                "INSERT INTO ledger.day_runs (id, kind, keys, days, amounts, newest_day) OVERRIDING SYSTEM VALUE"
+                " VALUES (%s, 'viewer', '', '', '', %s) ON CONFLICT DO NOTHING",
+                (number, newest_day),
+            )
+        oldest = caps.forget(journal, "day_runs", since, kind="viewer")
+        left = [row[0] for row in journal.execute("SELECT id FROM ledger.day_runs ORDER BY id")]
+        assert oldest <= left[0] if left else oldest <= 8
+        journal.rollback()
+        return left
+
+    assert forgotten(today - 10) == [1, 2, 3, 4, 5, 6, 7]
+    assert forgotten(today - 9) == [2, 3, 4, 5, 6, 7]
+    assert forgotten(today - 3) == [5, 6, 7]  # the one ahead beside today's stays as long as these
+    assert forgotten(today) == []
+    rows = {1: today + 40, 2: today + 40}
+    assert forgotten(today - 3) == [1, 2]
 
 
 def backlog(connection: Conn, *searches: bytes) -> None:
@@ -691,32 +736,6 @@ def test_what_an_older_version_kept_of_a_clock_ahead_keeps_nobody_from_earning_f
 
 
 # ── Batches that cannot be read ────────────────────────────────────────────────────────────────────────────────────
-def test_what_a_clock_that_ran_ahead_has_left_keeps_no_day_from_being_forgotten(journal: Conn) -> None:
-    """The database's own clock was forty days ahead for a moment: that row is of no day, but may hold today's, too."""
-    today = book.clock_s(journal) // DAY_S
-    rows = {1: today - 9, 2: today - 8, 3: today + 40, 4: today - 8, 5: today + 40, 6: today, 7: today}
-
-    def forgotten(since: int) -> list[int]:
-        for number, newest_day in rows.items():
-            journal.execute(
-                "INSERT INTO ledger.day_runs (id, kind, keys, days, amounts, newest_day) OVERRIDING SYSTEM VALUE"
-                " VALUES (%s, 'viewer', '', '', '', %s) ON CONFLICT DO NOTHING",
-                (number, newest_day),
-            )
-        oldest = caps.forget(journal, "day_runs", since, kind="viewer")
-        left = [row[0] for row in journal.execute("SELECT id FROM ledger.day_runs ORDER BY id")]
-        assert oldest <= left[0] if left else oldest <= 8
-        journal.rollback()
-        return left
-
-    assert forgotten(today - 10) == [1, 2, 3, 4, 5, 6, 7]
-    assert forgotten(today - 9) == [2, 3, 4, 5, 6, 7]
-    assert forgotten(today - 3) == [5, 6, 7]  # the one ahead beside today's stays as long as these
-    assert forgotten(today) == []
-    rows = {1: today + 40, 2: today + 40}
-    assert forgotten(today - 3) == [1, 2]
-
-
 
 
 def put(
