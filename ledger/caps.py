@@ -102,17 +102,21 @@ class Caps:
         ).fetchall()
         self.store.load(np.array(rows, np.int64).reshape(-1, 3), partial(_read, connection, self.store.shape))
 
-    def excess(self, tally: Tally, amounts: Amounts) -> Places:
-        """Rows beyond the bound, taken in their order on top of what the day has come to; a row of nothing may be one."""
+    def excess(self, tally: Tally, amounts: Amounts, least: Amounts | int = 0) -> Places:
+        """Rows beyond the bound, taken in their order on top of what the day has come to; a row of nothing may be one.
+
+        `least`: what the bound of each key is at least.
+        """
         if not self._most:
             return np.zeros(0, np.int64)
+        most = np.broadcast_to(np.maximum(least, self._most), len(tally.keys))
         before = self._sums(tally.keys)
-        over = np.flatnonzero(before + tally.sums(amounts) > self._most)
+        over = np.flatnonzero(before + tally.sums(amounts) > most)
         rows, key = tally.rows(over)
         running = np.cumsum(amounts[rows])
         starts = changes(key)
         earlier = (running - amounts[rows])[starts][np.cumsum(starts) - 1]
-        beyond: Places = rows[before[over][key] + running - earlier > self._most]
+        beyond: Places = rows[before[over][key] + running - earlier > most[over][key]]
         return beyond
 
     def remember(self, connection: Connection[Any], tally: Tally, amounts: Amounts, since: int) -> Run:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from psycopg import Connection
 
 from cluster.stopwatch import Stopwatch
-from ledger import book, maturing, money, waiting
+from ledger import book, maturing, money, pairs, waiting
 from ledger.audience import Audience
 from ledger.caps import DAY_S, Caps
 from ledger.directory import Directory
@@ -36,6 +36,7 @@ from ledger.runfiles import Run
 from ledger.seen import Seen
 from ledger.settings import PPM, Economics, LedgerSettings
 from ledger.shared_networks import SharedNetworks
+from ledger.vouching import SCALED_MAX
 from ledger.waiting import Group, Ids, Stored
 
 log = logging.getLogger(__name__)
@@ -134,9 +135,10 @@ class Fold:
         bounds = (("viewer", economics.viewer_day_max_pix), (ORIGIN, economics.address_day_max_pix),
                   ("segment", economics.segment_day_max_pix), ("creator", economics.creator_day_max_pix))  # fmt: skip
         self._caps = [Caps(kind, most_pix, folder, self._files) for kind, most_pix in bounds]
+        self._networks = networks or SharedNetworks(economics)
         self._kind = "maturing" if economics.maturity_s else "payable"
         self._directories = {party: Directory(self._kind, party) for party in ("creator", "investor")}
-        self.audience = Audience(economics, folder, self._files, networks)
+        self.audience = Audience(economics, folder, self._files, self._networks)
         self.audience.load(connection)
         for cap in self._caps:
             cap.load(connection)
@@ -291,17 +293,26 @@ class Fold:
         """Bounds of a UTC day, for each viewer, network of anonymous viewers, segment and creator.
 
         Returned is what was refused because other viewers had filled a bound: it is of its viewer's own day all the same, and
-        takes the place of what turns out not to count (see `review`).
+        takes the place of what turns out not to count (see `review`). A network of many people is not bounded below what they
+        are worth (see `vouching`).
         """
         crowded = np.zeros(len(outcome), np.bool_)
         for cap in self._caps:
             asked = outcome == Outcome.FUNDED
             amounts = np.where(asked, group.shown.amount, 0)
-            rows = cap.excess(group.tallies[cap.kind], _bound(cap, group, amounts))
+            least = self._worth(group) if cap.kind == ORIGIN else 0
+            rows = cap.excess(group.tallies[cap.kind], _bound(cap, group, amounts), least)
             refused = rows[asked[rows]]
             outcome[refused] = Outcome.CAPPED
             crowded[refused] = cap.kind in OF_OTHERS
         return crowded
+
+    def _worth(self, group: Group) -> Amounts:
+        """What the people of each network are worth in a day, of those of which an operator knows that there are many."""
+        tally = group.tallies[ORIGIN]
+        sources = pairs.keys_of(group.shown.origins[tally.groups.firsts, 0], tally.days)
+        people = self._networks.people(sources, tally.days)
+        return np.where(people > 1, people * min(self._economics.source_day_pix, SCALED_MAX), 0)
 
     def _spend(self, amount: Amounts, outcome: Outcomes, pool: int) -> None:
         """First come, first funded, until the pool is empty."""

@@ -840,8 +840,8 @@ def test_tables_that_are_not_archived_are_deleted_by_age_and_the_last_word_stays
     while with_keeping.round():
         pass
     assert [bytes(row[0]) for row in journal.execute("SELECT key FROM ledger.idempotency")] == [b"l" * 16]
-    query = "SELECT now() - forgotten_until > interval '30 days' FROM ledger.retention WHERE name = 'idempotency'"
-    assert journal.execute(query).fetchone() == (True,)
+    since = "SELECT now() - forgotten_until > interval '30 days' FROM ledger.retention WHERE name = 'idempotency'"
+    assert journal.execute(since).fetchone() == (True,)
     left = journal.execute("SELECT slot, ok FROM ledger.reconciliations ORDER BY id").fetchall()
     assert left == [(40, False), (1, True)]
     for table in ("suspicions", "leaps"):
