@@ -117,6 +117,13 @@ def running() -> int:
     return sum(len(owner) for owner in _OWNERS)
 
 
+async def ended(*tasks: asyncio.Future[Any]) -> None:
+    """End these, and wait until they have: so that nothing works on for a caller who was refused, or has gone."""
+    for each in tasks:
+        each.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)  # what went wrong in one was said, or is nobody's concern
+
+
 async def uncancelled(work: Coroutine[Any, Any, Result]) -> Result:
     """Await `work` in a task of its own, which goes on to its end also when the caller is cancelled.
 

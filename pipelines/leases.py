@@ -17,7 +17,9 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from cluster import telemetry
+from cluster.resilience import backoff_s
 from pipelines.media import NO_FAULT, Failure
+from pipelines.settings import IngestSettings
 
 SEARCHABLE = "(status = 'ready' AND pipeline_version IS NOT NULL)"  # its moments are those of the object as it is
 STAGED_MAX_AGE = "1 day"
@@ -118,14 +120,13 @@ def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> 
     return done.rowcount == 1
 
 
-def fail(
-    connection: Connection, video_id: int, token: int, failure: Failure, *, failures_max: int, backoff_s: float
-) -> str | None:
+def fail(connection: Connection, video_id: int, token: int, failure: Failure, ingest: IngestSettings) -> str | None:
     """End an attempt with an error; the video's new status, or None when the lease has passed on.
 
-    What trying again cannot mend is quarantined at once, other errors after `failures_max` of them; a dependency that
-    was away is nobody's failure. A video whose moments can be searched stays as it is, whatever a further look at it
-    (for another model, or by another version) came to: then only the job has refused it.
+    What trying again cannot mend is quarantined at once, other errors after `failures_max` of them, each tried again
+    later than the one before (`backoff_base_s`, `backoff_max_s`); a dependency that was away is nobody's failure. A
+    video whose moments can be searched stays as it is, whatever a further look at it (for another model, or by another
+    version) came to: then only the job has refused it.
     """
     failure = dataclasses.replace(failure, reason=telemetry.public_line(failure.reason))
     with connection.transaction():
@@ -137,12 +138,13 @@ def fail(
         if row is None:
             return None
         failures, status, searchable, owner = row
-        if failure.final or (failure.code not in NO_FAULT and failures + 1 >= failures_max):
+        if failure.final or (failure.code not in NO_FAULT and failures + 1 >= ingest.failures_max):
             _refuse(connection, video_id, failure, owner, searchable=searchable)
             return "quarantined"
         if status != "ready":
             status = "queued"
-        _end(connection, video_id, failure, status, backoff_s)
+        wait_s = backoff_s(failures + 1, ingest.backoff_base_s, ingest.backoff_max_s)
+        _end(connection, video_id, failure, status, wait_s)
         return str(status)
 
 
@@ -163,14 +165,14 @@ def _refuse(connection: Connection, video_id: int, failure: Failure, owner: str,
     connection.execute("DELETE FROM media.staging WHERE video_id = %s", (video_id,))
 
 
-def _end(connection: Connection, video_id: int, failure: Failure, status: str, backoff_s: float) -> None:
+def _end(connection: Connection, video_id: int, failure: Failure, status: str, wait_s: float) -> None:
     of_video = failure.code not in NO_FAULT
     connection.execute(
         "UPDATE media.videos SET status = %s, failures = failures + %s, attempts = greatest(attempts - %s, 0),"
         " error = %s, error_code = %s,"
         " retry_at = CASE WHEN %s > 0 THEN now() + make_interval(secs => %s) END,"
         " lease_owner = NULL, lease_token = NULL, lease_until = NULL WHERE id = %s",
-        (status, int(of_video), int(not of_video), failure.reason, failure.code, backoff_s, backoff_s, video_id),
+        (status, int(of_video), int(not of_video), failure.reason, failure.code, wait_s, wait_s, video_id),
     )
     connection.execute("DELETE FROM media.staging WHERE video_id = %s", (video_id,))
 

@@ -21,7 +21,6 @@ from psycopg import Connection
 
 from cluster import database
 from cluster.errors import Rejected, Temporary
-from cluster.resilience import backoff_s
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines import answers, chunks, jobs, leases, sink
@@ -287,15 +286,7 @@ class Store:
         return Done(row.video_id, "ready" if kept else "fenced")
 
     def _refuse(self, connection: Connection, row: Refused) -> Done:
-        ingest = self._place.ingest
-        status = leases.fail(
-            connection,
-            row.video_id,
-            row.token,
-            row.failure,
-            failures_max=ingest.failures_max,
-            backoff_s=backoff_s(1, ingest.backoff_base_s, ingest.backoff_max_s),
-        )
+        status = leases.fail(connection, row.video_id, row.token, row.failure, self._place.ingest)
         if status == "quarantined":
             sink.tidy(connection, storage_of(self._place.s3), self._place.bucket, row.video_id)
         return Done(row.video_id, UNCONFINED if status and row.failure.code == UNCONFINED else status or "fenced")

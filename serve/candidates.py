@@ -17,6 +17,7 @@ import psycopg
 from cluster.errors import Temporary
 from cluster.seldom import Seldom
 from cluster.stopwatch import Stopwatch
+from cluster.tasks import ended
 from pipelines import fulltext, index
 from pipelines.fulltext import Match, Named
 from pipelines.index import Hit, Looked, Model, Plan
@@ -66,12 +67,12 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     """
     watch = Stopwatch()
     encoded = asyncio.create_task(_encoded(services, query, state, watch))
+    near = asyncio.create_task(_by_vector(services, query, state, encoded, watch))
+    named = asyncio.create_task(_by_words(services, query, encoded, watch))
     try:
-        by_vector, by_words = await asyncio.gather(
-            _by_vector(services, query, state, encoded, watch), _by_words(services, query, encoded, watch)
-        )
+        by_vector, by_words = await asyncio.gather(near, named)
     finally:
-        encoded.cancel()  # where neither list has begun to wait for it, it does not outlive the search
+        await ended(near, named, encoded)  # none outlives a search that one of them has refused
     nearest = by_vector or Nearest()
     if by_vector is None and (by_words is None or not query.wanted):
         raise Temporary("search is unavailable: neither vectors nor full text can be asked")
@@ -83,9 +84,9 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
     skipped = {
         "vector": by_vector is None, "text": by_words is None, "recall": nearest.hurried, "relevance": not is_measured,
     }  # fmt: skip
-    near, has_all = ranks["vector"], {each.segment_id: each.is_complete for each in by_words or ()}
+    has_vector, has_all = ranks["vector"], {each.segment_id: each.is_complete for each in by_words or ()}
     fused = [
-        Ranked(segment_id, score, measured.of(segment_id), MATCHED[segment_id in near, has_all.get(segment_id)])
+        Ranked(segment_id, score, measured.of(segment_id), MATCHED[segment_id in has_vector, has_all.get(segment_id)])
         for segment_id, score in scores.items()
     ]
     own = cut.of(services.search, query, by_words or (), passing)

@@ -35,13 +35,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
 from cluster.seldom import Seldom
+from serve.routing import FIELDS_SHOWN_MAX
 
 log = logging.getLogger(__name__)
 seldom = Seldom(log)
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-FIELDS_SHOWN_MAX = 20
 # Characters of what callers may have written: the door says a document again only where one of its buffers holds it.
 WHERE_CHARS_MAX, SAID_CHARS_MAX = 100, 2000
 RETRY_AFTER_S = 1.0

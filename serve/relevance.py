@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.errors import Rejected
+from cluster.tasks import ended
 from pipelines import index
 from pipelines.index import Connection, Model
 from pipelines.relevance import Calibration
@@ -95,9 +96,12 @@ async def parts_of(services: Services, query: Query, model: Model) -> Parts:
     share = blend.negative / max(1, len(query.negative))
     unwanted = [(share, True, encode.text(negative, model.name)) for negative in query.negative]
     named = [_moment(services, query.segment_id, model)] if query.segment_id is not None else []
-    vectors, moments = await asyncio.gather(
-        asyncio.gather(*(vector for _, _, vector in (*wanted, *unwanted))), asyncio.gather(*named)
-    )
+    encoded = [asyncio.ensure_future(vector) for _, _, vector in (*wanted, *unwanted)]
+    looked = [asyncio.ensure_future(moment) for moment in named]
+    try:
+        vectors, moments = await asyncio.gather(asyncio.gather(*encoded), asyncio.gather(*looked))
+    finally:
+        await ended(*encoded, *looked)  # where one of them is refused
     parts = [
         Part(vector, weight, is_text)
         for vector, (weight, is_text, _) in zip(vectors, (*wanted, *unwanted), strict=True)

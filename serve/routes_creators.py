@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,13 +22,15 @@ from ledger.archive.shelf import Shelf
 from ledger.settings import Economics
 from ledger.statements import Place
 from pipelines import listing as creators
-from serve import deadlines, earnings, ids, keys
+from serve import deadlines, earnings, ids, keys, origins
 from serve.ids import CreatorId
 from serve.keys import Principal
+from serve.manners import is_head
 from serve.pages import Cursor, Pages
 from serve.routes_videos import LISTED_MAX, seen_by
 from serve.routing import Route
 from serve.services import Services
+from serve.transfer import HeldResponse
 
 BASE58 = r"^[1-9A-HJ-NP-Za-km-z]*$"  # in the document; what is none is refused by the ledger, with a code of its own
 Amount = Annotated[str, Field(pattern=r"^-?\d+$", examples=["125000"], description="Base units.")]
@@ -200,15 +203,22 @@ def router(services: Services) -> APIRouter:
         return said | earnings.MONEY
 
     @routes.get("/{creator_id}/statement.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
-    async def read_statement(creator_id: CreatorId, caller: Principal = needs_key) -> Response:
-        """Every movement of the creator's money, newest first, however many there are."""
+    async def read_statement(request: Request, creator_id: CreatorId, caller: Principal = needs_key) -> Response:
+        """Every movement of the creator's money, newest first, however many there are.
+
+        It has a place among streams for as long as it is read.
+        """
         number = await _own(services, caller, creator_id)
         shelf = Shelf.of(services.settings, services.storage)
-        # What goes wrong here is answered as everywhere.
-        first = await services.threads.ask(earnings.statement_csv, shelf, number)
+        async with AsyncExitStack() as held:
+            share = origins.share(request, caller.id)
+            held.enter_context(services.gates.streams.passed(share, services.search.key_weight))
+            # What goes wrong here is answered as everywhere.
+            text, following = await services.threads.ask(earnings.statement_csv, shelf, number)
+            release = held.pop_all()
         headers = {"Content-Disposition": f'attachment; filename="pixr-{number}.csv"', "Cache-Control": "no-store"}
-        whole = _statement(services, shelf, number, *first)
-        return StreamingResponse(whole, media_type="text/csv; charset=utf-8", headers=headers)
+        whole = _statement(services, shelf, number, text, None if is_head(request) else following)
+        return HeldResponse(whole, release, headers, media_type="text/csv; charset=utf-8")
 
     @routes.get("/{creator_id}/payouts", response_model=Payouts)
     async def read_payouts(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import psycopg
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from fastapi.responses import Response
 
 from cluster.errors import Rejected, Temporary
+from cluster.tasks import ended
 from serve import ids, keys, problems, search, viewers
 from serve import query as queries
 from serve.answering import caller_of, check_repeated, seen
@@ -22,29 +22,16 @@ from serve.query import Body
 from serve.routes_search import IdempotencyKey, of_parameters
 from serve.routing import Route
 from serve.services import Services
+from serve.transfer import HeldResponse
 from serve.variants import Variants
 
 Part = tuple[str, search.Answer]
 
 
-class EventStream(StreamingResponse):
-    """Server-sent events; what they hold is released when the last is sent, or the client has gone."""
+class EventStream(HeldResponse):
+    """Server-sent events."""
 
     media_type = "text/event-stream"
-
-    def __init__(
-        self,
-        events: AsyncIterator[bytes],
-        held: AsyncExitStack,
-        headers: Mapping[str, str],
-        status_code: int = 200,  # FastAPI looks here for what the document says
-    ) -> None:
-        super().__init__(events, status_code, headers)
-        self._held = held
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._held:
-            await super().__call__(scope, receive, send)
 
 
 class Parts:
@@ -74,8 +61,7 @@ class Parts:
         return part
 
     async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)  # what went wrong was said, or nobody reads it
+        await ended(self._task)
 
     async def _make(self, parts: AsyncGenerator[Part]) -> None:
         try:

@@ -27,6 +27,7 @@ import psycopg
 
 from cluster.errors import Rejected, Temporary
 from cluster.seldom import Seldom
+from cluster.tasks import ended
 from ledger import money, spool
 from ledger.appearances import Appearance
 from pipelines import highlights, index
@@ -157,7 +158,7 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
                     yield TEXT, early
                 found = await whole
             finally:
-                await _ended(whole, words)
+                await ended(*(each for each in (whole, words) if each is not None))
     yield FUSED, recorded(services, query, caller, found)
 
 
@@ -194,14 +195,6 @@ async def _early(words: asyncio.Task[Answer], whole: asyncio.Task[Answer]) -> An
         return None
     found = words.result()
     return found if found.page.shown and not found.page.degraded else None
-
-
-async def _ended(*tasks: asyncio.Task[Answer] | None) -> None:
-    """Nothing goes on behind a stream that has ended; what went wrong in it was said, or is nobody's concern."""
-    started = [each for each in tasks if each is not None]
-    for each in started:
-        each.cancel()
-    await asyncio.gather(*started, return_exceptions=True)
 
 
 async def _passed(services: Services, query: Query, caller: Caller) -> Answer:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from http import HTTPStatus
 
+from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
@@ -32,6 +33,25 @@ PICTURES = ("/v1/search",)  # what may carry a picture
 
 class Gone(Exception):
     """The client has gone, or was cut off."""
+
+
+class HeldResponse(StreamingResponse):
+    """An answer in parts; what it holds is released when the last is sent, or the client has gone."""
+
+    def __init__(
+        self,
+        parts: AsyncIterator[bytes] | AsyncIterator[str],
+        held: AsyncExitStack,
+        headers: Mapping[str, str],
+        status_code: int = 200,  # FastAPI looks here for what the document says
+        media_type: str | None = None,
+    ) -> None:
+        super().__init__(parts, status_code, headers, media_type)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await super().__call__(scope, receive, send)
 
 
 class Transfer:

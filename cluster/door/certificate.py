@@ -54,9 +54,10 @@ def trust(settings: Settings) -> ssl.SSLContext | bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # the door is asked by its address
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it need not be its own issuer
-    context.load_verify_locations(cadata=_certificates(read(settings.serve.certificate)))
+    context.load_verify_locations(cadata=_certificate(read(settings.serve.certificate)))
     return context
 
 
-def _certificates(content: str) -> str:
-    return "\n".join(block.group() for block in BLOCK.finditer(content) if block.group(1) == "CERTIFICATE")
+def _certificate(content: str) -> str:
+    """The first, which is the server's own: whoever else was issued one by the same authority is not the door."""
+    return next(block.group() for block in BLOCK.finditer(content) if block.group(1) == "CERTIFICATE")
