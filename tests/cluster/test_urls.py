@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,11 @@ ODD = (
 @pytest.mark.parametrize(("variable", "url"), ODD)
 @pytest.mark.parametrize("command", ["config check", "config show", "status", "payouts"])
 def test_no_command_says_a_secret_of_an_address(tmp_path: Path, variable: str, url: str, command: str) -> None:
+    ports = tmp_path / "run" / "ports.json"  # as of a Pixr that was started once: else status asks nobody
+    ports.parent.mkdir()
+    ports.write_text(
+        json.dumps({"serve": 1, "postgres": 1, "redis": 1, "s3": 1, "solana": 1, "ray": 1, "ray-dashboard": 1})
+    )
     done = pixr(tmp_path, *command.split(), **{variable: url})
     said = done.stdout + done.stderr
     assert "sek" not in said
