@@ -10,8 +10,9 @@ import pytest
 from cluster import settings, urls
 from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
-from cluster.settings import S3Settings
+from cluster.settings import S3Settings, SolanaSettings
 from ledger.chain import HttpNode
+from ledger.rounds import open_chain
 from serve import objects
 from tests.cluster.test_cli import assert_refused, pixr
 
@@ -111,6 +112,14 @@ def test_an_address_that_its_client_can_read_is_taken(section: str, key: str, ur
     settings.load(environ={f"PIXR_{section}_{key}".upper(): url})
 
 
+def started_once(folder: Path) -> None:
+    """Make a data folder as a Pixr that was started leaves it: in another one, nothing is looked at."""
+    ports = folder / "run" / "ports.json"
+    ports.parent.mkdir()
+    names = ("serve", "postgres", "redis", "s3", "solana", "ray", "ray-dashboard")
+    ports.write_text(json.dumps(dict.fromkeys(names, 1)), encoding="ascii")
+
+
 ODD = (
     ("PIXR_POSTGRES_URL", "postgresql://me:sek/ret@127.0.0.1:1/x"),
     ("PIXR_POSTGRES_URL", "host=127.0.0.1 port=1 user=me password=sekret dbname=x"),
@@ -123,11 +132,7 @@ ODD = (
 @pytest.mark.parametrize(("variable", "url"), ODD)
 @pytest.mark.parametrize("command", ["config check", "config show", "status", "payouts"])
 def test_no_command_says_a_secret_of_an_address(tmp_path: Path, variable: str, url: str, command: str) -> None:
-    ports = tmp_path / "run" / "ports.json"  # as of a Pixr that was started once: else status asks nobody
-    ports.parent.mkdir()
-    ports.write_text(
-        json.dumps({"serve": 1, "postgres": 1, "redis": 1, "s3": 1, "solana": 1, "ray": 1, "ray-dashboard": 1})
-    )
+    started_once(tmp_path)
     done = pixr(tmp_path, *command.split(), **{variable: url})
     said = done.stdout + done.stderr
     assert "sek" not in said
@@ -137,8 +142,11 @@ def test_no_command_says_a_secret_of_an_address(tmp_path: Path, variable: str, u
         assert_refused(done, "127.0.0.1:1" if "unreachable" in said and "redis" not in url else "")
 
 
-def test_an_rpc_node_and_a_store_are_named_without_their_keys() -> None:
+def test_an_rpc_node_and_a_store_are_named_without_their_keys(tmp_path: Path) -> None:
     assert HttpNode("https://rpc.example/v2/sekret", 1.0, 1.0).name == "https://rpc.example"
-    assert HttpNode("https://rpc.example/v2/other", 1.0, 1.0, 2).name == "https://rpc.example (2)"
+    started_once(tmp_path)
+    both = SolanaSettings(urls=("https://rpc.example/v2/sekret", "https://rpc.example/v2/other", "http://h"))
+    nodes = open_chain(settings.load(environ={"PIXR_DATA_DIR": str(tmp_path)}).with_section(both)).nodes
+    assert [node.name for node in nodes] == ["https://rpc.example", "https://rpc.example (2)", "http://h"]
     assert objects.public_origin(S3Settings(url="https://key:sekret@s3.example:9000/x")) == "https://s3.example:9000"
     assert SECRET not in repr(S3Endpoint("http://key:sekret@h", "key", "secret"))
