@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ import psycopg
 import redis
 from psycopg import Connection
 
-from cluster import cache, database, logins, runtime
+from cluster import cache, database, logins, runtime, urls
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker, backoff_s
 from cluster.roles import LEDGER
@@ -396,5 +397,10 @@ class Reconciling(OnChain):
 def open_chain(settings: Settings, share: float = 1.0) -> Chain:
     """The nodes of these settings; `share`: of the requests a second that they allow."""
     own = settings.section(LedgerSettings)
-    urls = dict.fromkeys(runtime.endpoints(settings).solana_urls)
-    return Chain([HttpNode(url, own.rpc_timeout_s, own.rpc_requests_per_s * share) for url in urls])
+    shown: Counter[str] = Counter()
+    nodes = []
+    for url in dict.fromkeys(runtime.endpoints(settings).solana_urls):
+        shown[urls.shown(url)] += 1
+        number = shown[urls.shown(url)]
+        nodes.append(HttpNode(url, own.rpc_timeout_s, own.rpc_requests_per_s * share, number))
+    return Chain(nodes)

@@ -132,11 +132,12 @@ def create(
     """A new key for a principal, who is made if there is none of that name; its id, and the key, never shown again.
 
     One of scope ingest speaks for `creators`, given by their handles, or for any if that is said; without a word for the
-    creator of `creator_id`.
+    creator of `creator_id`. All keys of one name are one caller, who may have several.
 
     Raises:
         Rejected: a scope is unknown, the name or the lifetime is out of range, there is no such creator, the principal
-            stands for another one, or for whom a key of scope ingest speaks is not said.
+            stands for another one or has a living key that may do something else, or for whom a key of scope ingest speaks
+            is not said.
     """
     _check(scopes, creator_id)
     own = None if creator_id is None else _handle(connection, creator_id)
@@ -145,7 +146,9 @@ def create(
     if expires_in_s is not None and expires_in_s > LIFETIME_MAX_S:
         raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", status=422, code="bad-lifetime")
     token = PREFIX + secrets.token_urlsafe(32)
-    return _register(connection, name, token, scopes, creator_id, speaks_for, expires_in_s), token
+    principal_id = _principal(connection, name, creator_id)
+    _check_alike(connection, principal_id, name, scopes, speaks_for)
+    return _register(connection, principal_id, token, scopes, speaks_for, expires_in_s), token
 
 
 def _named(name: str) -> str:
@@ -171,7 +174,7 @@ def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> N
         return
     known = source.execute("SELECT FROM app.api_keys WHERE hash = %s", (digest(token),)).fetchone()
     if known is None:
-        _register(source, ADMIN, token, (ADMIN,), None, None, None)
+        _register(source, _principal(source, ADMIN, None), token, (ADMIN,), None, None)
     source.commit()
 
 
@@ -219,15 +222,12 @@ def _handle(connection: Connection[Any], creator_id: int) -> str:
     return str(row[0])
 
 
-def _register(
-    connection: Connection[Any],
-    name: str,
-    token: str,
-    scopes: Sequence[str],
-    creator_id: int | None,
-    creators: Sequence[str] | None,
-    expires_in_s: int | None,
-) -> int:
+def _principal(connection: Connection[Any], name: str, creator_id: int | None) -> int:
+    """The principal of a name, who is made if there is none.
+
+    Raises:
+        Rejected: 409, it stands for another creator.
+    """
     # The no-op update makes RETURNING give the row that was there; another creator's principal is left alone.
     row = connection.execute(
         "INSERT INTO app.principals AS p (name, creator_id) VALUES (%s, %s)"
@@ -237,10 +237,44 @@ def _register(
     ).fetchone()
     if row is None:
         raise Rejected(f"principal {name!r} stands for another creator", status=409, code="principal-taken")
+    return int(row[0])
+
+
+def _check_alike(
+    connection: Connection[Any], principal_id: int, name: str, scopes: Sequence[str], creators: Sequence[str] | None
+) -> None:
+    """Check that a principal's living keys may do what a new one is to: they are one viewer, and share their jobs' idempotency
+    and challenges. The principal's row is locked by `_principal`, so that two keys made at once see each other.
+
+    Raises:
+        Rejected: 409, one of them has other scopes or speaks for other creators: it is somebody else's, or is left over.
+    """
+    row = connection.execute(
+        "SELECT id FROM app.api_keys WHERE principal_id = %(principal)s AND revoked_at IS NULL"
+        " AND (expires_at IS NULL OR expires_at > now())"
+        " AND NOT (scopes @> %(scopes)s::text[] AND scopes <@ %(scopes)s::text[]"
+        "   AND (creators IS NULL) = (%(creators)s::text[] IS NULL)"
+        "   AND coalesce(creators @> %(creators)s::text[] AND creators <@ %(creators)s::text[], true)) ORDER BY id LIMIT 1",
+        {"principal": principal_id, "scopes": list(scopes), "creators": None if creators is None else list(creators)},
+    ).fetchone()
+    if row is not None:
+        hint = f"take another name, or revoke key {row[0]} first"
+        detail = f"{name!r} has a key of other scopes or creators, and keys of one name are one caller"
+        raise Rejected(detail, status=409, code="principal-taken", hint=hint)
+
+
+def _register(
+    connection: Connection[Any],
+    principal_id: int,
+    token: str,
+    scopes: Sequence[str],
+    creators: Sequence[str] | None,
+    expires_in_s: int | None,
+) -> int:
     made = connection.execute(
         "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, expires_at) VALUES (%s, %s, %s, %s,"
         " now() + make_interval(secs => %s)) ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id",
-        (row[0], digest(token), list(scopes), creators, expires_in_s),
+        (principal_id, digest(token), list(scopes), creators, expires_in_s),
     ).fetchone()
     assert made is not None  # RETURNING after an insert or an update gives a row
     return int(made[0])
