@@ -300,7 +300,7 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
         def __init__(self, *arguments: Any) -> None:
             sockets.stay_on_node()
             super().__init__(*arguments)
-            self._decoding = asyncio.Semaphore(search.images_decoded_max)
+            self._threads = encoding.PictureThreads(search.images_decoded_max)
 
         @ray_serve.batch(max_batch_size=search.encode_batch_max, batch_wait_timeout_s=0.002)
         async def text(self, asked: list[tuple[str, str]]) -> list[Vector]:
@@ -314,8 +314,7 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
 
         async def picture(self, data: bytes, model: str) -> Vector:
             """Few at once; one whose caller has gone while it waits is not begun, since Serve cancels this then."""
-            async with self._decoding:
-                return await asyncio.to_thread(self.image, data, model)
+            return await self._threads.run(self.image, data, model)
 
         async def described(self, model: str) -> Facts:
             return await asyncio.to_thread(self.facts, model)
@@ -326,7 +325,9 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
         Batched,
         name=ENCODER,
         **_scale(search, search.encoder_replicas, search.encoder_replicas_max, search.encode_batch_max),
-        max_ongoing_requests=search.encode_batch_max * 2,
+        # As many texts as before are let in beside all pictures that the replicas of the ingress may have here.
+        max_ongoing_requests=search.encode_batch_max * 2
+        + search.images_max * max(search.replicas, search.replicas_max),
         health_check_period_s=2,
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=2,
