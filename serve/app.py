@@ -30,6 +30,7 @@ from pipelines.settings import ModelSettings
 from serve import (
     encoding,
     gates,
+    memory,
     openapi,
     problems,
     retention,
@@ -231,7 +232,9 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         telemetry.configure("serve")
         sockets.stay_on_node()
         gc.set_threshold(*GC_THRESHOLDS)
-        return build(services_of(settings, make_encoding or encoded_remotely), stamped=False)
+        made = build(services_of(settings, make_encoding or encoded_remotely), stamped=False)
+        memory.freeze()
+        return made
 
     # Serve's decorators are typed for classes only.
     deployment: Any = ray_serve.deployment
@@ -301,6 +304,7 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
             sockets.stay_on_node()
             super().__init__(*arguments)
             self._threads = encoding.PictureThreads(search.images_decoded_max)
+            memory.freeze()
 
         @ray_serve.batch(max_batch_size=search.encode_batch_max, batch_wait_timeout_s=0.002)
         async def text(self, asked: list[tuple[str, str]]) -> list[Vector]:
