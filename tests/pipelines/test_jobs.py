@@ -16,7 +16,7 @@ from cluster import database, runtime
 from cluster.cli import Context
 from cluster.errors import Rejected, Temporary
 from cluster.runtime import S3Endpoint
-from cluster.settings import Settings
+from cluster.settings import S3Settings, Settings
 from cluster.storage import Storage
 from pipelines import catalog, cli, ingest, jobs, leases, lists, model_names
 from pipelines.jobs import Options
@@ -258,9 +258,9 @@ def test_a_job_is_listed_when_uploads_of_what_was_taken_down_are_deleted(
     lists.remember(connection, listing)
     connection.execute("INSERT INTO media.jobs (id, source) VALUES ('again', %s)", (listing,))
     with pytest.raises(Temporary):
-        ingest.list_source(connection, Away(s3), bucket, "again", listing, Options(), 1)
+        ingest.list_source(connection, Away(s3), S3Settings(bucket=bucket), "again", listing, Options(), 1)
     assert (jobs.is_listed(connection, "again"), storage.exists(upload)) == (False, True)
-    ingest.list_source(connection, storage, bucket, "again", listing, Options(), 1)
+    ingest.list_source(connection, storage, S3Settings(bucket=bucket), "again", listing, Options(), 1)
     assert (jobs.is_listed(connection, "again"), storage.exists(upload)) == (True, False)
     assert jobs.get(connection, "again")["videos"]["removed"] == 1
 
