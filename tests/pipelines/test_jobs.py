@@ -265,6 +265,26 @@ def test_a_job_is_listed_when_uploads_of_what_was_taken_down_are_deleted(
     assert jobs.get(connection, "again")["videos"]["removed"] == 1
 
 
+@pytest.mark.parametrize("folders", [None, ["s3://{}/ana/"], ["s3://{}/v/ana/"], []])
+def test_a_driver_lists_what_is_in_the_folders_of_a_jobs_key(
+    connection: Connection, s3: S3Endpoint, bucket: str, folders: list[str] | None
+) -> None:
+    """Whatever stands in the row: a release before this one kept no folders there."""
+    storage, at = Storage(s3), S3Settings(bucket=bucket, ingest_buckets=(bucket,))
+    named = None if folders is None else [folder.format(bucket) for folder in folders]
+    options = Options(creator="ana", speaks_for=["ana"], folders=named)
+    for number, folder in enumerate(("ana", "v/ana")):
+        storage.put_bytes(folder.encode(), f"s3://{bucket}/{folder}/a.mp4")
+        job_id, uri = f"of-{number}", f"s3://{bucket}/{folder}/"
+        connection.execute("INSERT INTO media.jobs (id, source) VALUES (%s, %s)", (job_id, uri))
+        if uri in (named if named is not None else [f"s3://{bucket}/ana/"]):
+            ingest.list_source(connection, storage, at, job_id, uri, options, 1)
+            assert jobs.get(connection, job_id)["videos"]["total"] == 1
+        else:
+            with pytest.raises(Rejected, match="in none of the folders"):
+                ingest.list_source(connection, storage, at, job_id, uri, options, 1)
+
+
 @pytest.mark.parametrize(
     ("outcome", "advice"),
     [("failed", "with `pixr jobs retry j`"), ("quarantined", "next `pixr ingest` takes a mended file")],
