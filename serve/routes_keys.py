@@ -69,7 +69,8 @@ class Key(BaseModel):
     creator_id: str | None
     creators: list[str] | Literal["any"] | None
     folders: Annotated[
-        list[str] | None, Field(description="Where sources and manifests of its jobs are; None: anywhere.")
+        list[str] | None,
+        Field(description="Where its jobs' sources and manifests are, if it is for named creators; else None."),
     ]
     created_at: str
     expires_at: str | None
