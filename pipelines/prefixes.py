@@ -19,6 +19,7 @@ FRAMES = "frames"
 LEDGER = "ledger"  # heads and the archive of the journal
 OWN = (THUMBNAILS, FRAMES, LEDGER, UPLOADS)  # at the top of `[s3] bucket`
 FOLDERS_MAX = 100  # of a key
+TOLD_MAX = 10  # folders, on one line
 HINT = "name a folder of videos, or the list that `pixr ingest` has made"
 
 
@@ -71,7 +72,8 @@ def require_in(uri: str, folders: Collection[str] | None) -> None:
         Rejected: 403.
     """
     if not is_in_any(uri, folders):
-        named = ", ".join(sorted(folders or ())) or "there are none"
+        told = sorted(folders or ("there are none",))
+        named = ", ".join(told[:TOLD_MAX]) + (", …" if len(told) > TOLD_MAX else "")
         hint = f"its folders: {named}; a key is given others when it is made"
         detail = f"{uri} is in none of the folders that this key's jobs may name"
         raise Rejected(detail, status=403, code="not-yours", hint=hint)

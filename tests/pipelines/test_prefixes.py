@@ -78,3 +78,16 @@ def test_folders_of_a_key_are_in_buckets_that_are_read_and_hold_nothing_of_pixrs
     for each in (*wrong, "s3://pixr//ana", "s3://pixr/ana//b", "s3://pixr/../x"):
         with pytest.raises(Rejected):
             prefixes.checked((each,), s3)
+
+
+def test_a_refusal_names_some_folders_of_the_key() -> None:
+    many = tuple(f"s3://pixr/{number:03}/" for number in range(prefixes.FOLDERS_MAX))
+    for folders, told in (
+        (many[:2], "s3://pixr/000/, s3://pixr/001/;"),
+        (many, "s3://pixr/009/, …;"),
+        ((), "there are none;"),
+    ):
+        with pytest.raises(Rejected) as caught:
+            prefixes.require_in("s3://pixr/x/", folders)
+        assert told in str(caught.value)
+        assert "s3://pixr/010/" not in str(caught.value)
