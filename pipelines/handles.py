@@ -59,10 +59,13 @@ ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC
 
 @dataclass(frozen=True)
 class Rights:
-    """For which creators a job may speak (None: any), and whether it may move videos that have been shown."""
+    """For which creators a job may speak (None: any), whether it may move videos that have been shown, and in which folders
+    of buckets its source and manifest are (None: anywhere).
+    """
 
     creators: frozenset[str] | None = None
     reassign: bool = False
+    folders: tuple[str, ...] | None = None
 
     def covers(self, handle: str) -> bool:
         """Whether something may be said in the name of this creator."""
