@@ -192,6 +192,7 @@ class DoorSettings:
     connections_per_address_max: int = 512  # an IPv6 address counts by its /64
     new_connections_per_address_per_s: float = 150.0  # over ten seconds; who keeps connections open needs few
     hang_ups_per_address_per_s: float = 3.0  # over three seconds: requests whose client did not wait for the answer
+    hang_ups_per_s: float = 50.0  # of all addresses; above it those are refused who hung up in the last seconds
     header_bytes_max: int = 16_384
     url_bytes_max: int = 8_192
     headers_max: int = 100
