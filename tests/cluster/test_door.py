@@ -233,6 +233,14 @@ def test_half_a_request_is_closed_at_the_deadline_however_it_trickles(running: O
     assert server.seen == []
 
 
+def test_half_a_head_is_no_request_and_is_closed_at_the_deadline_without_an_answer(running: OwnDoor) -> None:
+    with running.connect() as connection:
+        connection.sendall(HEAD)
+        began = time.monotonic()
+        assert received(connection) == b""
+        assert time.monotonic() - began < 1.9  # of the two seconds of `client_timeout_s`
+
+
 def test_who_asks_nothing_keeps_no_connection_neither_before_an_answer_nor_after_it(
     tmp_path: Path, server: Server
 ) -> None:
