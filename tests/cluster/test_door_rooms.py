@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,25 +98,25 @@ def test_a_flood_of_searches_waits_in_the_door_and_the_page_is_answered(tmp_path
 
 
 def test_a_replica_whose_queue_of_connections_is_full_is_not_taken_for_dead(tmp_path: Path) -> None:
+    """By what requests meet: many checks must fail here."""
     replica = OneByOne(backlog=1, each_s=0.0)
-    with door(tmp_path, check_interval_s=1.0) as own, contextlib.ExitStack() as stack:
+    with door(tmp_path, check_interval_s=1.0, check_failures_max=100) as own, contextlib.ExitStack() as stack:
         own.start()
         service.feed(own.settings, [replica.backend])
         assert own.get()[0] == 200
         replica.taking.clear()
-        for source in MANY:
-            for path in (b"/v1/search?q=a", b"/v1/videos"):
-                stack.enter_context(own.connect(source)).sendall(SEARCH.replace(b"/v1/search?q=a", path))
-        until(lambda: said(own, "pixr", "r1", "econ") + said(own, "pixr", "r1", "wretr") > 3, 5, "connections fail")
-        replica.taking.set()
-        assert own.get()[0] == 200
+        for source in MANY[:20]:
+            stack.enter_context(own.connect(source)).sendall(SEARCH.replace(b"/v1/search?q=a", b"/v1/videos"))
+        until(lambda: said(own, "pixr", "r1", "econ") + said(own, "pixr", "r1", "wretr") >= 3, 10, "connections fail")
         assert said(own, "pixr", "r1", "chkdown") == 0
+        replica.taking.set()
+        assert own.raw(SEARCH, timeout_s=20.0)[0] == 200
     replica.listener.close()
 
 
 def test_who_has_many_searches_under_way_waits_behind_who_has_one(tmp_path: Path, server: Server) -> None:
     server.delay_s = 0.1
-    bounds = {"searches_per_replica_max": 2, "search_queue_timeout_s": 20.0}
+    bounds: dict[str, Any] = {"searches_per_replica_max": 2, "search_queue_timeout_s": 20.0}
     with door(tmp_path, **bounds) as own, contextlib.ExitStack() as stack:
         own.start()
         own.feed(server)
@@ -131,7 +132,7 @@ def test_who_has_many_searches_under_way_waits_behind_who_has_one(tmp_path: Path
 @pytest.mark.parametrize("path", [b"/v1/search?q=a", b"/v1/videos"])
 def test_who_waits_too_long_for_a_place_is_told_so(tmp_path: Path, server: Server, path: bytes) -> None:
     server.delay_s = 2.0
-    bounds = {"searches_per_replica_max": 1, "others_per_replica_max": 1}
+    bounds: dict[str, Any] = {"searches_per_replica_max": 1, "others_per_replica_max": 1}
     with (
         door(tmp_path, search_queue_timeout_s=0.3, queue_timeout_s=0.3, **bounds) as own,
         contextlib.ExitStack() as stack,
