@@ -1,7 +1,8 @@
-"""Routes that refuse what they do not understand: an unknown parameter, a body that is not announced as JSON.
+"""Routes that refuse what they do not understand: an unknown parameter or field, a body that is not announced as JSON.
 
-FastAPI ignores a parameter that it does not know, so that a filter with a typing error filters nothing. Here it is refused; the
-hint is a known name that is similar, or how to ask for a page. All routers but that of the web page use these routes.
+FastAPI ignores a parameter that it does not know, so that a filter with a typing error filters nothing. Here it is refused,
+and so is an unknown field of the body; the hint is a known name that is similar, or how to ask for a page. All routers but that
+of the web page use these routes.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from inspect import isclass
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -31,13 +33,17 @@ class Route(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle, known = super().get_route_handler(), parameters(self)
         has_body = self.body_field is not None
+        fields = dict(_fields(self.body_field.field_info.annotation)) if self.body_field else {}
 
         async def checked(request: Request) -> Response:
             if request.scope["query_string"]:
                 check_names([name for name, _ in request.query_params.multi_items()], known)
             if has_body:
                 check_kind(request)
-            return await handle(request)
+            try:
+                return await handle(request)
+            except RequestValidationError as error:
+                raise RequestValidationError(_explained(error.errors(), fields), body=error.body) from None
 
         return checked
 
@@ -52,6 +58,29 @@ def parameters(route: APIRoute) -> dict[str, bool]:
         else:
             known[parameter.alias] = _is_sequence(kind)
     return known
+
+
+def _fields(kind: Any, within: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield the fields of a body, dotted where one is in another, each with whether it is a sequence."""
+    if not (isclass(kind) and issubclass(kind, BaseModel)):
+        return
+    for name, field in kind.model_fields.items():
+        yield within + name, _is_sequence(field.annotation)
+        for inner in (field.annotation, *get_args(field.annotation)):
+            yield from _fields(inner, f"{within}{name}.")
+
+
+def _explained(errors: Sequence[Any], known: Mapping[str, bool]) -> list[dict[str, Any]]:
+    """Return the errors of a body; that of an unknown field gets a similar name, if any, and the names known at its place."""
+    found = []
+    for each in errors:
+        if each["type"] == "extra_forbidden" and each["loc"][0] == "body":
+            within = "".join(f"{part}." for part in each["loc"][1:-1])
+            here = sorted(name for name in known if name.startswith(within) and "." not in name[len(within) :])
+            hint = _meant(str(each["loc"][-1]), known)
+            each = {**each, "msg": f"is unknown; {hint}known: {', '.join(here)}"}
+        found.append(each)
+    return found
 
 
 def _dependants(dependant: Dependant) -> Iterator[Dependant]:
@@ -79,12 +108,13 @@ def check_names(names: Sequence[str], known: Mapping[str, bool]) -> None:
 
 
 def _meant(name: str, known: Mapping[str, bool]) -> str:
-    """Return a hint at what an unknown parameter was meant to be; empty where no known name is near."""
+    """Return a hint at what an unknown parameter or field was meant to be; empty where no known name is near."""
     if name.lower() in COUNTED and "cursor" in known:
         return BY_CURSOR
     last = name.rpartition(".")[2]  # `filters.tags`, as the body of a POST nests it
-    near = difflib.get_close_matches(last, known, 1, SIMILAR_MIN)
-    return f"did you mean {near[0]}? " if near else ""
+    near = difflib.get_close_matches(last, [each.rpartition(".")[2] for each in known], 1, SIMILAR_MIN)
+    whole = next((each for each in known if near and each.rpartition(".")[2] == near[0]), "")
+    return f"did you mean {whole}? " if whole else ""
 
 
 def check_kind(request: Request) -> None:

@@ -142,6 +142,34 @@ async def test_a_page_that_is_counted_is_refused_with_how_pages_are_asked(room: 
     assert answer.json()["hint"] == "known: limit, q"
 
 
+@pytest.mark.parametrize(
+    ("body", "where", "said"),
+    [
+        (
+            {"offset": 10},
+            "body.offset",
+            "is unknown; pages are asked by cursor: give it next_cursor of the answer before",
+        ),
+        ({"filers": {}}, "body.filers", "is unknown; did you mean filters? known: blend, cursor, "),
+        ({"creator_id": ["1"]}, "body.creator_id", "is unknown; did you mean filters.creator_id? known: blend, "),
+        (
+            {"filters": {"tag": "a"}},
+            "body.filters.tag",
+            "is unknown; did you mean filters.tags? known: filters.created_",
+        ),
+        ({"weights": {"foo": 1}}, "body.weights.foo", "is unknown; known: weights.text, weights.vector"),
+    ],
+)
+async def test_an_unknown_field_of_a_body_is_refused_and_the_nearest_is_named(
+    room: tuple[Doors, Shelf], body: dict[str, Any], where: str, said: str
+) -> None:
+    answer = await room[0].http.post("/v1/search", json={"text": "orchard", **body})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+    (error,) = answer.json()["errors"]
+    assert error["where"] == where
+    assert error["message"].startswith(said)
+
+
 @pytest.mark.parametrize("name", ["text", "sort", "size", "color", "page_size", "foo"])
 async def test_a_parameter_that_is_near_to_none_is_refused_without_a_guess(
     room: tuple[Doors, Shelf], name: str
