@@ -6,7 +6,7 @@ the database is the world's. When one step ends the process, all parts end with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -23,8 +23,10 @@ from ledger.accrual import fold, runstore
 from ledger.accrual.fold import Fold
 from ledger.journal import book
 from ledger.journal.book import Fenced
-from ledger.payouts import payouts
+from ledger.payouts import batches, payouts, signing
 from ledger.payouts import reconcile as reconciling
+from ledger.payouts.batches import Batch
+from ledger.payouts.rail import Rail
 from ledger.payouts.reconcile import reconcile
 from ledger.risk import review
 from ledger.rounds import Epoch, Folding, Part, Paying, Reconciling, Shared
@@ -287,4 +289,24 @@ def standing_on(world: World) -> Iterator[None]:
                 stack.enter_context(patch.object(module, "time", here["time"]))
         stack.enter_context(patch.object(fold, "ThreadPoolExecutor", Inline))
         stack.enter_context(world.wrong.installed())
+        stack.enter_context(_unsent_noted(world))
+        yield
+
+
+@contextmanager
+def _unsent_noted(world: World) -> Iterator[None]:
+    """The world knows over which connection something was signed a moment ago whose bytes nobody has asked for yet."""
+    sign, due_to_send = signing.sign, batches.due_to_send
+
+    def signed(rail: Rail, just_planned: Sequence[Batch] = ()) -> list[str]:
+        names = sign(rail, just_planned)
+        world.unsent_on = rail.connection if names else None
+        return names
+
+    def due(connection: Any, resend_interval_s: float, just_signed: Collection[str] = ()) -> list[tuple[str, bytes]]:
+        found = due_to_send(connection, resend_interval_s, just_signed)
+        world.unsent_on = None
+        return found
+
+    with patch.object(signing, "sign", signed), patch.object(batches, "due_to_send", due):
         yield

@@ -103,6 +103,7 @@ class World:
         self.tampered_before = 0
         self.said: set[object] = set()  # what was found already
         self.held_open: set[str] = set()  # parts that stand still within a transaction, by nobody's doing but ours
+        self.unsent_on: object = None  # the connection over which something was signed that is not sent yet
         self.lamports_per_byte = blocks.LAMPORTS_PER_BYTE
         ground.clear()
         self._begin_chain()
@@ -242,9 +243,7 @@ class World:
     def loses_connection(self, line: object) -> bool:
         if not self.is_hostile or self.baton.holder not in PARTS:
             return False
-        payouts = self.process.paying._payouts
-        is_unsent = payouts is not None and payouts.connection is line and bool(payouts.signed_now)
-        return self.rng.random() < (self.climate.losing_unsent if is_unsent else self.climate.losing)
+        return self.rng.random() < (self.climate.losing_unsent if line is self.unsent_on else self.climate.losing)
 
     def start_anew(self) -> None:
         """Start the next process after one has ended."""
