@@ -23,7 +23,6 @@ from psycopg import Connection
 
 from cluster.database import database
 from cluster.errors import Rejected, Temporary
-from cluster.resilience import backoff_s
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines.confinement import profiles
@@ -316,15 +315,7 @@ class Store:
 
     def _refuse(self, connection: Connection, row: Refused) -> Done:
         """Record the failure, and delete what a quarantined video has left behind."""
-        ingest = self._context.ingest
-        status = leases.fail(
-            connection,
-            row.video_id,
-            row.token,
-            row.failure,
-            failures_max=ingest.failures_max,
-            backoff_s=backoff_s(1, ingest.backoff_base_s, ingest.backoff_max_s),
-        )
+        status = leases.fail(connection, row.video_id, row.token, row.failure, self._context.ingest)
         if status == "quarantined":
             sink.tidy(connection, storage_of(self._context.s3), self._context.bucket, row.video_id)
         return Done(row.video_id, UNCONFINED if status and row.failure.code == UNCONFINED else status or "fenced")

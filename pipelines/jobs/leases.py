@@ -17,7 +17,9 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from cluster.observability import telemetry
+from cluster.resilience import backoff_s
 from pipelines.media import NO_FAULT, Failure
+from pipelines.settings import IngestSettings
 
 SEARCHABLE = "(status = 'ready' AND pipeline_version IS NOT NULL)"  # ready, and its object has not changed since
 STAGED_MAX_AGE = "1 day"
@@ -129,22 +131,20 @@ def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> 
     return updated.rowcount == 1
 
 
-def fail(
-    connection: Connection, video_id: int, token: int, failure: Failure, *, failures_max: int, backoff_s: float
-) -> str | None:
+def fail(connection: Connection, video_id: int, token: int, failure: Failure, ingest: IngestSettings) -> str | None:
     """End an attempt with a failure.
 
     A final failure quarantines the video at once; others do when there are `failures_max` of them, without those that are
-    not the video's fault (`NO_FAULT`). A video that can be searched stays so: when a further attempt at it (for another
-    model or version) is refused, only the job records that.
+    not the video's fault (`NO_FAULT`), and until then each is tried again later than the one before. A video that can be
+    searched stays so: when a further attempt at it (for another model or version) is refused, only the job records that.
 
     Args:
         connection: Connection to the primary.
         video_id: The video.
         token: Fencing token of the attempt.
         failure: What went wrong.
-        failures_max: Failures after which the video is quarantined.
-        backoff_s: Seconds until the next attempt.
+        ingest: Says how many failures quarantine a video, and how long it waits after each (`failures_max`,
+            `backoff_base_s`, `backoff_max_s`).
 
     Returns:
         The video's new status; None if the lease has ended.
@@ -159,12 +159,13 @@ def fail(
         if row is None:
             return None
         failures, status, searchable, owner = row
-        if failure.final or (failure.code not in NO_FAULT and failures + 1 >= failures_max):
+        if failure.final or (failure.code not in NO_FAULT and failures + 1 >= ingest.failures_max):
             _refuse(connection, video_id, failure, owner, searchable=searchable)
             return "quarantined"
         if status != "ready":
             status = "queued"
-        _end(connection, video_id, failure, status, backoff_s)
+        wait_s = backoff_s(failures + 1, ingest.backoff_base_s, ingest.backoff_max_s)
+        _end(connection, video_id, failure, status, wait_s)
         return str(status)
 
 
@@ -185,7 +186,7 @@ def _refuse(connection: Connection, video_id: int, failure: Failure, owner: str,
     connection.execute("DELETE FROM media.staging WHERE video_id = %s", (video_id,))
 
 
-def _end(connection: Connection, video_id: int, failure: Failure, status: str, backoff_s: float) -> None:
+def _end(connection: Connection, video_id: int, failure: Failure, status: str, wait_s: float) -> None:
     """End the lease with a failure, set the video's status, and delete what was staged."""
     is_videos_fault = failure.code not in NO_FAULT
     connection.execute(
@@ -199,8 +200,8 @@ def _end(connection: Connection, video_id: int, failure: Failure, status: str, b
             int(not is_videos_fault),
             failure.reason,
             failure.code,
-            backoff_s,
-            backoff_s,
+            wait_s,
+            wait_s,
             video_id,
         ),
     )

@@ -18,6 +18,7 @@ from pipelines.catalog import catalog
 from pipelines.jobs import jobs, leases
 from pipelines.jobs.leases import Lease
 from pipelines.media import PIPELINE_VERSION, Failure
+from pipelines.settings import IngestSettings
 from pipelines.sources.listed import Listed
 from tests.conftest import until
 
@@ -51,8 +52,9 @@ def leased(connection: Connection, owner: str = "j/1") -> Lease:
     return lease
 
 
-def fail(connection: Connection, lease: Lease, failure: Failure = BROKEN, failures_max: int = 3) -> str | None:
-    return leases.fail(connection, lease.video_id, lease.token, failure, failures_max=failures_max, backoff_s=0)
+def fail(connection: Connection, lease: Lease, failure: Failure = BROKEN, base_s: float = 0.0) -> str | None:
+    ingest = IngestSettings(failures_max=3, backoff_base_s=base_s, backoff_max_s=100)
+    return leases.fail(connection, lease.video_id, lease.token, failure, ingest)
 
 
 def column(connection: Connection, name: str) -> object:
@@ -134,6 +136,17 @@ def test_after_its_last_failure_a_video_is_quarantined_with_the_reason(connectio
     assert [fail(connection, leased(connection)) for _ in range(3)] == ["queued", "queued", "quarantined"]
     assert column(connection, "error") == "SIGSEGV"
     assert claim(connection) is None
+
+
+def test_each_failure_is_tried_again_later_than_the_one_before(connection: Connection) -> None:
+    register(connection)
+    waits_s = []
+    for _ in range(2):
+        random.seed(3)  # of the jitter
+        fail(connection, leased(connection), base_s=10)
+        waits_s.append(float(str(column(connection, "extract(epoch FROM retry_at - now())"))))
+        connection.execute("UPDATE media.videos SET retry_at = NULL")
+    assert waits_s[1] == pytest.approx(2 * waits_s[0], abs=0.5)
 
 
 def test_a_refusal_is_seen_in_its_job_at_once(connection: Connection) -> None:
