@@ -119,6 +119,13 @@ def running() -> int:
     return sum(len(owner) for owner in _OWNERS)
 
 
+async def ended(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks, and wait until they have ended: nothing goes on for a caller who was refused or has gone."""
+    for each in tasks:
+        each.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)  # a failure was reported already, or concerns nobody now
+
+
 async def uncancelled(work: Coroutine[Any, Any, Result]) -> Result:
     """Await `work` in a task of its own, which runs to its end even when the caller is cancelled.
 

@@ -60,6 +60,7 @@ def trust(settings: Settings) -> ssl.SSLContext | bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # the door is called by its IP address
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # trust the certificate itself, whatever its issuer
+    # The first is the server's own. Its issuer is not trusted: it may have issued certificates to others.
     blocks = BLOCK.finditer(read(settings.serve.certificate))
-    context.load_verify_locations(cadata="\n".join(block[0] for block in blocks if block[1] == "CERTIFICATE"))
+    context.load_verify_locations(cadata=next(block[0] for block in blocks if block[1] == "CERTIFICATE"))
     return context

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from http import HTTPStatus
 
+from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.errors import Rejected, Temporary
@@ -36,6 +37,34 @@ PICTURES = ("/v1/search",)  # paths whose bodies may contain a picture
 
 class Gone(Exception):
     """The client has closed the connection, or was cut off."""
+
+
+class HeldResponse(StreamingResponse):
+    """A response in parts, which releases what it holds when the last is sent or the client has gone."""
+
+    def __init__(
+        self,
+        parts: AsyncIterator[bytes] | AsyncIterator[str],
+        held: AsyncExitStack,
+        headers: Mapping[str, str],
+        status_code: int = 200,
+        media_type: str | None = None,
+    ) -> None:
+        """Make a response that is not sent yet.
+
+        Args:
+            parts: the parts, as the text or bytes to send.
+            held: what to release at the end.
+            headers: the headers of the response.
+            status_code: the status; FastAPI reads its default for the OpenAPI document.
+            media_type: the type of the content; None for that of the class.
+        """
+        super().__init__(parts, status_code, headers, media_type)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await super().__call__(scope, receive, send)
 
 
 class Transfer:

@@ -40,7 +40,7 @@ seldom = Seldom(log)
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-FIELDS_SHOWN_MAX = 20
+FIELDS_SHOWN_MAX = 20  # of the fields of a body that are wrong
 # Bounds on texts that callers may have written: the door can resend a document only if it fits into one of its buffers.
 WHERE_CHARS_MAX, SAID_CHARS_MAX = 100, 2000
 RETRY_AFTER_S = 1.0

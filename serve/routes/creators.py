@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,10 +23,12 @@ from ledger.creators.statements import Place
 from ledger.payouts import listing
 from ledger.settings import Economics
 from pipelines.catalog import listing as creators
-from serve.access import keys
+from serve.access import keys, origins
 from serve.access.keys import Principal
+from serve.access.transfer import HeldResponse
 from serve.creators import earnings
 from serve.http import deadlines
+from serve.http.manners import is_head
 from serve.routes.pages import Cursor, Pages
 from serve.routes.routing import Route
 from serve.routes.services import Services
@@ -204,15 +207,22 @@ def router(services: Services) -> APIRouter:
         return live | earnings.MONEY
 
     @routes.get("/{creator_id}/statement.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
-    async def read_statement(creator_id: CreatorId, caller: Principal = needs_key) -> Response:
-        """Return a CSV of every movement of the creator's money, newest first, however many there are."""
+    async def read_statement(request: Request, creator_id: CreatorId, caller: Principal = needs_key) -> Response:
+        """Return a CSV of every movement of the creator's money, newest first, however many there are.
+
+        It has a place among streams for as long as it is read.
+        """
         number = await _own(services, caller, creator_id)
         shelf = Shelf.of(services.settings, services.storage)
-        # Before the response begins, so that a failure of the first part has the status of an error.
-        first = await services.threads.ask(earnings.statement_csv, shelf, number)
+        async with AsyncExitStack() as held:
+            share = origins.share(request, caller.id)
+            held.enter_context(services.gates.streams.passed(share, services.search.key_weight))
+            # Before the response begins, so that a failure of the first part has the status of an error.
+            text, following = await services.threads.ask(earnings.statement_csv, shelf, number)
+            release = held.pop_all()
         headers = {"Content-Disposition": f'attachment; filename="pixr-{number}.csv"', "Cache-Control": "no-store"}
-        whole = _statement(services, shelf, number, *first)
-        return StreamingResponse(whole, media_type="text/csv; charset=utf-8", headers=headers)
+        whole = _statement(services, shelf, number, text, None if is_head(request) else following)
+        return HeldResponse(whole, release, headers, media_type="text/csv; charset=utf-8")
 
     @routes.get("/{creator_id}/payouts", response_model=Payouts)
     async def read_payouts(

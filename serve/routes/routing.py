@@ -20,10 +20,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from cluster.errors import Rejected
+from serve.http.problems import FIELDS_SHOWN_MAX
 
 SIMILAR_MIN = 0.68  # of a name that is offered as a hint: difflib's ratio, 0 to 1; "page" is 0.667 of image
 COUNTED = frozenset(("offset", "page", "skip", "start"))  # how other interfaces ask for a further page
 BY_CURSOR = "pages are asked by cursor: give it next_cursor of the answer before, which carries what was asked; "
+NAME_CHARS_MAX = 100  # of an unknown name that are looked at
 SEQUENCES = ("list", "tuple")  # types of parameters that may be given several times
 
 
@@ -43,7 +45,7 @@ class Route(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                raise RequestValidationError(_explained(error.errors(), fields), body=error.body) from None
+                raise RequestValidationError(explained(error.errors(), fields), body=error.body) from None
 
         return checked
 
@@ -70,16 +72,18 @@ def _fields(kind: Any, within: str = "") -> Iterator[tuple[str, bool]]:
             yield from _fields(inner, f"{within}{name}.")
 
 
-def _explained(errors: Sequence[Any], known: Mapping[str, bool]) -> list[dict[str, Any]]:
-    """Return the errors of a body; that of an unknown field gets a similar name, if any, and the names known at its place."""
-    found = []
-    for each in errors:
+def explained(errors: Sequence[Any], known: Mapping[str, bool]) -> list[dict[str, Any]]:
+    """Return the errors of a body; that of an unknown field gets a similar name, if any, and the names known at its place.
+
+    Only the first `FIELDS_SHOWN_MAX` are explained, which are those that are shown: a body may have thousands.
+    """
+    found = list(errors)
+    for number, each in enumerate(errors[:FIELDS_SHOWN_MAX]):
         if each["type"] == "extra_forbidden" and each["loc"][0] == "body":
             within = "".join(f"{part}." for part in each["loc"][1:-1])
             here = sorted(name for name in known if name.startswith(within) and "." not in name[len(within) :])
             hint = _meant(str(each["loc"][-1]), known)
-            each = {**each, "msg": f"is unknown; {hint}known: {', '.join(here)}"}
-        found.append(each)
+            found[number] = {**each, "msg": f"is unknown; {hint}known: {', '.join(here)}"}
     return found
 
 
@@ -102,7 +106,7 @@ def check_names(names: Sequence[str], known: Mapping[str, bool]) -> None:
         if name not in known:
             hint = _meant(name, known)
             hint += f"known: {', '.join(sorted(known))}" if known else "there are none here"
-            raise Rejected(f"the parameter {name[:100]!r} is unknown", 422, "unknown-parameter", hint)
+            raise Rejected(f"the parameter {name[:NAME_CHARS_MAX]!r} is unknown", 422, "unknown-parameter", hint)
         if not known[name] and names.count(name) > 1:
             raise Rejected(f"{name} is given {names.count(name)} times", status=422, code="repeated-parameter")
 
@@ -111,7 +115,7 @@ def _meant(name: str, known: Mapping[str, bool]) -> str:
     """Return a hint at what an unknown parameter or field was meant to be; empty where no known name is near."""
     if name.lower() in COUNTED and "cursor" in known:
         return BY_CURSOR
-    last = name.rpartition(".")[2]  # `filters.tags`, as the body of a POST nests it
+    last = name.rpartition(".")[2][:NAME_CHARS_MAX]  # `filters.tags`, as the body of a POST nests it
     near = difflib.get_close_matches(last, [each.rpartition(".")[2] for each in known], 1, SIMILAR_MIN)
     whole = next((each for each in known if near and each.rpartition(".")[2] == near[0]), "")
     return f"did you mean {whole}? " if whole else ""

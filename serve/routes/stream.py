@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import psycopg
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from fastapi.responses import Response
 
 from cluster.errors import Rejected, Temporary
+from cluster.tasks import ended
 from serve.access import keys, viewers
 from serve.access.keys import Principal
+from serve.access.transfer import HeldResponse
 from serve.http import problems
 from serve.routes.routing import Route
 from serve.routes.search import IdempotencyKey, of_parameters
@@ -34,32 +35,10 @@ from serve.search.variants import Variants
 Part = tuple[str, SearchResult]
 
 
-class EventStream(StreamingResponse):
-    """A response of server-sent events, which releases what it holds when the last is sent or the client has gone."""
+class EventStream(HeldResponse):
+    """A response of server-sent events."""
 
     media_type = "text/event-stream"
-
-    def __init__(
-        self,
-        events: AsyncIterator[bytes],
-        held: AsyncExitStack,
-        headers: Mapping[str, str],
-        status_code: int = 200,
-    ) -> None:
-        """Make a response that is not sent yet.
-
-        Args:
-            events: the events, as the bytes to send.
-            held: what to release at the end.
-            headers: the headers of the response.
-            status_code: the status; FastAPI reads its default for the OpenAPI document.
-        """
-        super().__init__(events, status_code, headers)
-        self._held = held
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._held:
-            await super().__call__(scope, receive, send)
 
 
 class StreamedParts:
@@ -90,8 +69,7 @@ class StreamedParts:
 
     async def close(self) -> None:
         """End the search, if it is still being made."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)  # its failure was sent, or the client has gone
+        await ended(self._task)
 
     async def _make(self, parts: AsyncGenerator[Part]) -> None:
         try:

@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 from cluster.errors import Rejected, Temporary
+from cluster.tasks import ended
 from ledger import money
 from ledger.appearances import spool
 from ledger.appearances.appearances import Appearance
@@ -150,10 +151,11 @@ async def _first_page(context: SearchContext, search: SearchSettings, query: Que
     """Make the first page of an answer: both lists side by side, fused and cut, with what is shown of the best."""
     lists = Lists(context.sources, search, query, state)
     encoding = asyncio.create_task(lists.encoded())
+    by_vector, by_words = asyncio.create_task(lists.by_vector(encoding)), asyncio.create_task(lists.by_words(encoding))
     try:
-        nearest, named = await asyncio.gather(lists.by_vector(encoding), lists.by_words(encoding))
+        nearest, named = await asyncio.gather(by_vector, by_words)
     finally:
-        encoding.cancel()  # where neither list has begun to wait for it, it does not outlive the search
+        await ended(by_vector, by_words, encoding)  # none outlives a search that one of them has refused
     candidates = await lists.fused(nearest, named)
     return await pages.make(context.readers, context.links, context.cursor_key, search, query, candidates)
 
@@ -254,7 +256,7 @@ async def streamed(
                     yield TEXT, early
                 result = await whole
             finally:
-                await _cancelled(whole, words)
+                await ended(*(task for task in (whole, words) if task is not None))
     record(context.recorder, context.economics, query, caller, result)
     yield FUSED, result
 
@@ -273,11 +275,3 @@ async def _early(words: asyncio.Task[SearchResult], whole: asyncio.Task[SearchRe
         return None
     result = words.result()
     return result if result.page.shown and not result.page.degraded else None
-
-
-async def _cancelled(*tasks: asyncio.Task[SearchResult] | None) -> None:
-    """Cancel the searches of a stream that has ended, and wait until they have ended too, whatever they raise."""
-    started = [task for task in tasks if task is not None]
-    for task in started:
-        task.cancel()
-    await asyncio.gather(*started, return_exceptions=True)

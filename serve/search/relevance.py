@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cluster.errors import Rejected
+from cluster.tasks import ended
 from pipelines.index import vectors as index
 from pipelines.index.vectors import Connection, SearchModel
 from pipelines.models.relevance import Calibration
@@ -107,9 +108,12 @@ async def parts_of(encoding: Encoding, readers: Readers, query: Query, model: Se
     share = blend.negative / max(1, len(query.negative))
     unwanted = [(share, True, encoding.text(negative, model.name)) for negative in query.negative]
     named = [_vector_and_creator(readers, query.segment_id, model)] if query.segment_id is not None else []
-    vectors, moments = await asyncio.gather(
-        asyncio.gather(*(vector for _, _, vector in (*wanted, *unwanted))), asyncio.gather(*named)
-    )
+    encoded = [asyncio.ensure_future(vector) for _, _, vector in (*wanted, *unwanted)]
+    lookups = [asyncio.ensure_future(moment) for moment in named]
+    try:
+        vectors, moments = await asyncio.gather(asyncio.gather(*encoded), asyncio.gather(*lookups))
+    finally:
+        await ended(*encoded, *lookups)  # where one of them is refused
     parts = [
         Part(vector, weight, is_text)
         for vector, (weight, is_text, _) in zip(vectors, (*wanted, *unwanted), strict=True)

@@ -218,7 +218,7 @@ async def idle_stream(stranger: Stranger) -> None:
 
 
 async def big_body(stranger: Stranger) -> None:
-    body = stranger.rng.choice((_nested, _long_text, _many_numbers))()
+    body = stranger.rng.choice((_nested, _long_text, _many_numbers, _many_names))()
     path = stranger.rng.choice(("/v1/search", "/v1/search", "/v1/keys", "/v1/events"))
     await stranger.asks(request("POST", path, stranger.key(), body))
 
@@ -306,6 +306,12 @@ def _long_text() -> bytes:
 @functools.cache
 def _many_numbers() -> bytes:
     return b'{"text":"a","filters":{"video_id":[' + b"1," * (BODY_BYTES // 2) + b"1]}}"
+
+
+@functools.cache
+def _many_names() -> bytes:
+    """As many fields that nobody knows as a body may have values."""
+    return b'{"text":"a",' + b",".join(b'"creator%d":0' % number for number in range(1990)) + b"}"
 
 
 @functools.cache

@@ -30,7 +30,7 @@ from serve.replica.connections import Busy, Connections, Late, Slow
 from serve.replica.readers import Readers
 from serve.replica.store import Store
 from serve.settings import SearchSettings
-from tests.serve.doors import answers, listening, opened
+from tests.serve.doors import answers, fill, listening, opened, tiny
 from tests.serve.relay import Relay, relayed
 
 CALLERS, ROUNDS, HANG_UP_S = 96, 40, 0.4
@@ -113,6 +113,22 @@ async def test_a_client_who_disconnects_from_the_server_takes_no_connection_with
                 await asyncio.gather(*(_asked_and_gone(url, rng) for _ in range(CALLERS)))
             assert (await _said(quiet, "/v1/videos/7", 404))["code"] == "not-found"
             assert (await _said(quiet, "/readyz", 200))["dependencies"]["postgres"]["ok"]
+
+
+async def test_a_search_that_is_refused_ends_what_it_has_begun_to_ask(settings: Settings) -> None:
+    """Its words are asked for, and never found; that there is no such moment is known at once."""
+    fill(settings)
+    patient = dataclasses.replace(
+        settings.section(SearchSettings), statement_timeout_ms=60_000, question_timeout_s=60.0, deadline_s=60.0
+    )
+    with database.connect(settings.postgres.url, autocommit=False) as locking:
+        locking.execute("LOCK media.impacts")
+        async with opened(settings.with_section(patient), tiny) as doors:
+            began = time.monotonic()
+            answer = await doors.http.get("/v1/search?q=orchard+harbour&segment_id=9223372036854775807")
+            assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
+            await is_quiet(doors.services.readers, patient)
+            assert time.monotonic() - began < QUIET_S
 
 
 async def _said(quiet: httpx.AsyncClient, path: str, status: int) -> dict[str, Any]:

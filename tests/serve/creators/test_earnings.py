@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from cluster.database import database
 from cluster.settings import Settings
 from ledger.creators import counters, statements
 from ledger.journal import book
+from serve.settings import SearchSettings
 from tests.serve.doors import fill, opened
 
 
@@ -73,5 +75,14 @@ async def test_a_statement_is_whole_however_many_movements_there_are(settings: S
         assert sum(int(row.split(",")[4]) for row in rows) == 900 - 2
         entries = [int(row.split(",")[1]) for row in rows]
         assert entries == sorted(entries, reverse=True)
+        path, streams = f"/v1/creators/{shelf.ada}/statement.csv", doors.services.gates.streams
+        assert (await doors.http.head(path, headers=hers)).status_code == 200
+        assert streams.held == 0
+        places = settings.section(SearchSettings).streams_max
+        with contextlib.ExitStack() as held:
+            for number in range(places):
+                held.enter_context(streams.passed(f"caller {number}", 2.0))
+            assert (await doors.http.get(path, headers=hers)).status_code == 503
+        assert (await doors.http.get(path, headers=hers)).status_code == 200
         other = await doors.http.get("/v1/creators/404/statement.csv", headers=doors.key("admin"))
         assert other.status_code == 404
