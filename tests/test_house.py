@@ -103,7 +103,8 @@ def test_background_tasks_are_started_by_what_watches_over_them() -> None:
     awaited = {
         "serve/access/limits.py",  # one question to Redis, for all who wait for it
         "serve/routes/stream.py",  # the parts of a search, which its reader takes
-        "serve/search/answer.py",  # the query's vector, for both lists
+        "serve/search/answer.py",  # the query's vector, and both lists
+        "serve/search/relevance.py",  # the parts of a query, which end with the first that is refused
         "ledger/solana/localnet/server.py",  # a program of its own, which ends with the first of the two
     }
     bare = re.compile(r"\b(create_task|ensure_future)\(")
