@@ -57,6 +57,7 @@ class Keeping(Part):
         self._begin_at = clock() + LOOK_AGAIN_S  # when payments are examined from the beginning again
         self._delete_at = clock()  # when tables without an archive are examined again
         self._changed = 0  # times in a row that rows have changed while they were written
+        self._archived = retention.Archived()
 
     @property
     def shelf(self) -> Shelf:
@@ -70,6 +71,7 @@ class Keeping(Part):
         super().begin(connection)
         connection.execute("SET TIME ZONE 'UTC'")
         connection.commit()
+        self._archived = retention.Archived()  # the database may be another one, or restored
 
     def work(self, connection: Conn) -> bool:
         if self._clock() < self._again_at:
@@ -77,7 +79,7 @@ class Keeping(Part):
         try:
             more = self.step(connection)
             if not more:
-                retention.note(connection, retention.measure(connection, self.own))
+                retention.note(connection, retention.measure(connection, self.own, self._archived))
         except Temporary as error:
             connection.rollback()
             self._failures += 1

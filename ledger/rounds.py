@@ -44,7 +44,7 @@ from ledger.journal import book
 from ledger.journal.book import Fenced
 from ledger.orders import ordering
 from ledger.payouts import adoption, payouts
-from ledger.payouts.reconcile import Difference, Finding, reconcile
+from ledger.payouts.reconcile import Difference, Distrust, Finding, reconcile
 from ledger.risk import review, stops
 from ledger.settings import Economics, LedgerSettings
 from ledger.solana.chain import Chain, Effect, HttpNode, RpcRefusal
@@ -165,7 +165,7 @@ class Folding(Part):
         assert self._fold is not None
         self._live(connection)
         self._adopt(connection)
-        folded = self._folded(self._fold)
+        folded = self._folded(self._fold) if self._has_room(self._fold) else None
         self._unreviewed |= folded is not None
         if self._unreviewed and time.monotonic() >= self._review_at:
             review.review(connection, self._fold.audience, self.economics)
@@ -185,6 +185,13 @@ class Folding(Part):
             self._adopt_at = time.monotonic() + ADOPT_PAUSE_S
             self._seldom.warning(f"a spool is not adopted: another transaction holds its incarnation: {error}")
         connection.commit()
+
+    def _has_room(self, accountant: Fold) -> bool:
+        """Whether there is room for what the next fold remembers; if not, spools and the database keep what waits for it."""
+        self.trouble = accountant.why_full()
+        if self.trouble:
+            self._seldom.error(self.trouble)
+        return not self.trouble
 
     def _folded(self, accountant: Fold) -> Folded | None:
         """Fold once. Returns what was folded, if anything was waiting.
@@ -378,7 +385,7 @@ class Reconciling(OnChain):
         self._reconcile_at = 0.0
         self._seldom = Seldom(log, WAITS_FOR_SAID_S)
         self.finding: Finding | None = None
-        self._difference = Difference()
+        self._difference, self._distrust = Difference(), Distrust()
 
     def begin(self, connection: Connection[Any]) -> None:
         super().begin(connection)
@@ -396,7 +403,8 @@ class Reconciling(OnChain):
         adopt = partial(self._adopt, self._rail)
         with self.shared.batches_lock:
             adoption.retry(self._rail)
-        finding = reconcile(connection, self.chain, treasury, adopt, self._rail.opinions, self._difference)
+        opinions = self._rail.opinions
+        finding = reconcile(connection, self.chain, treasury, adopt, opinions, self._difference, self._distrust)
         if finding.waits_for is not None:
             self._seldom.warning(f"the chain is not reconciled: transaction {finding.waits_for} is waited for")
         with self.shared.batches_lock:  # not while an order to adopt is half done

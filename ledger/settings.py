@@ -139,6 +139,7 @@ class LedgerSettings:
     """How the ledger works: the actor's pace, the spool, the chain."""
 
     SECTION: ClassVar[str] = "ledger"
+    RETIRED: ClassVar[tuple[str, ...]] = ("orphan_after_s",)  # settings of an earlier release, which are ignored
 
     # The actor. It works at its own pace, in batches.
 
@@ -158,7 +159,7 @@ class LedgerSettings:
     spool_file_max_mb: int = 64  # size at which a replica begins the next spool
     # When more of the spool waits for the database, committed searches are refused (503).
     spool_backlog_max_mb: int = 512
-    orphan_after_s: float = 15.0  # between looks for the spools that ended replicas have left; 30 s at most
+    adopt_interval_s: float = 15.0  # between looks for the spools that ended replicas have left; 30 s at most
     # Readiness reports searches that wait while none was carried to the database for this long.
     carry_stalled_s: float = 10.0
 
@@ -221,7 +222,7 @@ class LedgerSettings:
             known = ", ".join(TRANSACTION_VERSIONS)
             raise ValueError(f"transaction_version is {self.transaction_version!r}, expected one of {known}")
         for name in ("tick_interval_s", "reconcile_interval_s", "review_interval_s", "rpc_timeout_s", "rpc_requests_per_s",
-                     "resend_interval_s", "orphan_after_s", "carry_stalled_s", "batch_open_max_s",
+                     "resend_interval_s", "adopt_interval_s", "carry_stalled_s", "batch_open_max_s",
                      "stop_open_max_s", "order_open_max_s", "work_open_max_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")

@@ -4,7 +4,8 @@ A package registers its folder (`<package>/schema/000N_*.sql`) under the entry p
 that was applied must never change, move or get another name: its checksum is stored, and a difference stops the start
 before anything is applied. Changes expand first and contract in a later release, so that old code runs while new code
 starts, and an old release can be started again: files that only a newer release has are not treated as missing.
-`grants.sql` beside the numbered files is not a migration.
+`grants.sql` beside the numbered files is not a migration. An index that a file makes and that exists
+already is kept: made ahead of the upgrade, it spares a large table from standing still.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ LOCK = 0x70697872  # "pixr": one migrating process at a time per database
 MIGRATING_WAIT_S = 50.0  # for another migrating process; shorter than the supervisor's start_timeout_s
 MIGRATING_PAUSE_S = 0.5
 NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
+INDEX = re.compile(r"^CREATE INDEX (?!IF )([a-z0-9_]+) ON", re.MULTILINE)
 KEEP = "restore the file and put the change into a new migration"
 GRANTS = "grants.sql"  # beside the numbered files: the rights of each role, run again at every migration
 PGVECTOR_MIN = (0, 8, 4)
@@ -223,11 +225,28 @@ def _apply_once(connection: Connection, migration: Migration) -> None:
     """Run a migration's SQL and note it as applied, in one transaction."""
     with connection.transaction():
         connection.execute(SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT_MS))
-        connection.execute(SQL(migration.text))  # our own files, not a user's text
+        _require_made(connection, INDEX.findall(migration.text))
+        text = INDEX.sub(r"CREATE INDEX IF NOT EXISTS \1 ON", migration.text)
+        connection.execute(SQL(text))  # our own files, not a user's text
         connection.execute(
             "INSERT INTO pixr.migrations (package, name, sha256) VALUES (%s, %s, %s)",
             (migration.package, migration.name, migration.sha256),
         )
+
+
+def _require_made(connection: Connection, names: Sequence[str]) -> None:
+    """Take no index that `CREATE INDEX CONCURRENTLY` has left half made: nothing is found by it.
+
+    Raises:
+        Rejected: one of these is.
+    """
+    row = connection.execute(
+        "SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " WHERE NOT i.indisvalid AND c.relname = ANY(%s)",
+        (list(names),),
+    ).fetchone()
+    if row is not None:
+        raise Rejected(f"index {row[0]} was left half made", hint=f"DROP INDEX {row[0]}, and start again")
 
 
 def _holders(connection: Connection) -> str:

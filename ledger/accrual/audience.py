@@ -103,6 +103,11 @@ class Audience:
         query = "SELECT FROM ledger.pair_runs WHERE mark IS NULL AND id > %s LIMIT 1"
         return connection.execute(query, (self._judged_until,)).fetchone() is not None
 
+    @property
+    def stores(self) -> tuple[RunStore, ...]:
+        """The runs of pairs and totals."""
+        return self.judged_pairs, self.unjudged_pairs, self.totals
+
     def close(self) -> None:
         """Wait for a file of unjudged pairs that is being made."""
         self.unjudged_pairs.close()

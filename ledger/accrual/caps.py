@@ -31,6 +31,7 @@ DAY_S = 86_400
 DAYS_KEPT = 3
 FORGOTTEN_MAX = 1_000  # rows of one kind that a fold deletes
 LAST_ID = 2**63 - 1
+AHEAD_DAYS = 1  # of the database's: a day that has not come, but for clocks that are a little ahead
 
 
 @dataclass(frozen=True)
@@ -142,25 +143,27 @@ class Caps:
         ).fetchall()
         self.store.load(np.array(rows, np.int64).reshape(-1, 3), partial(_read, connection, self.store.shape))
 
-    def excess(self, tally: Tally, amounts: Amounts) -> Places:
+    def excess(self, tally: Tally, amounts: Amounts, least: Amounts | int = 0) -> Places:
         """Return the rows that exceed the bound when they are added, in their order, to the day's earlier sums.
 
         Args:
             tally: the rows by subject and day.
             amounts: int64, shape (rows,), base units of PIX. What each row would earn.
+            least: int64, shape (keys,), or one number, base units of PIX. What the bound of each key is at least.
 
         Returns:
             int64, shape (rows in excess,): indices of rows, in no particular order. A row of amount 0 may be among them.
         """
         if not self._max_pix:
             return np.zeros(0, np.int64)
+        most = np.broadcast_to(np.maximum(least, self._max_pix), len(tally.keys))  # (keys,)
         before = sums(self.store.runs, tally.keys, 1)  # (keys,)
-        exceeded = np.flatnonzero(before + tally.sums(amounts) > self._max_pix)  # keys, (exceeded,)
+        exceeded = np.flatnonzero(before + tally.sums(amounts) > most)  # keys, (exceeded,)
         rows, key = tally.rows(exceeded)
         running = np.cumsum(amounts[rows])
         starts = changes(key)
         earlier = (running - amounts[rows])[starts][np.cumsum(starts) - 1]  # of the keys before a row's own
-        in_excess: Places = rows[before[exceeded][key] + running - earlier > self._max_pix]
+        in_excess: Places = rows[before[exceeded][key] + running - earlier > most[exceeded][key]]
         return in_excess
 
     def remember(self, connection: Connection[Any], tally: Tally, amounts: Amounts, since: int) -> Run:
@@ -236,13 +239,17 @@ def forget(
         until: rows with a greater id are needed, too.
 
     Returns:
-        The id of the first row that is needed; older ones may stay until a later call.
+        The id of the first row that is needed; older ones may stay until a later call. A row of a future day, which a clock
+        that ran ahead has left, may also hold sums of today: it stays as long as the next row, and keeps none after it.
     """
     of_kind = "true" if kind is None else "kind = %(kind)s"
-    values = {"kind": kind, "since": since, "until": until}
+    values = {"kind": kind, "since": since, "until": until, "last": LAST_ID, "ahead": AHEAD_DAYS}
     row = connection.execute(
-        f"SELECT coalesce((SELECT id FROM ledger.{table} WHERE {of_kind} AND (newest_day > %(since)s OR id > %(until)s)"
-        f"                 ORDER BY id LIMIT 1), (SELECT max(id) + 1 FROM ledger.{table} WHERE {of_kind}), 0)",
+        f"SELECT coalesce((SELECT id + 1 FROM ledger.{table} WHERE {of_kind} AND newest_day <= %(since)s"
+        f"   AND id < coalesce((SELECT id FROM ledger.{table} WHERE {of_kind} AND (id > %(until)s OR newest_day > %(since)s"
+        "                         AND newest_day <= floor(extract(epoch FROM now()) / 86400) + %(ahead)s)"
+        "                      ORDER BY id LIMIT 1), %(last)s)"
+        "   ORDER BY id DESC LIMIT 1), 0)",
         values,
     ).fetchone()
     assert row is not None

@@ -26,7 +26,7 @@ from psycopg import Connection
 
 from cluster.observability.stopwatch import Stopwatch
 from ledger import money
-from ledger.accrual import waiting
+from ledger.accrual import maturing, pairs, waiting
 from ledger.accrual.audience import Audience
 from ledger.accrual.caps import DAY_S, Caps
 from ledger.accrual.groups import Flags, changes
@@ -34,6 +34,7 @@ from ledger.accrual.pairs import Pairs
 from ledger.accrual.runfiles import Run
 from ledger.accrual.seen import Seen
 from ledger.accrual.shared_networks import SharedNetworks
+from ledger.accrual.vouching import SCALED_MAX
 from ledger.accrual.waiting import Group, Ids, Stored
 from ledger.journal import book
 from ledger.journal.directory import Directory
@@ -42,8 +43,8 @@ from ledger.settings import PPM, Economics, LedgerSettings
 
 log = logging.getLogger(__name__)
 
-MATURITY_BUCKET_S = 600
 MATURED_MAX = 10_000  # buckets of `ledger.maturing` that one call of `mature` takes
+RETRIED_MS = 3_600_000  # before it is carried here, a search may have counted elsewhere under the same key
 ORIGIN = "origin"  # the cap that applies to anonymous viewers alone
 OF_OTHERS = ("segment", "creator")  # caps that other viewers can fill
 # Move the cursor in the incarnation's row, or, while a replica holds that row, in `ledger.cursors`; the greater one counts.
@@ -90,6 +91,7 @@ class Earned:
     total: int
     platform: int
     parties: dict[str, tuple[Ids, Amounts]]  # of "creator" and "investor": owners and their amounts, (owners,) each
+    by_day: tuple[Ids, Ids, Amounts]  # creators, the UTC days on which they were shown, and their parts of these
 
 
 class Writer:
@@ -146,9 +148,10 @@ class Fold:
         bounds = (("viewer", economics.viewer_day_max_pix), (ORIGIN, economics.address_day_max_pix),
                   ("segment", economics.segment_day_max_pix), ("creator", economics.creator_day_max_pix))  # fmt: skip
         self._caps = [Caps(kind, max_pix, folder, self._files) for kind, max_pix in bounds]
+        self._networks = networks or SharedNetworks(economics)
         self._kind = "maturing" if economics.maturity_s else "payable"
         self._directories = {party: Directory(self._kind, party) for party in ("creator", "investor")}
-        self.audience = Audience(economics, folder, self._files, networks)
+        self.audience = Audience(economics, folder, self._files, self._networks)
         self.audience.load(connection)
         for cap in self._caps:
             cap.load(connection)
@@ -159,6 +162,11 @@ class Fold:
         self.audience.close()
         if self._files is not None:
             self._files.shutdown()
+
+    def why_full(self) -> str:
+        """Return why nothing more may be folded now; empty if there is room for what the next fold remembers."""
+        stores = (self._seen.store, *(cap.store for cap in self._caps), *self.audience.stores)
+        return next((store.why_full() for store in stores if not store.has_room()), "")
 
     def run_once(self) -> Folded | None:
         """Fold one group of waiting batches, within the limits of the settings, and commit.
@@ -249,11 +257,11 @@ class Fold:
 
     def _refuse_repeated(self, group: Group, outcome: Outcomes) -> None:
         """Refuse every search whose Idempotency-Key an earlier one has used, in this group or before."""
-        heads = group.heads
-        repeated = np.ascontiguousarray(heads["key"]).view("<u8").reshape(-1, 2).astype(np.bool_).max(axis=1)
-        named = {bytes(heads["key"][i]): int(i) for i in np.flatnonzero(repeated)[::-1]}
-        if not named:
+        words = np.ascontiguousarray(group.heads["key"]).view("<u8").reshape(-1, 2)
+        heads, repeated = group.heads, words.astype(np.bool_).max(axis=1)
+        if not repeated.any():
             return
+        named = {bytes(heads["key"][i]): int(i) for i in np.flatnonzero(repeated & ~self._is_late(group))[::-1]}
         rows = self._connection.execute(
             "INSERT INTO ledger.idempotency (key, content) SELECT * FROM unnest(%s::bytea[], %s::bytea[])"
             " ON CONFLICT DO NOTHING RETURNING key",
@@ -261,6 +269,19 @@ class Fold:
         )
         repeated[[named[bytes(row[0])] for row in rows]] = False
         outcome[repeated[group.shown.search]] = Outcome.REPEATED_KEY
+
+    def _is_late(self, group: Group) -> Flags:
+        """Flag searches as old as keys that are deleted already: each may have counted under its key, at another replica.
+
+        Searches arrive that late from a disk that was away for weeks. Returns bool, (searches,).
+        """
+        row = self._connection.execute(
+            "SELECT (extract(epoch FROM least(forgotten_until, now())) * 1000)::bigint FROM ledger.retention"
+            " WHERE name = 'idempotency' AND forgotten_until IS NOT NULL"
+        ).fetchone()
+        if row is None:
+            return np.zeros(len(group.made_ms), np.bool_)
+        return np.asarray(group.made_ms <= row[0] + RETRIED_MS)
 
     def _refuse_excess(self, group: Group, outcome: Outcomes) -> None:
         """Refuse what exceeds the bounds of one search: how many appearances, and how much in all."""
@@ -290,17 +311,26 @@ class Fold:
 
         Returns the flags, (rows,), of appearances that the cap of a segment or a creator refused, because other viewers had
         used it up. They still use up their own viewer's caps. If a review finds that some of what used up the cap does not
-        count, they take its place, up to the cap (see `risk.review`).
+        count, they take its place, up to the cap (see `risk.review`). A network of many people is not bounded below what they
+        are worth (see `vouching`).
         """
         crowded = np.zeros(len(outcome), np.bool_)
         for cap in self._caps:
             funded = outcome == Outcome.FUNDED
             amounts = np.where(funded, group.shown.amount, 0)
-            rows = cap.excess(group.tallies[cap.kind], _subject_to(cap, group, amounts))
+            least = self._worth(group) if cap.kind == ORIGIN else 0
+            rows = cap.excess(group.tallies[cap.kind], _subject_to(cap, group, amounts), least)
             refused = rows[funded[rows]]
             outcome[refused] = Outcome.CAPPED
             crowded[refused] = cap.kind in OF_OTHERS
         return crowded
+
+    def _worth(self, group: Group) -> Amounts:
+        """Return what the people of each network are worth in a day, (keys,); 0 unless an operator knows that they are many."""
+        tally = group.tallies[ORIGIN]
+        sources = pairs.keys_of(group.shown.origins[tally.groups.firsts, 0], tally.days)
+        people = self._networks.people(sources, tally.days)
+        return np.where(people > 1, people * min(self._economics.source_day_pix, SCALED_MAX), 0)
 
     def _spend(self, amount: Amounts, outcome: Outcomes, pool: int) -> None:
         """Fund appearances in their order until `pool` (base units of PIX) is spent; the others are unfunded."""
@@ -324,7 +354,8 @@ class Fold:
         investors = sorted(invested)
         amounts = np.array([invested[investor] for investor in investors], np.int64)
         parties["investor"] = _some(np.array(investors, np.int64), amounts)
-        return Earned(int(paid.sum()), int(rests.sum()) - int(amounts.sum()), parties)
+        platform = int(rests.sum()) - int(amounts.sum())
+        return Earned(int(paid.sum()), platform, parties, _by_day(group, nets))
 
     def _stakes(self, segments: Ids) -> list[Stake]:
         """Return the stakes in these segments; `segments` ascend and may repeat."""
@@ -393,20 +424,21 @@ class Fold:
         for party, (owners, amounts) in earned.parties.items():
             lines.append(_lines(self._directories[party].accounts_of(self._connection, owners), amounts))
             if self._kind == "maturing":
-                self._add_maturing(lines[-1])
+                self._add_maturing(party, lines[-1], owners, earned)
         digest = hashlib.sha256(b"".join(each.sha256 for each in stored)).hexdigest()
         document = {"batches": folded.batches, "appearances": folded.funded, "sha256": digest}
         key = f"fold:{stored[0].incarnation}:{stored[0].seq}"
         return book.post(self._connection, book.Entry("accrual", key, np.concatenate(lines), document)).id
 
-    def _add_maturing(self, lines: Ids) -> None:
-        """Note when amounts mature, in buckets of `MATURITY_BUCKET_S`; `lines` is (lines, 2): account and amount."""
-        self._connection.execute(
-            "INSERT INTO ledger.maturing AS m (account_id, matures_at, amount_pix)"
-            " SELECT account, to_timestamp(ceil((extract(epoch FROM now()) + %s) / %s) * %s), amount"
-            " FROM unnest(%s::bigint[], %s::bigint[]) AS t (account, amount)"
-            " ON CONFLICT (account_id, matures_at) DO UPDATE SET amount_pix = m.amount_pix + excluded.amount_pix",
-            (self._economics.maturity_s, MATURITY_BUCKET_S, MATURITY_BUCKET_S, *lines.T.tolist()),
+    def _add_maturing(self, party: str, lines: Ids, owners: Ids, earned: Earned) -> None:
+        """Note when amounts mature, and of which days they are; `lines` is (lines, 2): account and amount."""
+        accounts, amounts = lines.T
+        days = np.full(len(accounts), maturing.NO_DAY)  # of investors nothing is taken back
+        if party == "creator":
+            creators, days, amounts = earned.by_day
+            accounts = accounts[np.searchsorted(owners, creators)]
+        maturing.ripen(
+            self._connection, accounts, days, amounts, self._economics.maturity_s, self._economics.maturity_s
         )
 
     def _set_aside(self, damaged: Mapping[tuple[UUID, int], str]) -> None:
@@ -472,6 +504,15 @@ def mature(connection: Connection[Any]) -> int:
     )
     book.commit(connection)
     return sum(amount for _, amount in lines if amount > 0)
+
+
+def _by_day(group: Group, nets: Amounts) -> tuple[Ids, Ids, Amounts]:
+    """Return creators, the UTC days on which they were shown, and their parts of these net amounts, (rows,), without zeros."""
+    tally = group.tallies["creator"]
+    amounts = tally.sums(nets)
+    creators = group.shown.creator[group.parts.firsts][tally.groups.firsts]
+    some = amounts > 0
+    return creators[some], tally.days[some].astype(np.int64), amounts[some]
 
 
 def _subject_to(cap: Caps, group: Group, amounts: Amounts) -> Amounts:

@@ -3,7 +3,8 @@
 A run is a table of a few columns, of which the first holds 64-bit keys in ascending order; its `Shape` names the columns and
 says how rows of one key are combined. A file also names the rows of the database that it was made from, each by its id and by
 its mark, a random number that no other row has: so a file of another database, or of one that was restored since, is
-recognised. Files are copies of these rows and can be made again. Knows no viewer, no money and no SQL.
+recognised. Its head has a checksum of all that it holds, which is compared when the file is opened and before another one is
+made from it. Files are copies of these rows and can be made again. Knows no viewer, no money and no SQL.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.errors import Temporary
 from ledger.accrual.groups import Flags, changes, order_of
 
 log = logging.getLogger(__name__)
@@ -31,10 +33,16 @@ Rows = NDArray[np.int64]  # (rows of the database, 2): id and mark of each, by a
 Columns = tuple[NDArray[Any], ...]  # each (rows of the run,), the keys first
 Keep = Callable[[Columns], Flags]  # flags the rows that are still needed
 
-HEAD = struct.Struct("<8sQQI4x")  # magic, rows of the database, rows of the run, CRC-32 of these, the ids and marks
+# Magic, rows of the database, rows of the run, CRC-32 of these, the ids and marks, and CRC-32 of all columns. An earlier
+# release leaves the last four bytes 0 and does not read them.
+HEAD = struct.Struct("<8sQQII")
 BLOCK_ROWS = 2_000_000  # rows that are merged at once: 100 to 300 MB of memory
 PIECE_BYTES = 1 << 22
 SAMPLES = 1_000  # keys of a file whose order is checked when it is opened
+
+
+class Damaged(Temporary):
+    """A file is not what was written any more. It is removed; a store that starts reads what it held from the database."""
 
 
 @dataclass(frozen=True)
@@ -220,21 +228,24 @@ def write(shape: Shape, folder: Path, rows: Rows, blocks: Iterable[Columns]) -> 
     """
     name = f"{rows[0, 0]:020d}-{rows[-1, 0]:020d}-{secrets.token_hex(4)}{shape.ending}"
     drafts = [folder / f"{name}.part", *(folder / f"{name}.part{number}" for number in range(1, len(shape.types)))]
-    count = 0
+    count, crc = 0, 0
     try:
         with ExitStack() as stack:
             file, *others = (stack.enter_context(open(draft, "w+b")) for draft in drafts)
             file.write(bytes(HEAD.size) + rows.astype("<i8").tobytes())
             for columns in blocks:
                 for into, values, kind in zip((file, *others), columns, shape.types, strict=True):
-                    into.write(np.ascontiguousarray(values, kind).data)
+                    content = np.ascontiguousarray(values, kind).data
+                    into.write(content)
+                    crc = zlib.crc32(content, crc) if into is file else crc
                 count += len(columns[0])
             for other in others:
                 other.seek(0)
                 while piece := other.read(PIECE_BYTES):
                     file.write(piece)
+                    crc = zlib.crc32(piece, crc)
             file.seek(0)
-            file.write(_head(shape, rows, count))
+            file.write(_head(shape, rows, count, crc or 1))
             file.flush()
             os.fsync(file.fileno())
         drafts[0].rename(folder / name)
@@ -251,12 +262,12 @@ def read(shape: Shape, path: Path) -> Run | None:
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
-            magic, row_count, count, check = HEAD.unpack(file.read(HEAD.size))
+            magic, row_count, count, check, crc = HEAD.unpack(file.read(HEAD.size))
             at = HEAD.size + 16 * row_count
             if magic != shape.magic or not row_count or size != at + shape.row_bytes * count:
                 return None
             rows = np.frombuffer(file.read(16 * row_count), "<i8").reshape(-1, 2)
-        if _head(shape, rows, count) != HEAD.pack(magic, row_count, count, check):
+        if _head(shape, rows, count, crc) != HEAD.pack(magic, row_count, count, check, crc):
             return None
         if not count:
             return Run(rows, shape.empty(), path)
@@ -265,6 +276,32 @@ def read(shape: Shape, path: Path) -> Run | None:
         return None
     some = columns[0][np.linspace(0, count - 1, min(count, SAMPLES)).astype(np.int64)]
     return Run(rows, columns, path) if bool((some[1:] >= some[:-1]).all()) else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file's columns are what was written, by the checksum in its head; reads the whole file."""
+    try:
+        with open(path, "rb") as file:
+            *_, row_count, _, _, crc = HEAD.unpack(file.read(HEAD.size))
+            file.seek(HEAD.size + 16 * row_count)
+            found = 0
+            while crc and (piece := file.read(PIECE_BYTES)):
+                found = zlib.crc32(piece, found)
+    except (OSError, struct.error):
+        return False
+    return not crc or (found or 1) == crc
+
+
+def require_whole(runs: Iterable[Run]) -> None:
+    """Check the files of runs before anything is made from them.
+
+    Raises:
+        Damaged: one of these runs is in one, which is removed.
+    """
+    for run in runs:
+        if run.path is not None and not is_whole(run.path):
+            run.path.unlink(missing_ok=True)
+            raise Damaged(f"a file of runs was damaged on disk, and is made again: {run.path.name}")
 
 
 def _columns(shape: Shape, whole: NDArray[np.uint8], at: int, count: int) -> Columns:
@@ -276,9 +313,9 @@ def _columns(shape: Shape, whole: NDArray[np.uint8], at: int, count: int) -> Col
     return tuple(columns)
 
 
-def _head(shape: Shape, rows: Rows, count: int) -> bytes:
-    head = HEAD.pack(shape.magic, len(rows), count, 0)
-    return HEAD.pack(shape.magic, len(rows), count, zlib.crc32(rows.astype("<i8").tobytes(), zlib.crc32(head)))
+def _head(shape: Shape, rows: Rows, count: int, crc: int) -> bytes:
+    check = zlib.crc32(rows.astype("<i8").tobytes(), zlib.crc32(HEAD.pack(shape.magic, len(rows), count, 0, 0)))
+    return HEAD.pack(shape.magic, len(rows), count, check, crc)
 
 
 def listed(shape: Shape, folder: Path, known: Rows) -> list[Run]:
@@ -302,7 +339,7 @@ def listed(shape: Shape, folder: Path, known: Rows) -> list[Run]:
     for path in sorted(folder.glob(f"*{shape.ending}"), key=_id_range):
         run = read(shape, path)
         taken = matching[-1].last_id if matching else -1
-        if run is not None and int(run.rows[0, 0]) > taken and _matches(run.rows, known):
+        if run is not None and int(run.rows[0, 0]) > taken and _matches(run.rows, known) and is_whole(path):
             matching.append(run)
         else:
             log.warning("a file of runs is not of this database, or damaged, and is removed: %s", path.name)

@@ -2,7 +2,8 @@
 
 Each fold writes its run as one row of a table. Such a row never changes and is deleted when it is too old; the table alone
 is the truth. To search it, another thread merges older rows into a few sorted files (see `runfiles`), and the newest ones
-stay in memory, about `MEMORY_ROWS_MAX` rows of a store. Without a folder all runs stay in memory. Knows no SQL.
+stay in memory, about `MEMORY_ROWS_MAX` rows of a store, and up to `BEHIND` times as many while the disk is full or away: then
+there is no room for more until it is well again. Without a folder all runs stay in memory. Knows no SQL.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.errors import Temporary
 from ledger.accrual import runfiles
 from ledger.accrual.runfiles import Columns, Keep, Run, Shape
 from ledger.accrual.runs import merged_from
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
 
 MEMORY_ROWS_MAX = 4_000_000  # rows of runs in memory; beyond, a file is made of them
 MEMORY_RUNS_MAX = 8
-BEHIND = 4  # with this many times MEMORY_ROWS_MAX in memory a fold waits for the file
+BEHIND = 4  # with this many times MEMORY_ROWS_MAX in memory a fold waits for the file; if none can be made, nothing is folded
 READ_ROWS, READ_RUNS_MAX = 4_000_000, 10_000  # of a run that is made from rows of the table which no file contains
 PAUSE_S = 60.0  # after a file could not be made
 
@@ -51,6 +53,7 @@ class RunStore:
         self._executor = executor or self._own_executor
         self._merging: tuple[list[Run], Future[Run]] | None = None  # runs that a file is being made of
         self._again_at = 0.0  # monotonic time: no file is made before, since the last one failed
+        self._tidied: tuple[int, Keep] = 0, runfiles.everything  # what `tidy` was told last
 
     def close(self) -> None:
         """Wait for a file that is being made, and make no other one."""
@@ -63,6 +66,9 @@ class RunStore:
         Args:
             known: int64, shape (rows of the database, 3). Id, mark and length of every row that the table holds.
             read: yields what some of these rows hold; called for rows that no file contains.
+
+        Raises:
+            Temporary: no file can be made of the rows that are in none, and memory must not hold that many.
         """
         runs = runfiles.listed(self.shape, self.folder, known[:, :2]) if self.folder is not None else []
         in_files = [run.rows[:, 0] for run in runs]
@@ -72,9 +78,13 @@ class RunStore:
             log.warning(
                 "rows of runs are in no file and are read", extra={"kind": self.shape.name, "rows": len(missing)}
             )
+        self.runs = runs
         for gap in np.split(missing, np.flatnonzero(np.diff(between)) + 1):
-            runs += self._rebuilt(gap, read)
-        self.runs = sorted(runs, key=lambda run: run.last_id)
+            for run in self._rebuilt(gap, read):
+                self.runs.append(run)
+                if self._is_full():
+                    raise Temporary(self.why_full())
+        self.runs.sort(key=lambda run: run.last_id)
 
     def _rebuilt(self, rows: Known, read: Read) -> Iterator[Run]:
         """Yield runs of consecutive rows that no file contains: each of as many rows as fit in memory."""
@@ -99,6 +109,19 @@ class RunStore:
         """Add a run whose transaction has committed; an empty one is left out."""
         if len(run):
             self.runs.append(run)
+
+    def has_room(self) -> bool:
+        """Whether memory may hold another fold's run; if not, try to make a file of what it holds."""
+        if self._is_full():
+            self.tidy(*self._tidied)
+        return not self._is_full()
+
+    def why_full(self) -> str:
+        """Return what to tell a person who has to make room."""
+        return f"the disk takes no file of what folds remember ({self.shape.name}): nothing is folded until it does"
+
+    def _is_full(self) -> bool:
+        return self.folder is not None and self.in_memory() > BEHIND * MEMORY_ROWS_MAX
 
     def sort(self) -> None:
         """Sort the runs that are not sorted; if a file of runs is being made, wait for it first."""
@@ -130,7 +153,8 @@ class RunStore:
         if self._executor is None:
             self._merge_in_memory(keep)
             return
-        self._take_over(wait=self.in_memory() > BEHIND * MEMORY_ROWS_MAX)
+        self._tidied = oldest_id, keep
+        self._take_over(wait=self._is_full())
         if self._merging is not None or time.monotonic() < self._again_at:
             return
         self._drop_forgotten(oldest_id)
@@ -163,6 +187,7 @@ class RunStore:
     def _merged(self, runs: list[Run], oldest_id: int, keep: Keep) -> Run:
         """Merge runs into a new file. Runs in the executor."""
         assert self.folder is not None
+        runfiles.require_whole(runs)
         rows = np.concatenate([run.rows for run in runs])
         in_order = [runfiles.ordered(self.shape, run) for run in runs]
         blocks = runfiles.merged(self.shape, in_order, keep)

@@ -75,13 +75,17 @@ class Stored:
     begun_ms: int | None  # when the incarnation began; only of a batch recorded late, by an heir or its replica
 
     @property
-    def earliest_ms(self) -> int:
+    def begins_ms(self) -> int:
         """The earliest time at which one of its searches can have been made, in milliseconds since 1970."""
         assert self.recorded_ms is not None
         earliest = self.recorded_ms - EARLIEST_MS
-        if self.begun_ms is None:
-            return earliest
-        return max(min(self.begun_ms, earliest), self.recorded_ms - OLDEST_MS)
+        return earliest if self.begun_ms is None else min(self.begun_ms, earliest)
+
+    @property
+    def earliest_ms(self) -> int:
+        """The same, but never longer ago than anybody remembers: of when it counts."""
+        assert self.recorded_ms is not None
+        return max(self.begins_ms, self.recorded_ms - OLDEST_MS)
 
     @property
     def latest_ms(self) -> int:
@@ -138,6 +142,9 @@ class Group:
     parts: Groups  # rows of one segment, creator and day, by ascending segment
     creators: Groups  # parts of one creator, by ascending creator
     tallies: dict[str, Tally]  # by kind of cap
+    made_ms: NDArray[
+        np.int64
+    ]  # (searches,) when each was made, as far as is known; may be longer ago than is remembered
     skews_ms: dict[UUID, int]  # where a clock was corrected: the most milliseconds that it was out of bounds
     is_full: bool  # whether more waits than one fold takes
 
@@ -240,7 +247,7 @@ def read(stored: Sequence[Stored]) -> Readings:
 def grouped(read: Readings, *, is_full: bool) -> Group:
     """Join the arrays of all good batches, then sort and group their rows."""
     heads = _joined([head for head, _ in read.unpacked], spool.SEARCH)
-    at_ms, skews_ms = _bounded(read.good, heads["at_ms"].astype(np.int64))
+    at_ms, made_ms, skews_ms = _bounded(read.good, heads["at_ms"].astype(np.int64))
     shown = _decoded(heads, _joined([body for _, body in read.unpacked], spool.SHOWN), at_ms)
     keys = seen.keys_of(shown.viewers, shown.search, shown.segment)
     with ThreadPoolExecutor(1, "sort") as executor:  # numpy sorts without the GIL: two sorts on two cores
@@ -259,7 +266,7 @@ def grouped(read: Readings, *, is_full: bool) -> Group:
             "creator": Tally.of(parts, creator, part_day),
         }
         creators = Groups.where(by_creator, changes(creator[by_creator]))
-    return Group(read, heads, shown, keys, by_key.result(), parts, creators, tallies, skews_ms, is_full)
+    return Group(read, heads, shown, keys, by_key.result(), parts, creators, tallies, made_ms, skews_ms, is_full)
 
 
 def _joined(parts: Sequence[NDArray[np.void]], kind: np.dtype[np.void]) -> NDArray[np.void]:
@@ -267,19 +274,25 @@ def _joined(parts: Sequence[NDArray[np.void]], kind: np.dtype[np.void]) -> NDArr
     return np.frombuffer(data, kind) if data else np.zeros(0, kind)
 
 
-def _bounded(stored: Sequence[Stored], said_ms: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[UUID, int]]:
+def _bounded(
+    stored: Sequence[Stored], said_ms: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[UUID, int]]:
     """Bound the times that replicas gave their searches by what the database's clock allows.
 
-    `said_ms` is (searches,), in milliseconds since 1970. Returns the bounded times, and for each incarnation with a wrong clock
-    by how many milliseconds the search furthest out of bounds was, below 0 if too early. Batches that were recorded late say
-    nothing of a clock.
+    `said_ms` is (searches,), in milliseconds since 1970. Returns the bounded times, at which searches count; the times at which
+    they were made, which may be longer ago; and for each incarnation with a wrong clock by how many milliseconds the search
+    furthest out of bounds was, below 0 if too early. Batches that were recorded late say nothing of a clock.
     """
     sizes = np.array([each.searches for each in stored], np.int64)
-    earliest, latest = (
+    begins, earliest, latest = (
         np.repeat(np.array(bounds, np.int64), sizes)
-        for bounds in ([each.earliest_ms for each in stored], [each.latest_ms for each in stored])
+        for bounds in (
+            [each.begins_ms for each in stored],
+            [each.earliest_ms for each in stored],
+            [each.latest_ms for each in stored],
+        )
     )
-    at_ms = np.clip(said_ms, earliest, latest)
+    at_ms, made_ms = np.clip(said_ms, earliest, latest), np.clip(said_ms, begins, latest)
     wrong, skews = np.flatnonzero(at_ms != said_ms), dict[UUID, int]()
     distance = np.abs(said_ms[wrong].astype(np.float64) - at_ms[wrong])  # as int64 an absurd time would overflow
     furthest = wrong[np.argsort(-distance, kind="stable")]
@@ -289,7 +302,7 @@ def _bounded(stored: Sequence[Stored], said_ms: NDArray[np.int64]) -> tuple[NDAr
         if each.begun_ms is None:  # a late batch says nothing of a clock
             skew_ms = int(said_ms[row]) - int(at_ms[row])
             skews[each.incarnation] = max(skews.get(each.incarnation, 0), skew_ms, key=abs)
-    return at_ms, skews
+    return at_ms, made_ms, skews
 
 
 def _decoded(heads: NDArray[np.void], rows: NDArray[np.void], at_ms: NDArray[np.int64]) -> Shown:

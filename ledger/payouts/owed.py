@@ -51,11 +51,11 @@ LOOK = """
         SELECT max(coalesce(until, 'infinity')) FILTER (WHERE NOT partial AND (until IS NULL OR until > now())) AS until,
                CASE WHEN coalesce(bool_or(partial), false) THEN ledger.withheld(o.creator_id) ELSE 0 END AS doubtful_pix
         FROM ledger.holds WHERE creator_id = o.creator_id AND released_at IS NULL) h
-    ORDER BY a.balance DESC, a.id"""
+    ORDER BY o.n"""
 ALL = LOOK.format(
-    window="SELECT creator_id, account_id FROM ledger.owed WHERE parked_until IS NULL ORDER BY n LIMIT %(limit)s"
+    window="SELECT creator_id, account_id, n FROM ledger.owed WHERE parked_until IS NULL ORDER BY n LIMIT %(limit)s"
 )
-NAMED = LOOK.format(window="SELECT creator_id, account_id FROM ledger.owed WHERE creator_id = ANY(%(creators)s)")
+NAMED = LOOK.format(window="SELECT creator_id, account_id, n FROM ledger.owed WHERE creator_id = ANY(%(creators)s)")
 
 
 def look(
@@ -71,7 +71,8 @@ def look(
         creators: only look at these; None for those who have waited for longest and are not parked.
 
     Returns:
-        Who can be paid, the largest first; and for each of the others the instant until which they wait, or "infinity".
+        Who can be paid, those first who have waited for longest; and for each of the others the instant until which they
+        wait, or "infinity".
     """
     most = min(economics.payout_max_pix, economics.payout_day_max_pix)
     if most < economics.payout_min_pix:  # an operator's emergency stop
@@ -89,7 +90,7 @@ def look(
 
 
 def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[Due]:
-    """Return who can be paid now, the largest first.
+    """Return who can be paid now, those first who have waited for longest.
 
     Args:
         connection: of the ledger; nothing is written.
@@ -134,6 +135,11 @@ def park(connection: Conn, waiting: Mapping[int, str]) -> None:
             " FROM unnest(%s::bigint[], %s::timestamptz[]) AS p (creator_id, until) WHERE o.creator_id = p.creator_id",
             (list(waiting), list(waiting.values())),
         )
+
+
+def stand_behind(connection: Conn, creators: Collection[int]) -> None:
+    """Let creators who are still owed something wait behind all others: none takes each day all that it may pay."""
+    connection.execute("UPDATE ledger.owed SET n = DEFAULT WHERE creator_id = ANY(%s)", (sorted(creators),))
 
 
 def look_again(connection: Conn, creators: Sequence[int]) -> None:

@@ -130,6 +130,7 @@ def pend(rail: Rail, chunks: Sequence[Sequence[Due]], parent: str | None = None)
     planned = rail.with_free_ids([payout_batch(rail, chunk, tag=parent or "") for chunk in chunks])
     batches.add(rail.connection, planned, parent)
     batches.pend(rail.connection, list(zip(planned, chunks, strict=True)))
+    owed.stand_behind(rail.connection, [each.creator_id for chunk in chunks for each in chunk])
     return planned
 
 

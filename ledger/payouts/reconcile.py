@@ -11,7 +11,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString, NamedTuple
 
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 ROUND_MAX = 2_000  # transactions that a round books
 PIECE_MAX = 200  # of them in one transaction of the database
+DENIED_MAX = 20  # that a node has named and others deny: then what it alone names is left out for so long
+DISTRUST_S = 3600.0
 AGAIN_SLOTS = 432_000  # a day or two: how far back history is read again where the chain and the journal differ
 AGAIN_MAX = 3  # rounds in which that is tried for one difference; then payouts are frozen
 AGAIN_PAUSE_S = 3600.0  # after which it is tried once more
@@ -85,6 +87,28 @@ class Held:
     is_agreed: bool
 
 
+@dataclass
+class Distrust:
+    """Nodes that have named more transactions which others deny than a mistake explains; they are not believed alone."""
+
+    denied: Counter[str] = field(default_factory=Counter)  # by node, since that was last too many
+    until: dict[str, float] = field(default_factory=dict)
+
+    def note(self, made_up: Iterable[New]) -> None:
+        """Note transactions that enough nodes deny."""
+        for each in made_up:
+            self.denied.update(each.nodes)
+        for node in [node for node, count in self.denied.items() if count > DENIED_MAX]:
+            log.error("a node names transactions that others deny: it is not believed alone for a while: %s", node)
+            self.until[node] = time.monotonic() + DISTRUST_S
+            del self.denied[node]
+
+    def believed(self, named: Sequence[New]) -> list[New]:
+        """Return the transactions that a node names which is believed alone, or several nodes name."""
+        nobody = {node for node, until in self.until.items() if time.monotonic() < until}
+        return [each for each in named if not nobody.issuperset(each.nodes)] if nobody else list(named)
+
+
 class New(NamedTuple):
     """A transaction that was not read before, with the addresses whose histories contain it, and the nodes that report it."""
 
@@ -120,6 +144,7 @@ def reconcile(
     adopt: Adopt = _nobody,
     opinions: int = OPINIONS,
     difference: Difference | None = None,
+    distrust: Distrust | None = None,
 ) -> Finding:
     """Read what is new on chain, book it, and compare the journal with the treasury; freeze payouts on any difference.
 
@@ -135,6 +160,7 @@ def reconcile(
         adopt: is given a transaction that no attempt knows, and says whether it has booked it.
         opinions: nodes that must say the same before it is believed; all of them where there are fewer.
         difference: remembers from round to round how often history was read again.
+        distrust: remembers from round to round which nodes have named transactions that others deny.
 
     Returns:
         What was found. It is written down, where it is conclusive.
@@ -142,11 +168,12 @@ def reconcile(
     Raises:
         Temporary: too few nodes answer.
     """
+    distrust = distrust or Distrust()
     reached = chain.finalized_slot(min(opinions, len(chain.nodes)))
-    waits_for, is_all = adopt_history(connection, chain, treasury, reached, adopt, opinions)
+    waits_for, is_all = adopt_history(connection, chain, treasury, reached, adopt, opinions, distrust)
     held = _held(chain, treasury, opinions)
     if waits_for is None and is_all:
-        waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions)
+        waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions, distrust)
     finding, newest_slot = compare(connection, held)
     is_known = finding.conclusive and waits_for is None and is_all
     if is_known and finding.problems and (difference or Difference()).may_read(finding):
@@ -169,6 +196,7 @@ def adopt_history(
     slot: int,
     adopt: Adopt = _nobody,
     opinions: int = OPINIONS,
+    distrust: Distrust | None = None,
     *,
     again: bool = False,
 ) -> tuple[str | None, bool]:
@@ -185,19 +213,23 @@ def adopt_history(
         slot: up to which it is read.
         adopt: is given a transaction that no attempt knows, and says whether it has booked it.
         opinions: nodes that must say the same before it is believed.
+        distrust: nodes in it are not believed alone; hears what others deny.
         again: also book what is missing of the last `AGAIN_SLOTS` before the newest slot that was read.
 
     Returns:
         The signature of a transaction that must be waited for, or None (it is ours and not settled yet, or nodes that still
         have its block do not agree on what it did); and whether all transactions were looked at.
     """
-    named = _new_signatures(connection, chain, treasury, opinions, slot, again=again)
-    for start in range(0, min(len(named), ROUND_MAX), PIECE_MAX):
-        piece = named[start : start + PIECE_MAX]
-        waits_for = _book_piece(connection, chain, treasury, adopt, opinions, piece, may_deny=not again)
+    named, distrust = _new_signatures(connection, chain, treasury, opinions, slot, again=again), distrust or Distrust()
+    for _ in range(0, ROUND_MAX, PIECE_MAX):
+        named = named if again else distrust.believed(named)  # with what the last piece has shown
+        if not named:
+            break
+        piece, named = named[:PIECE_MAX], named[PIECE_MAX:]
+        waits_for = _book_piece(connection, chain, treasury, adopt, opinions, piece, None if again else distrust)
         if waits_for is not None:
             return waits_for, True
-    return None, len(named) <= ROUND_MAX
+    return None, not named
 
 
 def _book_piece(
@@ -207,8 +239,7 @@ def _book_piece(
     adopt: Adopt,
     opinions: int,
     named: Sequence[New],
-    *,
-    may_deny: bool,
+    distrust: Distrust | None,
 ) -> str | None:
     """Book these in one transaction of the database; no node is asked while it is open, so that no other part waits for it.
 
@@ -219,16 +250,17 @@ def _book_piece(
         adopt: is given a transaction that no attempt knows, and says whether it has booked it.
         opinions: nodes that must say the same before it is believed.
         named: the transactions, oldest first.
-        may_deny: leave out transactions that enough nodes deny.
+        distrust: hears of transactions that enough nodes deny, which are left out; without it none is left out.
 
     Returns:
         The signature of the first that must be waited for, or None where all are booked.
     """
     agreed = chain.effects([each.signature for each in named], min(opinions, len(chain.nodes)))
-    if may_deny:
+    if distrust is not None:
         denied = _denied(
             connection, chain, [each for each, effect in zip(named, agreed, strict=True) if effect is None]
         )
+        distrust.note(denied)
         agreed = [effect for each, effect in zip(named, agreed, strict=True) if each not in denied]
         named = [each for each in named if each not in denied]
     effects = _effects(connection, chain, treasury, named, agreed, opinions)
@@ -299,7 +331,7 @@ def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -
         denying = [look for look in able if look.statuses[each.signature] is None]
         if len(denying) >= max(OPINIONS, len(each.nodes) + 1):
             denied.add(each)
-            log.warning("transaction %s is named by a node and denied by others", each.signature)
+            log.info("transaction %s is named by a node and denied by others", each.signature)
     return denied
 
 

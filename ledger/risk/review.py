@@ -40,6 +40,7 @@ from psycopg import Connection
 from ledger.accrual import velocity
 from ledger.accrual.audience import DAYS_KEPT, Audience
 from ledger.accrual.caps import DAY_S
+from ledger.accrual.maturing import MATURITY_BUCKET_S, SHOWN_ON, ripen
 from ledger.accrual.runfiles import Keys
 from ledger.accrual.totals import Ids, Judgement, Totals, days_of, keys_of
 from ledger.journal import book
@@ -50,10 +51,8 @@ from ledger.settings import Economics
 log = logging.getLogger(__name__)
 
 FAN_IN = "fan-in: few networks or keys have earned more of a day than counts; what is above waits"
+EPOCH = date(1970, 1, 1)
 FAN_IN_BEGINS = "fan-in"  # how the reasons of all such holds begin, also those of earlier releases
-# Earnings may mature this much later than their day says: what is shown in the day's last seconds is folded after midnight, and
-# shares a bucket with earnings of the next day's first minutes.
-MATURITY_SLACK_S = 600
 JUDGED_AFTER_S = 2 * 3600  # after a day's end: twice as long as a replica may take to bring its searches
 OVER_MATURITY_S = 2 * DAY_S  # with a maturity this long or longer a day is judged only after it has ended
 # Note what is doubtful of a day (`captive_pix`), for many creators. `found_at` becomes now: a person who released what was
@@ -66,7 +65,7 @@ NOTE = """
         found_at = CASE WHEN %(is_known)s OR excluded.captive_pix > s.captive_pix THEN now() ELSE s.found_at END,
         captive_pix = greatest(CASE WHEN %(is_known)s THEN s.reversed_pix ELSE s.captive_pix END, excluded.captive_pix)"""
 # Take what is doubtful and not yet taken back from each creator's maturing buckets of the day, the newest bucket first.
-TAKE = """
+TAKE = f"""
     WITH parts AS (
         SELECT b.creator_id, b.account_id, b.matures_at, least(b.amount_pix, b.most - b.before)::bigint AS part FROM (
             SELECT s.creator_id, m.account_id, m.matures_at, m.amount_pix, s.captive_pix - s.reversed_pix AS most,
@@ -75,7 +74,7 @@ TAKE = """
             JOIN ledger.accounts a ON (a.kind, a.party, a.owner, a.asset) = ('maturing', 'creator', s.creator_id, 'PIX')
             JOIN ledger.maturing m ON m.account_id = a.id
             WHERE s.day = %(day)s AND s.creator_id = ANY(%(creators)s) AND m.amount_pix > 0
-              AND m.matures_at > %(first)s AND m.matures_at <= %(last)s) b
+              AND {SHOWN_ON} = %(day)s::date - date '1970-01-01') b
         WHERE b.before < b.most),
     lowered AS (
         UPDATE ledger.maturing m SET amount_pix = m.amount_pix - p.part FROM parts p
@@ -83,13 +82,7 @@ TAKE = """
     SELECT creator_id, account_id, sum(part)::bigint FROM parts GROUP BY creator_id, account_id ORDER BY account_id"""
 
 
-# Let what is given back mature: when its day says, or now if that is past. And lower what counts as taken back.
-MATURES = """
-    INSERT INTO ledger.maturing AS m (account_id, matures_at, amount_pix)
-    SELECT t.account_id,
-           to_timestamp(ceil(extract(epoch FROM greatest(now(), %(matures_at)s)) / %(bucket_s)s) * %(bucket_s)s), t.amount
-    FROM unnest(%(accounts)s::bigint[], %(amounts)s::bigint[]) AS t (account_id, amount)
-    ON CONFLICT (account_id, matures_at) DO UPDATE SET amount_pix = m.amount_pix + excluded.amount_pix"""
+# Lower what counts as taken back by what is given back.
 GIVEN_BACK = """
     UPDATE ledger.suspicions s SET reversed_pix = s.reversed_pix - t.amount,
         captive_pix = greatest(s.captive_pix - t.amount, s.reversed_pix - t.amount)
@@ -208,11 +201,12 @@ def _give_back(
         return
     accounts = book.accounts_of(connection, "maturing", "creator", list(returned))
     lines = [(pool, -sum(returned.values())), *((accounts[creator], amount) for creator, amount in returned.items())]
-    values = {"day": judged.day, "creators": list(returned), "amounts": list(returned.values()),
-              "accounts": [accounts[creator] for creator in returned],
-              "matures_at": _matures_at(judged.day, economics) + timedelta(days=1), "bucket_s": MATURITY_SLACK_S}  # fmt: skip
-    for query in (MATURES, GIVEN_BACK):
-        connection.execute(query, values)
+    owners, amounts = [accounts[creator] for creator in returned], list(returned.values())
+    ripen(
+        connection, np.array(owners, np.int64), np.full(len(owners), (judged.day - EPOCH).days), np.array(amounts, np.int64),
+        economics.maturity_s, earliest=_matures_at(judged.day, economics) + timedelta(days=1),
+    )  # fmt: skip
+    connection.execute(GIVEN_BACK, {"day": judged.day, "creators": list(returned), "amounts": amounts})
     document = {"day": str(judged.day), "creators": len(returned)}
     book.post(connection, book.Entry("returned_fan_in", f"{_key(connection, judged.day)}:returned", lines, document))
 
@@ -230,13 +224,9 @@ def _key(connection: Connection[Any], day: date) -> str:
 
 
 def _take_back(connection: Connection[Any], day: date, creators: list[int], maturity_s: int) -> int:
-    """Move what is doubtful of a day and has not matured back to the pool, the newest first; return the amount.
-
-    The day's last bucket may hold earnings of the next day's first minutes; no other earnings are touched.
-    """
-    first = datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=maturity_s)
-    last = first + timedelta(seconds=DAY_S + MATURITY_SLACK_S)
-    rows = connection.execute(TAKE, {"day": day, "creators": creators, "first": first, "last": last}).fetchall()
+    """Move what is doubtful of a day and has not matured back to the pool, the newest first; return the amount."""
+    values = {"day": day, "creators": creators, "maturity_s": maturity_s, "bucket_s": MATURITY_BUCKET_S}
+    rows = connection.execute(TAKE, values).fetchall()
     if not rows:
         return 0
     owners, accounts, amounts = (list(column) for column in zip(*rows, strict=True))

@@ -33,6 +33,8 @@ ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
 EFFECTS_AT_ONCE = 16  # transactions that each node is asked about at once
 HISTORY_MAX = 1_000_000  # transactions of the treasury's history that are read at once
+OUTVOTE = 2  # nodes that agree against one
+HISTORY_SHORT = 10_000  # transactions of one node; only if others have more too is it asked for all
 TOUCHED_MAX = 100_000  # transactions that name an address and are read before a batch is ended
 TOKEN_ACCOUNT_BYTES = 165
 SYSTEM_PROGRAM = "1" * 32  # owner of every account that no other program owns
@@ -422,18 +424,20 @@ class Chain:
             opinions: nodes that must answer.
 
         Returns:
-            Node after node, the oldest transaction of each first. A node may be wrong about the slot.
+            Node after node, the oldest transaction of each first. A node may be wrong about the slot. Left out is a node with
+            more than `HISTORY_SHORT` where enough others have fewer: it has lost `until`, or makes transactions up.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer, or one names more than `HISTORY_MAX`.
         """
         options = ({"until": until} if until else {}) | ({"minContextSlot": slot_min} if slot_min else {})
-        named: list[Named] = []
-        for history in self._runner.run(self._histories(address, opinions, HISTORY_MAX, options)):
-            if len(history) >= HISTORY_MAX:
-                raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
-            named += reversed(history)
-        return named
+        histories = self._runner.run(self._histories(address, opinions, HISTORY_SHORT, options))
+        ended = [history for history in histories if len(history) < HISTORY_SHORT]
+        if len(ended) < min(max(opinions, OUTVOTE), len(histories)):
+            ended = self._runner.run(self._histories(address, opinions, HISTORY_MAX, options))
+        if any(len(history) >= HISTORY_MAX for history in ended):
+            raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
+        return [each for history in ended for each in reversed(history)]
 
     def touched(self, address: str, opinions: int = 1) -> list[str] | None:
         """Return finalized transactions that name an address and have not failed, as reported by any node.

@@ -26,7 +26,7 @@ COLUMNS = {
     ("ledger.accounts", LEDGER, "INSERT"): "kind party owner asset",
     ("ledger.chain_head", LEDGER, "UPDATE"): "id",
     ("ledger.incarnations", LEDGER, "UPDATE"): "folded",
-    ("ledger.owed", LEDGER, "UPDATE"): "parked_until",
+    ("ledger.owed", LEDGER, "UPDATE"): "n parked_until",
     ("ledger.chain_transactions", LEDGER, "UPDATE"): "kind entry_id",
     ("ledger.orders", LEDGER, "UPDATE"): "done_at carried_out outcome entry_id",
     ("ledger.wallets", SERVE, "INSERT"): "creator_id wallet set_by hold_until proof held_for",
