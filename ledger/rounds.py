@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ import psycopg
 import redis
 from psycopg import Connection
 
-from cluster import cache, runtime
+from cluster import cache, runtime, urls
 from cluster.database import database, logins
 from cluster.errors import Rejected, Temporary
 from cluster.observability.seldom import Seldom
@@ -423,7 +424,10 @@ class Reconciling(OnChain):
 def open_chain(settings: Settings, share: float = 1.0) -> Chain:
     """Open a pool of the nodes that the settings name; it may make the part `share` of the allowed requests per second."""
     ledger_settings = settings.section(LedgerSettings)
-    urls = dict.fromkeys(runtime.endpoints(settings).solana_urls)
-    return Chain(
-        [HttpNode(url, ledger_settings.rpc_timeout_s, ledger_settings.rpc_requests_per_s * share) for url in urls]
-    )
+    shown: Counter[str] = Counter()
+    nodes = []
+    for url in dict.fromkeys(runtime.endpoints(settings).solana_urls):
+        shown[urls.shown(url)] += 1
+        number = shown[urls.shown(url)]
+        nodes.append(HttpNode(url, ledger_settings.rpc_timeout_s, ledger_settings.rpc_requests_per_s * share, number))
+    return Chain(nodes)

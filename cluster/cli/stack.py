@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import time
@@ -20,10 +21,10 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from cluster import ray_cluster, runtime, services
+from cluster import ray_cluster, runtime, services, urls
 from cluster.cli import secrets as cli_secrets
 from cluster.cli.context import Context, json_option
-from cluster.database import database, logins, migrations
+from cluster.database import logins, migrations
 from cluster.door import certificate
 from cluster.embedded import keeper, supervisor
 from cluster.embedded.factories import all_services
@@ -33,6 +34,7 @@ from cluster.roles import OWNER, PARTS
 from cluster.settings import Settings
 
 POLL_S = 0.2
+URL_NAME = re.compile(r"(?:\w+_)?urls?")  # of settings that are addresses
 NOT_THERE = ("waiting", "dead", "stopped")  # states of a service that has no process
 MARKS = {"healthy": "[green]●[/]", "starting": "[yellow]◌[/]", "waiting": "[dim]○[/]", "dead": "[red]✗[/]"}
 
@@ -138,9 +140,10 @@ def _masked(name: str, value: Any) -> Any:
     """Return a setting's value as it may be printed: secrets masked, passwords in URLs removed."""
     if name in ("secret", "key", "password", "token") and value:
         return "***"
+    visible = urls.shown if URL_NAME.fullmatch(name) else telemetry.redact
     if isinstance(value, tuple):
-        return ", ".join(telemetry.redact(str(item)) for item in value)
-    return telemetry.redact(value) if isinstance(value, str) else value
+        return ", ".join(visible(str(item)) for item in value)
+    return visible(value) if isinstance(value, str) else value
 
 
 def check_external(settings: Settings) -> None:
@@ -168,9 +171,9 @@ def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], No
     embedded = {service.name for service in all_services(settings)}
     checks: dict[str, tuple[str, Callable[[], None]]] = {}
     if "postgres" not in embedded:
-        urls = [url for role in (OWNER, *PARTS) if (url := runtime.role_url(settings, role))]
-        setting = "[postgres] url" if len(urls) == 1 else "the URLs of [postgres]"
-        checks["postgres"] = (setting, lambda: _each(health.postgres, urls))
+        given = [url for role in (OWNER, *PARTS) if (url := runtime.role_url(settings, role))]
+        setting = "[postgres] url" if len(given) == 1 else "the URLs of [postgres]"
+        checks["postgres"] = (setting, lambda: _each(health.postgres, given))
     if "redis" not in embedded:
         checks["redis"] = ("[redis] url", lambda: health.redis(settings.redis.url))
     if "s3" not in embedded:
@@ -184,8 +187,8 @@ def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], No
     return checks
 
 
-def _each(check: Callable[[str], None], urls: Sequence[str]) -> None:
-    for url in urls:
+def _each(check: Callable[[str], None], given: Sequence[str]) -> None:
+    for url in given:
         check(url)
 
 
@@ -215,13 +218,13 @@ def ask_services(settings: Settings) -> dict[str, Any]:
         notes = {name: threads.submit(_notes_of, question) for name, question in talkative.items()}
         answers = dict(zip(checks, threads.map(_reason, checks.values()), strict=True))
     reasons = {service.name: absent.get(service.name) or answers[service.name] for service in embedded} | answers
-    urls = _urls(settings)
+    addresses = _addresses(settings)
     return {
         "phase": known["phase"],
         "data_dir": str(settings.data_dir),
         "services": {
             name: {
-                "url": urls.get(name, ""),
+                "url": addresses.get(name, ""),
                 "healthy": not reason,
                 "reason": reason,
                 "degraded": list(degraded[name].result()) if name in degraded and not reason else [],
@@ -280,18 +283,18 @@ def _notes(rows: dict[str, Any]) -> list[str]:
     return [f"[{'dim' if text.startswith('strong') else 'yellow'}]{title}: {escape(text)}[/]" for title, text in notes]
 
 
-def _urls(settings: Settings) -> dict[str, str]:
+def _addresses(settings: Settings) -> dict[str, str]:
     """Return the address of each service, without passwords."""
     endpoints = runtime.endpoints(settings)
     postgres_urls = (runtime.role_url(settings, role) for role in (OWNER, *PARTS))
     return {
         "serve": endpoints.serve_url,
         "door": endpoints.serve_url,
-        "postgres": f"postgresql://{database.where_of(next(filter(None, postgres_urls), ''))}",
-        "redis": f"redis://{database.where_of(endpoints.redis_url)}",
-        "s3": endpoints.s3.url,
-        "solana": endpoints.solana_urls[0],
-        "ray": endpoints.ray_dashboard_url,
+        "postgres": urls.shown(next(filter(None, postgres_urls), "")),
+        "redis": urls.shown(endpoints.redis_url),
+        "s3": urls.shown(endpoints.s3.url),
+        "solana": urls.shown(endpoints.solana_urls[0]),
+        "ray": urls.shown(endpoints.ray_dashboard_url),
     }
 
 

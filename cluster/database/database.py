@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool
 
+from cluster import urls
 from cluster.errors import PixrError, Rejected, Temporary
 
 CONNECT_TIMEOUT_S = 5
 POOL_WAIT_S = 10.0
 RECONNECT_TIMEOUT_S = 2.0  # short: afterwards the next caller tries again and finds a server that is back
-PORTS = {"redis": 6379, "rediss": 6379}  # default port by URL scheme; all others have PostgreSQL's
 FULL = "53100"
 # Errors worth another try, by SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html).
 BUSY: Mapping[str, str] = {
@@ -121,7 +120,7 @@ def translate(url: str = "") -> Iterator[None]:
 
 def of(error: psycopg.OperationalError, url: str = "") -> PixrError:
     """Return the `Temporary` or `Rejected` that stands for an operational error."""
-    where = f" at {where_of(url)}" if url else ""
+    where = f" at {urls.where(url)}" if url else ""
     line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     code = code_of(error)
     if code in REFUSED:
@@ -147,18 +146,3 @@ def code_of(error: psycopg.OperationalError) -> str:
         return error.sqlstate
     message = str(error)
     return next((code for pattern, code in REFUSALS if pattern.search(message)), "")
-
-
-def where_of(url: str) -> str:
-    """Return `host:port/database` of a URL, without user and password; all hosts where it names several."""
-    parts = urlsplit(url)
-    default = PORTS.get(parts.scheme, 5432)
-    hosts = [_with_port(host, default) for host in parts.netloc.rpartition("@")[2].split(",")]
-    return f"{','.join(hosts)}{parts.path}"
-
-
-def _with_port(host: str, default: int) -> str:
-    name, colon, port = host.rpartition(":")
-    if colon and port.isdecimal():
-        return f"{name or 'localhost'}:{port}"
-    return f"{host.rstrip(':') or 'localhost'}:{default}"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from psycopg import sql
 
-from cluster import runtime
+from cluster import runtime, urls
 from cluster.database import database
 from cluster.embedded import postgres_programs, postgres_user
 from cluster.errors import Rejected
@@ -93,7 +93,7 @@ class Postgres:
             self._create_database()
 
     def address(self) -> str:
-        return database.where_of(runtime.postgres_url(self.settings, runtime.DATABASE))
+        return urls.where(runtime.postgres_url(self.settings, runtime.DATABASE))
 
     def _program(self, name: str) -> Path:
         return postgres_programs.program(self.settings.postgres.package, name)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import functools
 import ssl
-from urllib.parse import urlsplit
 
 import httpx
 import redis as redis_client
 
+from cluster import urls
 from cluster.database import database
 from cluster.errors import Temporary
 from cluster.runtime import S3Endpoint
@@ -33,7 +33,7 @@ def postgres(url: str) -> None:
 
 def redis(url: str) -> None:
     """Check that Redis answers a PING; raise `Temporary` when it does not."""
-    address = database.where_of(url)
+    address = urls.where(url)
     try:
         with redis_client.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
             client.ping()
@@ -50,12 +50,13 @@ def solana(url: str) -> None:
     """Check that a Solana RPC node says that it is healthy; raise `Temporary` otherwise."""
     try:
         answer = httpx.post(url, json=GET_HEALTH, timeout=TIMEOUT_S, verify=_tls())
-        answer.raise_for_status()
+        if answer.is_error:
+            raise Temporary(f"Solana RPC at {urls.shown(url)} answers {answer.status_code}")
         result = answer.json().get("result")
     except (httpx.HTTPError, ValueError) as error:
-        raise Temporary(f"Solana RPC at {where(url)} is unreachable: {_line(error)}") from error
+        raise Temporary(f"Solana RPC at {urls.shown(url)} is unreachable: {_line(error)}") from error
     if result != "ok":
-        raise Temporary(f"Solana RPC at {where(url)} says it is {result!r}")
+        raise Temporary(f"Solana RPC at {urls.shown(url)} says it is {result!r}")
 
 
 def ray(dashboard_url: str, token: str = "") -> None:
@@ -70,21 +71,14 @@ def ray(dashboard_url: str, token: str = "") -> None:
     try:
         states = [node["state"] for node in answer.json()["data"]["result"]["result"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise Temporary(f"Ray at {dashboard_url} does not say which nodes it has") from error
+        raise Temporary(f"Ray at {urls.shown(dashboard_url)} does not say which nodes it has") from error
     if "ALIVE" not in states:
-        raise Temporary(f"Ray at {dashboard_url} has no node yet")
+        raise Temporary(f"Ray at {urls.shown(dashboard_url)} has no node yet")
 
 
 def serve(url: str, verify: ssl.SSLContext | bool = True) -> None:
     """Check that Serve answers; raise `Temporary` otherwise. `verify` is httpx's, for its certificate."""
     _get(f"{url}/healthz", "Serve", verify=verify)
-
-
-def where(url: str) -> str:
-    """Return scheme, host and port of a URL: never a user, a password, a path or a query, which may contain a key."""
-    parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname or ''}{port}"
 
 
 def _get(
@@ -99,9 +93,9 @@ def _get(
     try:
         answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers, verify=_tls() if verify is True else verify)
     except httpx.HTTPError as error:
-        raise Temporary(f"{what} at {where(url)} is unreachable: {_line(error)}") from error
+        raise Temporary(f"{what} at {urls.shown(url)} is unreachable: {_line(error)}") from error
     if answer.status_code >= accept_below:
-        raise Temporary(f"{what} at {where(url)} answers {answer.status_code}")
+        raise Temporary(f"{what} at {urls.shown(url)} answers {answer.status_code}")
     return answer
 
 

@@ -13,10 +13,13 @@ import sys
 import time
 from typing import Any
 
-# user:password@ in URLs; bearer tokens; key=value and "key": "value" pairs with a telling name; PEM keys; keys as arrays of
+# user:password@ in URLs, where a user or password may hold any sign that it should not; a path that a client's error
+# quotes; bearer tokens; key=value and "key": "value" pairs with a telling name; PEM keys; keys as arrays of
 # 64 bytes; Pixr's own API keys.
 _SECRETS = (
+    (re.compile(r"(\b(?:https?|postgres(?:ql)?|rediss?|unix)://)[^\s\"'<>]*@"), r"\1***@"),
     (re.compile(r"(\w+://[^\s:/@]*:)[^\s@/]+@"), r"\1***@"),
+    (re.compile(r"(\bfor url '\w+://[^/'\s]*)[^'\s]*'"), r"\1/***'"),
     (re.compile(r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}"), r"\1***"),
     (
         re.compile(

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from solders.hash import Hash
 
+from cluster import urls
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
 
@@ -73,12 +74,15 @@ class Node(Protocol):
 
 
 class HttpNode:
-    """A node over HTTP, through solana's AsyncClient, with a circuit breaker and a rate limit."""
+    """A node over HTTP, through solana's AsyncClient, with a circuit breaker and a rate limit.
 
-    def __init__(self, url: str, timeout_s: float, requests_per_s: float) -> None:
-        self.name = url
+    Its name tells it apart from others, and shows no key: `number` is its own among those whose URLs are shown alike.
+    """
+
+    def __init__(self, url: str, timeout_s: float, requests_per_s: float, number: int = 1) -> None:
+        self.name = f"{urls.shown(url)}{f' ({number})' if number > 1 else ''}"
         self._url, self._timeout_s = url, timeout_s
-        self._breaker = Breaker(f"RPC {url}", failures_max=FAILURES_MAX, reset_s=REST_S)
+        self._breaker = Breaker(f"RPC {self.name}", failures_max=FAILURES_MAX, reset_s=REST_S)
         self._pace = Pace(requests_per_s)
         self._client: Any = None
 
@@ -89,7 +93,7 @@ class HttpNode:
         from solana.rpc.jsonrpc import JsonRpcRequest, SolanaJsonRpcError
 
         if not self._breaker.allow():
-            raise Temporary(f"RPC {self._url} is resting")
+            raise Temporary(f"RPC {self.name} is resting")
         await self._pace.wait()
         if self._client is None:
             self._client = AsyncClient(self._url, timeout=self._timeout_s)
@@ -101,7 +105,7 @@ class HttpNode:
             raise RpcRefusal(error.code, error.message, error.data) from error
         except (SolanaRpcException, pydantic.ValidationError, OSError) as error:
             self._breaker.failure()
-            raise Temporary(f"RPC {self._url} does not answer {method}: {type(error).__name__}") from error
+            raise Temporary(f"RPC {self.name} does not answer {method}: {type(error).__name__}") from error
         self._breaker.success()
         return result
 

@@ -34,7 +34,10 @@ NON_JOINER = re.compile(f"([{_DUAL}][\u064b-\u065f\u0670]*)\u200c(?=[{_DUAL}{_RI
 # Letters that are valid although NFKC maps them to others, because their languages are written with them: ordinals, the
 # Armenian ligature, the Thai and Lao vowels AM, Lao's HO NO and HO MO, Tifinagh's raised mark, single Korean letters. Where
 # another spelling looks the same, it is rewritten to this one (ONE_WAY) or refused (CONJOINING).
-WRITTEN = re.compile("[\u00aa\u00ba\u0587\u0e33\u0eb3\u0edc\u0edd\u2d6f\u3131-\u3163\u3165-\u318e]")
+WRITTEN = re.compile("[\u0587\u0e33\u0eb3\u0edc\u0edd\u2d6f\u3131-\u3163\u3165-\u318e]")
+# Ordinals end abbreviations of names and numbers (`Mª José`, `D.ª`, `Nº 1`, `2º`); anywhere else they pass for `a` and `o`.
+ORDINAL = re.compile(r"(?<!\w)(\d+|[DMN])\.?[\u00aa\u00ba](?!\w)")
+SMALL_CAPITAL = "SMALL CAPITAL"  # in the name of a letter of phonetics, which no language is written with
 ONE_WAY = (
     (re.compile("\u0e4d([\u0e48-\u0e4b]?)\u0e32"), "\\1\u0e33"),  # a tone mark may stand between
     (re.compile("\u0ecd([\u0ec8-\u0ecb]?)\u0eb2"), "\\1\u0eb3"),
@@ -118,7 +121,7 @@ def fault(handle: str) -> str:
     """Return why a text cannot be the handle of a new creator; empty if it can."""
     if len(handle) > HANDLE_CHARS_MAX:
         return f"a creator's handle has at most {HANDLE_CHARS_MAX} characters"
-    for character in NON_JOINER.sub(r"\1", handle):
+    for character in ORDINAL.sub(r"\1", NON_JOINER.sub(r"\1", handle)):
         if characters.UNSEEN.match(character) or unicodedata.category(character) in NOT_TEXT:
             return f"the creator's handle holds U+{ord(character):04X}, which is not seen"
         if _is_a_form(character):
@@ -137,7 +140,8 @@ def _is_a_form(character: str) -> bool:
     category, compatible = unicodedata.category(character), unicodedata.normalize("NFKC", character)
     if category[0] in "LM":
         is_form = compatible != character or PRESENTATION.match(character) or CONJOINING.match(character)
-        return bool(is_form) and not WRITTEN.match(character)
+        is_small_capital = SMALL_CAPITAL in unicodedata.name(character, "")
+        return bool(is_form or is_small_capital) and not WRITTEN.match(character)
     if category[0] != "N" and category != "So":
         return False
     tag = unicodedata.decomposition(character).partition(">")[0].removeprefix("<")

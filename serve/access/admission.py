@@ -35,7 +35,7 @@ from serve.access.keys import KeyReaders, Principal
 from serve.access.known_keys import KnownKeys
 from serve.access.limits import Limits, Standing
 from serve.access.transfer import Incoming
-from serve.http import problems
+from serve.http import manners, problems
 from serve.http.deadlines import has_body, within
 from serve.http.gates import Gates
 from serve.http.leaving import HUNG_UP, ClientConnection
@@ -174,8 +174,9 @@ class Admission:
     def _check_operator(self, request: Request, principal: Principal | None) -> None:
         """Note in the scope's state whether the caller is an operator, who alone may read this replica's metrics.
 
-        Operators have a key of scope `admin`, call from a network in `operators_from`, or are programs of this
-        deployment that send the door's secret on their own behalf (the supervisor).
+        Operators have a key of scope `admin`, call from a network in `operators_from` (but not a browser there that
+        the name of a site has led here), or are programs of this deployment that send the door's secret on their own behalf
+        (the supervisor).
 
         Raises:
             Rejected: 401 or 403, for /metrics to all others.
@@ -183,6 +184,7 @@ class Admission:
         state = request.scope["state"]
         is_admin = principal is not None and principal.may(keys.ADMIN)
         is_listed = origins.is_within(state["address"], self._services.search.operators_from)
+        is_listed = is_listed and not manners.is_browser_by_name(request)
         state["is_operator"] = is_admin or is_listed or origins.is_proven(request.scope, self._secret)
         if request.scope["path"] == METRICS and not state["is_operator"]:
             keys.check(principal, (keys.ADMIN,))

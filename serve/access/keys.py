@@ -155,7 +155,7 @@ def create(
         scopes: What the key may do; any of `SCOPES`.
         creator_id: The creator whom the principal stands for; needed for scope `creator`.
         creators: For scope `ingest`: the handles that the key may act for, or "any"; None means the creator of
-            `creator_id`.
+            `creator_id`. All keys of one name are one caller.
         expires_in_s: Lifetime in seconds; None: it does not expire.
 
     Returns:
@@ -163,7 +163,8 @@ def create(
 
     Raises:
         Rejected: a scope is unknown, the name or the lifetime is out of range, the creator does not exist, the
-            principal stands for another creator, or it is not clear which creators a key of scope `ingest` may act for.
+            principal stands for another creator or has a valid key that may do something else, or it is not clear which
+            creators a key of scope `ingest` may act for.
     """
     _check(scopes, creator_id)
     own_handle = None if creator_id is None else _handle(connection, creator_id)
@@ -172,7 +173,9 @@ def create(
     if expires_in_s is not None and expires_in_s > LIFETIME_MAX_S:
         raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", status=422, code="bad-lifetime")
     token = PREFIX + secrets.token_urlsafe(32)
-    return _register(connection, name, token, scopes, creator_id, speaks_for, expires_in_s), token
+    principal_id = _principal(connection, name, creator_id)
+    _check_alike(connection, principal_id, name, scopes, speaks_for)
+    return _register(connection, principal_id, token, scopes, speaks_for, expires_in_s), token
 
 
 def _checked_name(name: str) -> str:
@@ -198,7 +201,7 @@ def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> N
         return
     row = source.execute("SELECT FROM app.api_keys WHERE hash = %s", (digest(token),)).fetchone()
     if row is None:
-        _register(source, ADMIN, token, (ADMIN,), None, None, None)
+        _register(source, _principal(source, ADMIN, None), token, (ADMIN,), None, None)
     source.commit()
 
 
@@ -251,16 +254,8 @@ def _handle(connection: Connection[Any], creator_id: int) -> str:
     return handle
 
 
-def _register(
-    connection: Connection[Any],
-    name: str,
-    token: str,
-    scopes: Sequence[str],
-    creator_id: int | None,
-    creators: Sequence[str] | None,
-    expires_in_s: int | None,
-) -> int:
-    """Store a key and, unless there is one of that name, its principal; return the key's id.
+def _principal(connection: Connection[Any], name: str, creator_id: int | None) -> int:
+    """Return the id of the principal of a name, which is created if there is none, and lock its row.
 
     Raises:
         Rejected: 409, the principal of that name stands for another creator.
@@ -274,10 +269,45 @@ def _register(
     ).fetchone()
     if row is None:
         raise Rejected(f"principal {name!r} stands for another creator", status=409, code="principal-taken")
+    return int(row[0])
+
+
+def _check_alike(
+    connection: Connection[Any], principal_id: int, name: str, scopes: Sequence[str], creators: Sequence[str] | None
+) -> None:
+    """Check that a principal's valid keys may do the same as a new one: they are one viewer, and share idempotency of jobs and
+    challenges. `_principal` has locked the principal's row, so that two keys that are made at once see each other.
+
+    Raises:
+        Rejected: 409, one of them has other scopes or creators: it belongs to another person, or was left over.
+    """
+    row = connection.execute(
+        "SELECT id FROM app.api_keys WHERE principal_id = %(principal)s AND revoked_at IS NULL"
+        " AND (expires_at IS NULL OR expires_at > now())"
+        " AND NOT (scopes @> %(scopes)s::text[] AND scopes <@ %(scopes)s::text[]"
+        "   AND (creators IS NULL) = (%(creators)s::text[] IS NULL)"
+        "   AND coalesce(creators @> %(creators)s::text[] AND creators <@ %(creators)s::text[], true)) ORDER BY id LIMIT 1",
+        {"principal": principal_id, "scopes": list(scopes), "creators": None if creators is None else list(creators)},
+    ).fetchone()
+    if row is not None:
+        hint = f"take another name, or revoke key {row[0]} first"
+        detail = f"{name!r} has a key of other scopes or creators, and keys of one name are one caller"
+        raise Rejected(detail, status=409, code="principal-taken", hint=hint)
+
+
+def _register(
+    connection: Connection[Any],
+    principal_id: int,
+    token: str,
+    scopes: Sequence[str],
+    creators: Sequence[str] | None,
+    expires_in_s: int | None,
+) -> int:
+    """Store a key; return its id."""
     key_row = connection.execute(
         "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, expires_at) VALUES (%s, %s, %s, %s,"
         " now() + make_interval(secs => %s)) ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id",
-        (row[0], digest(token), list(scopes), creators, expires_in_s),
+        (principal_id, digest(token), list(scopes), creators, expires_in_s),
     ).fetchone()
     assert key_row is not None  # RETURNING gives a row after an insert and after an update
     return int(key_row[0])

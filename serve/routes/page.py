@@ -1,6 +1,7 @@
 """The web page at `/` and the documentation at `/docs`: static files, read once when the routes are made.
 
-Their headers keep a browser from asking any other site. Knows nothing of what the pages show.
+Their headers keep a browser from asking any other site. The page is told when another site has led a
+browser to it: what it then searches by itself must pay nobody. Knows nothing of what the pages show.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from serve.access import viewers
+from serve.http import manners
 from serve.media import objects
 from serve.routes.services import Services
 
@@ -39,7 +41,12 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
+    "Cross-Origin-Opener-Policy": "same-origin",  # who opened the page cannot steer it
 }
+PAGE = "/"
+# The page's root element, and how it says that another site has led here.
+ROOT, LED_FROM_ELSEWHERE = b'<html lang="en">', b'<html lang="en" data-led-from-elsewhere>'
+TOLD_BY = "Sec-Fetch-Site, Origin, Referer"  # as `manners.is_from_another_site` judges
 
 
 @dataclass(frozen=True)
@@ -58,15 +65,20 @@ def router(services: Services) -> APIRouter:
     media = f"'self' {objects.public_origin(services.settings.s3)}".strip()  # where pictures and videos are loaded from
     guard = HEADERS | {"Content-Security-Policy": POLICY.format(media=media)}
     files = {path: _read(name, media_type) for path, (name, media_type) in FILES.items()}
+    assert files[PAGE].content.count(ROOT) == 1
+    led = _file(files[PAGE].content.replace(ROOT, LED_FROM_ELSEWHERE), files[PAGE].media_type)
 
     async def static(request: Request) -> Response:
-        file = files[request.url.path]
-        headers = guard | {"ETag": file.etag}
+        file, headers = files[request.url.path], guard
+        if request.url.path == PAGE:
+            headers = guard | {"Vary": TOLD_BY}
+            file = led if manners.is_from_another_site(request, services.search.cors_origins) else file
+        headers = headers | {"ETag": file.etag}
         if request.headers.get("if-none-match") == file.etag:
             answer = Response(status_code=304, headers=headers)
         else:
             answer = Response(file.content, headers=headers, media_type=file.media_type)
-        if request.url.path == "/" and viewers.of(request, None, viewer_key).kind != "cookie":
+        if request.url.path == PAGE and viewers.of(request, None, viewer_key).kind != "cookie":
             answer.set_cookie(
                 viewers.COOKIE,
                 viewers.new_cookie(viewer_key),
@@ -83,5 +95,8 @@ def router(services: Services) -> APIRouter:
 
 
 def _read(name: str, media_type: str) -> File:
-    content = (WEB / name).read_bytes()
+    return _file((WEB / name).read_bytes(), media_type)
+
+
+def _file(content: bytes, media_type: str) -> File:
     return File(content, media_type, f'W/"{hashlib.sha256(content).hexdigest()[:32]}"')

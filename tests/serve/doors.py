@@ -128,7 +128,7 @@ class Doors:
     def key(self, *scopes: str, creator_id: int | None = None, creators: Sequence[str] = ()) -> dict[str, str]:
         """Headers with a fresh key of these scopes; one of scope ingest speaks for any creator unless some are named."""
         with self.database() as connection:
-            name = f"{'-'.join(scopes)}-{creator_id}"
+            name = "-".join([*scopes, str(creator_id), *creators])  # keys of one name may do the same
             speaks_for = creators or (keys.ANY if "ingest" in scopes else None)
             return bearer(keys.create(connection, name, scopes, creator_id=creator_id, creators=speaks_for)[1])
 
