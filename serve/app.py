@@ -38,7 +38,7 @@ from serve.http.deadlines import Deadlines
 from serve.http.manners import Manners
 from serve.http.threads import DatabaseThreads, Threads
 from serve.metrics import Metrics, ReplicaGauges, pool_states
-from serve.replica import encoding
+from serve.replica import encoding, memory
 from serve.replica.connections import Connections
 from serve.replica.encoder import EncoderInfo, Encoding, Vector
 from serve.replica.encoding import QueryEncoder
@@ -189,6 +189,7 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         feed=Feed(readers, search),
         limits=Limits(store, search),
         gate=gate,
+        picture_gate=other_gates.pictures,
         gates=other_gates,
         recall=recall,
         warming=Warming(readers, search),
@@ -225,7 +226,9 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         telemetry.configure("serve")
         sockets.stay_on_node()
         gc.set_threshold(*GC_THRESHOLDS)
-        return build(services_of(settings, make_encoding or encoded_remotely), stamped=False)
+        made = build(services_of(settings, make_encoding or encoded_remotely), stamped=False)
+        memory.freeze()
+        return made
 
     # Serve's decorators are typed for classes only.
     deployment: Any = ray_serve.deployment
@@ -296,7 +299,8 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
         def __init__(self, *arguments: Any) -> None:
             sockets.stay_on_node()
             super().__init__(*arguments)
-            self._decoding = asyncio.Semaphore(search.images_decoded_max)
+            self._threads = encoding.PictureThreads(search.images_decoded_max)
+            memory.freeze()
 
         @ray_serve.batch(max_batch_size=search.encode_batch_max, batch_wait_timeout_s=0.002)
         async def text(self, asked: list[tuple[str, str]]) -> list[Vector]:
@@ -310,8 +314,7 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
 
         async def picture(self, data: bytes, model: str) -> Vector:
             """Encode a picture; few are encoded at once. Serve cancels the call, even a waiting one, if the caller has gone."""
-            async with self._decoding:
-                return await asyncio.to_thread(self.image, data, model)
+            return await self._threads.run(self.image, data, model)
 
         async def described(self, model: str) -> EncoderInfo:
             """Return the facts of a model."""
@@ -323,7 +326,9 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
         Batched,
         name=ENCODER,
         **_scale(search, search.encoder_replicas, search.encoder_replicas_max, search.encode_batch_max),
-        max_ongoing_requests=search.encode_batch_max * 2,
+        # Texts have as many places beside all pictures that the replicas of the ingress may have here as without any.
+        max_ongoing_requests=search.encode_batch_max * 2
+        + search.images_max * max(search.replicas, search.replicas_max),
         health_check_period_s=2,
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=2,

@@ -200,7 +200,7 @@ class SearchSettings:
     large_bodies_max: int = 4  # bodies above `json_max_bytes`, in memory: one of 12 MB takes four times that
     # Of those, by one key or address; a network without a key gets half of all at most.
     large_bodies_address_max: int = 3
-    images_max: int = 4  # pictures on their way to the encoder
+    images_max: int = 4  # pictures on their way to the encoder, and searches by one: half of searches_max at most
     images_caller_max: int = 3  # of those, by one key or address
     images_decoded_max: int = 2  # pictures that an encoder holds decoded
     key_questions_max: int = 4  # lookups of keys in the database
@@ -288,7 +288,17 @@ class SearchSettings:
         """Requests that can hold or await a place at the gates at once."""
         bodies = self.bodies_max + self.large_bodies_max * 3
         waited_for = self.searches_max + self.lists_max + self.key_questions_max + self.waiting_max * 3
-        return waited_for + self.streams_max + bodies
+        return waited_for + self.pictures_at_once_max + self.pictures_waiting_max + self.streams_max + bodies
+
+    @property
+    def pictures_at_once_max(self) -> int:
+        """Searches by a picture that a replica makes at once: half of its searches at most."""
+        return min(self.images_max, max(1, self.searches_max // 2))
+
+    @property
+    def pictures_waiting_max(self) -> int:
+        """Searches by a picture that wait for such a place."""
+        return max(1, self.waiting_max // 2)
 
     def _check_least(self) -> None:
         """Check that settings are not too low."""

@@ -321,6 +321,7 @@ class Shares:
 class Gates:
     """The gates of one replica, besides the one for searches."""
 
+    pictures: Gate  # searches by a picture, which pass it before the gate of searches
     lists: Gate  # pages of public lists
     streams: Shares  # searches answered in parts
     bodies: Shares  # bodies that are being received
@@ -334,6 +335,7 @@ def of(search: SearchSettings) -> Gates:
     lists = Gate("lists", search.lists_max, search.waiting_max, search.gate_wait_s, search.lists_caller_max)
     large_max, address_max, part = search.large_bodies_max, search.large_bodies_address_max, search.kept_part
     return Gates(
+        pictures=_picture_searches(search),
         lists=lists,
         streams=Shares("streams", search.streams_max, search.streams_address_max, search.streams_max // part),
         bodies=Shares("bodies", search.bodies_max, search.bodies_address_max, search.bodies_max // part),
@@ -350,6 +352,16 @@ def of(search: SearchSettings) -> Gates:
         ),
         questions=Gate("questions about keys", search.key_questions_max, search.waiting_max, search.gate_wait_s),
     )
+
+
+def _picture_searches(search: SearchSettings) -> Gate:
+    """Make the gate of searches by a picture, which takes an encoder as long as twenty texts.
+
+    They pass it before the gate of searches, of whose places they have half at most, by however many callers. So texts have
+    the other half.
+    """
+    most, waiting_max = search.pictures_at_once_max, search.pictures_waiting_max
+    return Gate("pictures", most, waiting_max, search.gate_wait_s, search.images_caller_max, most // search.kept_part)
 
 
 def pictures(search: SearchSettings) -> Gate:

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -124,6 +125,20 @@ class QueryEncoder:
         finally:
             memory.trim()
         return vector
+
+
+class PictureThreads:
+    """Threads in which an encoder decodes and encodes pictures, few at once, so that a text never waits for one.
+
+    A picture is not begun if its caller has gone while it waited. One that has begun keeps its thread to its end even then, so
+    that no more pictures than threads are in memory decoded.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._threads = ThreadPoolExecutor(most, "picture")
+
+    async def run(self, look: Callable[[bytes, str], Vector], data: bytes, model: str) -> Vector:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look, data, model)
 
 
 def _decoded(data: bytes, pixels_max: int, side_px: int) -> Any:

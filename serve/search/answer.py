@@ -15,7 +15,8 @@ What fails is left out step by step, and the answer says so: a kept page, lower 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from cluster.errors import Rejected, Temporary
@@ -85,12 +86,32 @@ async def answer(context: SearchContext, search: SearchSettings, query: Query, c
     result = kept(context.generation, context.results, query)
     if result is None:
         share, weight = caller.share, caller.weight(search)
-        async with at_most(search.deadline_s), context.gate.passed(share, weight):
+        async with at_most(search.deadline_s), _placed(context, query, share, weight):
             await require_here(caller.client)
             with gates.on_behalf_of(share, weight):
                 result = await find(context, search, query)
     record(context.recorder, context.economics, query, caller, result)
     return result
+
+
+@asynccontextmanager
+async def _placed(context: SearchContext, query: Query, share: str, weight: float) -> AsyncIterator[None]:
+    """Hold the places of a search; one by a picture waits among pictures first, so that texts do not wait behind it.
+
+    Args:
+        context: has the gates.
+        query: the checked query.
+        share: the caller's bucket.
+        weight: the weight of their turn.
+
+    Raises:
+        Temporary: no place was free in time, or too many wait.
+    """
+    async with AsyncExitStack() as places:
+        if query.looks_at_a_picture:
+            await places.enter_async_context(context.picture_gate.passed(share, weight))
+        await places.enter_async_context(context.gate.passed(share, weight))
+        yield
 
 
 def permit(query: Query, caller: Caller) -> None:
@@ -244,7 +265,7 @@ async def streamed(
     result = kept(context.generation, context.results, query)
     if result is None:
         share, weight = caller.share, caller.weight(search)
-        async with context.gate.passed(share, weight):
+        async with _placed(context, query, share, weight):
             with gates.on_behalf_of(share, weight):
                 whole = context.tasks.spawn("a search", find(context, search, query), expected=EXPECTED)
                 words = None

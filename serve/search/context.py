@@ -46,6 +46,7 @@ class SearchContext:
     results: Results  # pages that were made for earlier queries
     feed: Feed
     gate: Gate  # limits how many searches are made at once
+    picture_gate: Gate  # limits those by a picture, which pass it first
     recall: Recall
     query_cache: QueryCache
     repeats: Repeats  # remembers for which search each Idempotency-Key was sent

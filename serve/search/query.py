@@ -261,6 +261,11 @@ class Query:
         return self.image is not None and not self.wanted and self.segment_id is None
 
     @property
+    def looks_at_a_picture(self) -> bool:
+        """Whether an encoder encodes a picture for it, which takes many times as long as a text."""
+        return self.image is not None and self.cursor is None
+
+    @property
     def counts(self) -> bool:
         """Whether the answer makes appearances: the first page of a committed search."""
         return self.intent is Intent.SEARCH and self.cursor is None
