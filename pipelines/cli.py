@@ -180,7 +180,14 @@ def _plan(
     if named.startswith("s3://"):
         storage = Storage(runtime.endpoints(settings).s3)
         source.check(named, storage, settings.s3.ingest_buckets)
-        listing = source.listed(named, storage, creator=creator, manifest_uri=manifest, is_known=is_known)
+        listing = source.listed(
+            named,
+            storage,
+            creator=creator,
+            manifest_uri=manifest,
+            is_known=is_known,
+            own_bucket=settings.s3.bucket,
+        )
     else:
         path, beside = Path(named).expanduser(), Path(manifest) if manifest else None
         listing = source.local(path, settings.s3.bucket, beside, extent, creator, is_known=is_known)

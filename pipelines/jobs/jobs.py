@@ -34,7 +34,7 @@ from pipelines.jobs import leases
 from pipelines.models import names as model_names
 from pipelines.models import registry
 from pipelines.settings import MODES, IngestSettings
-from pipelines.sources import handles, lists, ownership, source
+from pipelines.sources import handles, lists, ownership, prefixes, source
 from pipelines.sources.handles import Rights
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,8 @@ class Options:
     origin: str = ""  # the local path that was uploaded
     speaks_for: Sequence[str] | None = None  # handles of the creators whose videos it may list; None: any
     reassign: bool = False  # whether to move videos that were shown as another creator's
+    # Folders that source and manifest must be in if the job speaks for some creators only; None: the usual ones of these.
+    folders: Sequence[str] | None = None
     known: InitVar[Collection[str]] = ()  # handles of existing creators, which are valid as they are
 
     def __post_init__(self, known: Collection[str]) -> None:
@@ -93,13 +95,15 @@ class Options:
             return
         if self.creator not in (self.speaks_for or ()):  # those were checked when the key was made
             object.__setattr__(self, "creator", handles.checked([self.creator], known)[0])
-        if reason := self.rights.refusal(self.creator):
+        if reason := self.rights().refusal(self.creator):
             raise Rejected(f"creator {self.creator!r}: {reason}", status=403, code="not-yours")
 
-    @property
-    def rights(self) -> Rights:
-        """The creators that the job may speak for."""
-        return Rights(None if self.speaks_for is None else frozenset(self.speaks_for), self.reassign)
+    def rights(self, buckets: Sequence[str] = ()) -> Rights:
+        """Return the creators that the job may speak for, and its folders; `buckets` are those that jobs may read."""
+        if self.speaks_for is None:
+            return Rights(None, self.reassign)
+        folders = prefixes.usual(self.speaks_for, buckets) if self.folders is None else tuple(self.folders)
+        return Rights(frozenset(self.speaks_for), self.reassign, folders)
 
 
 def create(
@@ -148,6 +152,8 @@ def queue(
 ) -> dict[str, Any]:
     """Create a job that the watch submits, so that nothing here waits for the cluster. The caller commits.
 
+    A folder that Pixr itself writes is refused as source and as manifest, for any caller.
+
     Args:
         settings: All settings.
         connection: Connection to the primary.
@@ -165,14 +171,26 @@ def queue(
     """
     job_id = f"ingest-{hashlib.sha256(repeat_key.encode()).hexdigest()[:32]}" if repeat_key else _new_id("ingest")
     if connection.execute("SELECT FROM media.jobs WHERE id = %s", (job_id,)).fetchone() is None:
+        prefixes.require_foreign(job_source, settings.s3.bucket, is_source=True)
+        if options.manifest:
+            prefixes.require_foreign(options.manifest, settings.s3.bucket, is_source=False)
         _check(settings, connection, job_source, options, storage)
         with contextlib.suppress(psycopg.errors.UniqueViolation), connection.transaction():  # sent twice at once
             _insert(connection, job_source, options, priority, job_id)
     job = get(connection, job_id)
-    if (job["source"], job["options"], job["priority"]) != (job_source, _said(options), priority):
+    if (job["source"], _without_folders(job["options"]), job["priority"]) != (
+        job_source,
+        _without_folders(_said(options)),
+        priority,
+    ):
         hint = "send a key of its own with each job"
         raise Rejected("this Idempotency-Key was sent with another job", 422, "idempotency-key-reused", hint)
     return job
+
+
+def _without_folders(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return stored options without the folders, which follow from the caller's key: it may have others by now."""
+    return {name: value for name, value in stored.items() if name != "folders"}
 
 
 def _check(
@@ -181,10 +199,14 @@ def _check(
     """Refuse a job that would fail at once, for the reasons of `create`."""
     model_names.require_known(settings, connection, options.model)
     storage = storage or Storage(runtime.endpoints(settings).s3)
-    for uri in filter(None, (job_source, options.manifest)):
-        ownership.require_open(uri, options.rights, settings.s3.bucket)  # first, so as not to reveal what exists
-        source.check(uri, storage, settings.s3.ingest_buckets)
+    rights, own_bucket, uris = options.rights(settings.s3.ingest_buckets), settings.s3.bucket, [job_source]
+    ownership.require_open(job_source, rights, own_bucket)  # first, so as not to reveal what exists
+    if options.manifest:
+        ownership.require_open(options.manifest, rights, own_bucket, is_source=False)
+        uris.append(options.manifest)
     lists.require_known(connection, job_source)
+    for uri in uris:
+        source.check(uri, storage, settings.s3.ingest_buckets)
 
 
 def _insert(connection: Connection, job_source: str, options: Options, priority: int, job_id: str = "") -> str:
@@ -198,9 +220,10 @@ def _insert(connection: Connection, job_source: str, options: Options, priority:
 
 
 def _said(options: Options) -> dict[str, Any]:
-    """Return options as they are stored, without empty ones; a `speaks_for` of no creators is kept."""
+    """Return options as they are stored, without empty ones; a `speaks_for` or `folders` that is an empty list is kept."""
     stored = {key: value for key, value in vars(options).items() if value}
-    return stored if options.speaks_for is None else {**stored, "speaks_for": list(options.speaks_for)}
+    bounds = {"speaks_for": options.speaks_for, "folders": options.folders}
+    return stored | {name: list(bound) for name, bound in bounds.items() if bound is not None}
 
 
 def _new_id(kind: str) -> str:

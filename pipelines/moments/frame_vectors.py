@@ -19,8 +19,8 @@ from cluster.errors import Rejected
 from cluster.storage import Storage
 from pipelines.media import PIPELINE_VERSION
 from pipelines.moments.segments import Staged
+from pipelines.sources.prefixes import FRAMES
 
-FOLDER = "frames"
 MEASUREMENTS = "measurements"
 CONTENT_TYPE = "application/vnd.apache.parquet"
 
@@ -91,8 +91,8 @@ def read(storage: Storage, bucket: str, video_id: int, model_id: int) -> StoredF
 
 def listed(storage: Storage, bucket: str) -> Iterator[tuple[int, int]]:
     """Yield the video and model ids for which frame vectors are stored."""
-    for stored in storage.list(f"s3://{bucket}/{FOLDER}/"):
-        video, _, name = stored.uri.rpartition(f"/{FOLDER}/")[2].partition("/")
+    for stored in storage.list(f"s3://{bucket}/{FRAMES}/"):
+        video, _, name = stored.uri.rpartition(f"/{FRAMES}/")[2].partition("/")
         if name.startswith("model-"):
             yield int(video), int(name.removeprefix("model-").removesuffix(".parquet"))
 
@@ -105,7 +105,7 @@ def delete(storage: Storage, bucket: str, video_id: int) -> None:
 
 def _folder(bucket: str, video_id: int) -> str:
     """Return the prefix of a video's frame vectors."""
-    return f"s3://{bucket}/{FOLDER}/{video_id}/"
+    return f"s3://{bucket}/{FRAMES}/{video_id}/"
 
 
 def _rows(matrix: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> pa.Array:

@@ -12,7 +12,7 @@ from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
 from pipelines.media import THUMBNAILS
-from pipelines.sources import manifest
+from pipelines.sources import manifest, prefixes
 from pipelines.sources.handles import Known
 from pipelines.sources.lists import LISTS
 from pipelines.sources.remarks import LEFT_OUT, Remarks
@@ -40,15 +40,19 @@ def bounded(objects: Iterator[StoredObject]) -> Iterator[StoredObject]:
         yield stored
 
 
-def source_objects(objects: Iterator[StoredObject], remarks: Remarks) -> Iterator[StoredObject]:
-    """Yield the objects of a source, without those that Pixr keeps in the bucket and those with an invalid key."""
+def source_objects(objects: Iterator[StoredObject], remarks: Remarks, own_bucket: str = "") -> Iterator[StoredObject]:
+    """Yield the objects of a source, without those that Pixr keeps in the bucket and those with an invalid key.
+
+    Uploads in `own_bucket` are kept.
+    """
     for stored in bounded(objects):
         try:
             _, key = store.split(stored.uri)
         except Rejected:
             remarks.add(LEFT_OUT, "its key holds control characters or leads elsewhere", stored.uri)
             continue
-        if not key.startswith((THUMBNAILS + "/", LISTS + "/")):
+        is_own = prefixes.is_own(stored.uri, own_bucket) and not prefixes.is_upload(stored.uri)
+        if not is_own and not key.startswith((THUMBNAILS + "/", LISTS + "/")):
             yield stored
 
 

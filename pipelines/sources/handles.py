@@ -59,10 +59,14 @@ ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC
 
 @dataclass(frozen=True)
 class Rights:
-    """Which creators a job may speak for (None: any), and whether it may move videos that searches have shown."""
+    """What a job may do: the creators it may speak for, whether it may move videos that searches have shown, and its folders.
+
+    No creators or folders (None) stand for any. Source and manifest must be in the folders.
+    """
 
     creators: frozenset[str] | None = None
     reassign: bool = False
+    folders: tuple[str, ...] | None = None
 
     def covers(self, handle: str) -> bool:
         """Whether the job may speak for this creator."""

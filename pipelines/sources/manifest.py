@@ -118,11 +118,12 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class RefusedRow:
-    """An invalid row: its line, the reason, and the file it names, if it names one."""
+    """An invalid row: its line, the reason, and the file and the creator that it names, if any."""
 
     line: int
     reason: str
     file: str = ""
+    creator: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def parse(text: str, name: str, is_known: Known = no_creator) -> Rows:
                 raise ValueError(row)
             good.append(ManifestRow(line, require_creator(_entry(row, is_known), is_known)))
         except (ValueError, TypeError) as error:
-            refused.append(RefusedRow(line, str(error), _file_of(row)))
+            refused.append(RefusedRow(line, str(error), _file_of(row), _creator_of(row, is_known)))
     return Rows(tuple(good), tuple(refused))
 
 
@@ -187,6 +188,12 @@ def _file_of(row: Mapping[str, Any] | str) -> str:
     """Return the file that an invalid row names, so that it is not ingested without the row's words."""
     file = row.get("file") if isinstance(row, Mapping) else None
     return file.strip() if isinstance(file, str) else ""
+
+
+def _creator_of(row: Mapping[str, Any] | str, is_known: Known) -> str:
+    """Return the creator that an invalid row names, or "": the reason is only for jobs that may speak for them."""
+    creator = row.get("creator") if isinstance(row, Mapping) else None
+    return handles.meant(str(creator), is_known).strip() if creator else ""
 
 
 def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:

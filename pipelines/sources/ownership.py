@@ -6,48 +6,52 @@ upload is stands in its upload list alone. Knows objects and manifests, not what
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
-from pipelines.sources import buckets, lists, manifest, selection
+from pipelines.sources import buckets, lists, manifest, prefixes, selection
 from pipelines.sources.handles import UNKNOWN, Known, Rights
 from pipelines.sources.listed import Listed
-from pipelines.sources.lists import UPLOADS
 from pipelines.sources.manifest import RefusedRow, Rows
 from pipelines.sources.remarks import LEFT_OUT, Remarks
 from pipelines.sources.selection import Manifest
 
+log = logging.getLogger(__name__)
 
-def require_open(uri: str, rights: Rights, own_bucket: str = "") -> None:
-    """Refuse a source that could hold other creators' uploads, if the job speaks for some creators only.
+GIVEN_ABOVE = "a manifest outside of this key's folders gives it to another creator, or may do so"
+UNREAD_ABOVE = "a manifest in a folder above cannot be read, and may give files to others"
+ASK = "it is outside of this key's folders: ask who runs this Pixr, whose log of the job names it"
 
-    That is the folder of uploads, and the whole of `own_bucket`, which contains it. Only an upload list says whose an
-    upload is.
+
+def require_open(uri: str, rights: Rights, own_bucket: str = "", *, is_source: bool = True) -> None:
+    """Refuse an address as a source or as a manifest, if the job speaks for some creators only and may not name it.
+
+    It may name what is in its folders, except what Pixr itself keeps in `own_bucket`. Of uploads only lists are sources: only
+    a list says whose an upload is.
 
     Raises:
         Rejected: 403; or, whatever the rights, 422 for a key with empty parts, which some stores resolve to another
             object.
     """
-    bucket, key = store.split(uri)
-    if key.startswith("/") or "//" in key:
-        raise Rejected(f"{uri!r} has empty parts", 422, "bad-address", "write one slash between the parts of a key")
-    if rights.creators is None or lists.is_list(uri):
+    prefixes.require_whole(uri)
+    if rights.creators is None or (is_source and lists.is_list(uri)):
         return
-    if _is_upload(uri) or (bucket == own_bucket and not key):
-        hint = "name the list that `pixr ingest` has made, or a folder of your own"
-        raise Rejected(f"{uri} holds uploads of others too", status=403, code="not-yours", hint=hint)
-
-
-def _is_upload(uri: str) -> bool:
-    """Whether a URI is in the folder of uploads."""
-    return f"{store.split(uri)[1]}/".startswith(f"{UPLOADS}/")
+    prefixes.require_foreign(uri, own_bucket, is_source=is_source)
+    bucket, key = store.split(uri)
+    if prefixes.is_upload(uri) or (bucket == own_bucket and not key):
+        raise Rejected(f"{uri} holds uploads of others too", status=403, code="not-yours", hint=prefixes.HINT)
+    prefixes.require_in(uri, rights.folders)
 
 
 def covered(read: Manifest, rights: Rights) -> Manifest:
-    """Return the manifest with rows refused that name creators the job may not speak for."""
+    """Return the manifest with rows refused that name creators the job may not speak for.
+
+    The reason of an invalid row is withheld if the row names another creator.
+    """
     refused = [
         RefusedRow(row.line, reason, row.entry.file)
         for row in read.rows.good
@@ -55,11 +59,17 @@ def covered(read: Manifest, rights: Rights) -> Manifest:
     ]
     lines = {row.line for row in refused}
     good = tuple(row for row in read.rows.good if row.line not in lines)
-    return replace(read, rows=Rows(good, (*read.rows.refused, *refused)))
+    return replace(read, rows=Rows(good, (*(_reworded(row, rights) for row in read.rows.refused), *refused)))
+
+
+def _reworded(row: RefusedRow, rights: Rights) -> RefusedRow:
+    """Return an invalid row without its reason if it names a creator that the job may not speak for."""
+    reason = rights.refusal(row.creator) if row.creator else ""
+    return replace(row, reason=reason) if reason else row
 
 
 def manifests_around(
-    uri: str, top: str, objects: Mapping[str, StoredObject], storage: Storage, is_known: Known
+    uri: str, top: str, objects: Mapping[str, StoredObject], storage: Storage, rights: Rights, is_known: Known
 ) -> Iterator[Manifest]:
     """Yield all manifests of the bucket that may describe a source: those in it, and those in the folders above it.
 
@@ -76,7 +86,8 @@ def manifests_around(
         The manifests; the folder of each is a key of the bucket.
 
     Raises:
-        Rejected: a manifest cannot be read, so it is unknown which files it gives to others.
+        Rejected: a manifest cannot be read, so it is unknown which files it gives to others. Only the log
+            says which one and why if it is outside of the job's folders.
     """
     manifests = [stored for stored in objects.values() if manifest.is_manifest(stored.uri)]
     bucket, folder = store.split(top)
@@ -91,25 +102,44 @@ def manifests_around(
                 stored for stored in buckets.bounded(storage.named(prefix)) if manifest.is_manifest(stored.uri)
             ]
     for stored in manifests:
-        yield _read(stored, storage, is_known)
+        yield _read(stored, storage, rights, is_known)
 
 
-def _read(stored: StoredObject, storage: Storage, is_known: Known) -> Manifest:
+def _read(stored: StoredObject, storage: Storage, rights: Rights, is_known: Known) -> Manifest:
     """Read a manifest whose folder is a key of the bucket; one that cannot be read is refused with 422."""
     folder = store.split(stored.uri)[1].rpartition("/")[0]
     try:
         return buckets.read_manifest(stored.uri, folder, stored.size, storage, is_known)
     except Rejected as error:
         hint = "it may give files to others: mend it, split it, or delete it; a job for any creator does without it"
+        if not prefixes.is_in_any(stored.uri, rights.folders):
+            log.warning("a manifest above the folders of a job cannot be read: %s", error)
+            raise Rejected(UNREAD_ABOVE, status=422, code="bad-manifest", hint=ASK) from error
         raise Rejected(error.detail, status=422, code="bad-manifest", hint=hint) from error
 
 
-def others(objects: Sequence[StoredObject], manifests: Iterable[Manifest], rights: Rights) -> dict[str, str]:
-    """Return the objects that are not the job's, by URI, with the reason: uploads, and those given to other creators."""
+def others(
+    bucket: str, objects: Sequence[StoredObject], manifests: Iterable[Manifest], rights: Rights
+) -> dict[str, str]:
+    """Return the objects that are not the job's, by URI, with the reason: uploads, and those given to other creators.
+
+    Args:
+        bucket: The bucket of the objects.
+        objects: The objects of a source.
+        manifests: All that may give them to a creator.
+        rights: Creators that the job may speak for, and its folders: the reason quotes nothing from manifests outside of them.
+    """
     keys = {store.split(stored.uri)[1]: stored.uri for stored in objects}
-    refused_keys = selection.refused(list(keys), [covered(each, rights) for each in manifests])
+    inside, above = list[Manifest](), list[Manifest]()
+    for each in manifests:
+        is_inside = prefixes.is_in_any(f"s3://{bucket}/{each.name}", rights.folders)
+        (inside if is_inside else above).append(covered(each, rights))
+    paths = list(keys)
+    refused_keys = dict.fromkeys(selection.refused(paths, above), GIVEN_ABOVE) | selection.refused(paths, inside)
     reasons = {keys[key]: reason for key, reason in refused_keys.items()}
-    return reasons | {uri: "whose an upload is stands in its list alone" for uri in keys.values() if _is_upload(uri)}
+    return reasons | {
+        uri: "whose an upload is stands in its list alone" for uri in keys.values() if prefixes.is_upload(uri)
+    }
 
 
 def without(

@@ -76,9 +76,9 @@ def listed(
         storage: Object store to read from.
         creator: Handle of the creator of videos whose row names none.
         manifest_uri: Manifest for the whole source; "" takes those in its folders.
-        rights: Creators that the job may speak for; videos of others are left out.
+        rights: Creators that the job may speak for, and its folders; videos of others are left out.
         is_known: Whether a creator with a handle exists.
-        own_bucket: The bucket that holds uploads.
+        own_bucket: The bucket that Pixr itself writes to.
 
     Returns:
         The videos in the order of their keys, and remarks.
@@ -86,8 +86,9 @@ def listed(
     Raises:
         Rejected: it holds no videos, a manifest is invalid, or the source is not the job's to list.
     """
-    for address in filter(None, (uri, manifest_uri)):
-        ownership.require_open(address, rights, own_bucket)
+    ownership.require_open(uri, rights, own_bucket)
+    if manifest_uri:
+        ownership.require_open(manifest_uri, rights, own_bucket, is_source=False)
     remarks = Remarks()
     if lists.is_list(uri):
         list_remarks = Remarks()
@@ -99,13 +100,18 @@ def listed(
     else:
         top = buckets.folder_of(uri, storage)
         objects = {
-            stored.uri.removeprefix(f"{top}/"): stored for stored in buckets.source_objects(storage.list(uri), remarks)
+            stored.uri.removeprefix(f"{top}/"): stored
+            for stored in buckets.source_objects(storage.list(uri), remarks, own_bucket)
         }
         if rights.creators is not None:
-            around = ownership.manifests_around(uri, top, objects, storage, is_known)
-            reasons = ownership.others(list(objects.values()), around, rights)
+            around = ownership.manifests_around(uri, top, objects, storage, rights, is_known)
+            reasons = ownership.others(store.split(uri)[0], list(objects.values()), around, rights)
             objects = ownership.without(objects, reasons, remarks)
         manifests = [ownership.covered(each, rights) for each in _manifests(objects, storage, manifest_uri, is_known)]
+        if rights.creators is not None and manifest_uri:
+            refused = selection.refused(list(objects), manifests)
+            reasons = {objects[path].uri: reason for path, reason in refused.items()}
+            objects = ownership.without(objects, reasons, remarks)
         chosen = selection.select(list(objects), manifests, remarks).chosen
         videos = [
             _listed(objects[path], row.entry if row else None, creator)

@@ -26,7 +26,8 @@ from starlette.requests import Request  # the same class as FastAPI's, whose imp
 from cluster import characters
 from cluster.errors import Rejected, Temporary
 from pipelines.catalog import creators as catalogue_creators
-from pipelines.sources import handles
+from pipelines.sources import handles, prefixes
+from pipelines.sources.prefixes import FOLDERS_MAX
 
 if TYPE_CHECKING:
     from serve.replica.readers import Readers
@@ -48,11 +49,11 @@ ADMIN, INGEST = "admin", "ingest"
 READING = frozenset(("GET", "HEAD", "OPTIONS"))
 ANY = "any"  # in place of handles: a key of scope ingest may act for any creator
 CREATORS_MAX = 1000
-KEYS = """SELECT k.id, p.name, k.scopes, p.creator_id, k.creators, k.created_at, k.expires_at, k.revoked_at
+KEYS = """SELECT k.id, p.name, k.scopes, p.creator_id, k.creators, k.folders, k.created_at, k.expires_at, k.revoked_at
           FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"""
 # Everything about a key in one round trip: it precedes almost every request.
 VALID = f"""SELECT k.hash, p.id, k.scopes, p.creator_id, k.creators, extract(epoch FROM k.expires_at - now())::float8,
-                   {catalogue_creators.IDS_OF_KEY}
+                   {catalogue_creators.IDS_OF_KEY}, k.folders
             FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id
             WHERE k.hash = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())"""
 
@@ -72,7 +73,8 @@ class Principal:
     """The caller, with the scopes of the key that they used.
 
     `creators` are the handles that scope `ingest` may act for; None means any. `own_ids` are the ids of `creator_id`
-    and of the creators named in the key: searches with the key earn them nothing.
+    and of the creators named in the key: searches with the key earn them nothing. `folders` are those that its jobs may name;
+    None: the usual ones of its creators.
     """
 
     id: int
@@ -80,6 +82,7 @@ class Principal:
     creator_id: int | None = None
     creators: frozenset[str] | None = None
     own_ids: frozenset[int] = frozenset()
+    folders: tuple[str, ...] | None = None
 
     def may(self, scope: str) -> bool:
         """Return whether the key has a scope; `admin` includes all."""
@@ -93,6 +96,11 @@ class Principal:
         if INGEST not in self.scopes:
             return ()
         return None if self.creators is None else tuple(sorted(self.creators))
+
+    def folders_in(self, buckets: Sequence[str]) -> tuple[str, ...] | None:
+        """The folders that its jobs may name; usual ones are in the first of the buckets. None: anywhere."""
+        named = self.speaks_for
+        return None if named is None else _folders(named, self.folders, buckets)
 
     def covers(self, handle: str) -> bool:
         """Return whether scope `ingest` may act for a creator, named by their handle."""
@@ -113,12 +121,13 @@ class KeyRow:
     scopes: tuple[str, ...]
     creator_id: int | None
     creators: list[str] | None
+    folders: list[str] | None
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
 
-    def document(self) -> dict[str, Any]:
-        """Return the row as the HTTP interface and `--json` show it."""
+    def document(self, buckets: Sequence[str]) -> dict[str, Any]:
+        """Return the row as the HTTP interface and `--json` show it; usual folders are in the first of the buckets."""
         instants = {name: getattr(self, name) for name in ("created_at", "expires_at", "revoked_at")}
         return {
             "id": str(self.id),
@@ -126,8 +135,13 @@ class KeyRow:
             "scopes": list(self.scopes),
             "creator_id": None if self.creator_id is None else str(self.creator_id),
             "creators": self.creators or (ANY if {INGEST, ADMIN} & {*self.scopes} else None),
+            "folders": list(_folders(self.creators, self.folders, buckets)) if self.creators else None,
             **{name: instant.isoformat() if instant else None for name, instant in instants.items()},
         }
+
+
+def _folders(creators: Sequence[str], named: Sequence[str] | None, buckets: Sequence[str]) -> tuple[str, ...]:
+    return prefixes.usual(creators, buckets) if named is None else tuple(named)
 
 
 # ── Making and ending keys ─────────────────────────────────────────────────────────────────────────────────────────
@@ -145,6 +159,7 @@ def create(
     *,
     creator_id: int | None = None,
     creators: Sequence[str] | Literal["any"] | None = None,
+    folders: Sequence[str] | None = None,
     expires_in_s: int | None = None,
 ) -> tuple[int, str]:
     """Create a key for the principal with a name, and the principal too if there is none.
@@ -156,6 +171,8 @@ def create(
         creator_id: The creator whom the principal stands for; needed for scope `creator`.
         creators: For scope `ingest`: the handles that the key may act for, or "any"; None means the creator of
             `creator_id`. All keys of one name are one caller.
+        folders: The only folders in which its jobs may name sources and manifests (see `prefixes.checked`); None: those
+            named by its creators' handles.
         expires_in_s: Lifetime in seconds; None: it does not expire.
 
     Returns:
@@ -163,19 +180,20 @@ def create(
 
     Raises:
         Rejected: a scope is unknown, the name or the lifetime is out of range, the creator does not exist, the
-            principal stands for another creator or has a valid key that may do something else, or it is not clear which
-            creators a key of scope `ingest` may act for.
+            principal stands for another creator or has a valid key that may do something else, it is not clear which creators
+            a key of scope `ingest` may act for, or another key has folders.
     """
     _check(scopes, creator_id)
     own_handle = None if creator_id is None else _handle(connection, creator_id)
     speaks_for = _speaks_for(connection, scopes, creators, own_handle)
+    _check_folders(folders, speaks_for)
     name = _checked_name(name)
     if expires_in_s is not None and expires_in_s > LIFETIME_MAX_S:
         raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", status=422, code="bad-lifetime")
     token = PREFIX + secrets.token_urlsafe(32)
     principal_id = _principal(connection, name, creator_id)
     _check_alike(connection, principal_id, name, scopes, speaks_for)
-    return _register(connection, principal_id, token, scopes, speaks_for, expires_in_s), token
+    return _register(connection, principal_id, token, scopes, speaks_for, folders, expires_in_s), token
 
 
 def _checked_name(name: str) -> str:
@@ -201,7 +219,7 @@ def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> N
         return
     row = source.execute("SELECT FROM app.api_keys WHERE hash = %s", (digest(token),)).fetchone()
     if row is None:
-        _register(source, _principal(source, ADMIN, None), token, (ADMIN,), None, None)
+        _register(source, _principal(source, ADMIN, None), token, (ADMIN,), None, None, None)
     source.commit()
 
 
@@ -239,6 +257,16 @@ def _speaks_for(
         hint = f"name 1 to {CREATORS_MAX} creators, or say any"
         raise Rejected(detail, status=422, code="bad-creators", hint=hint)
     return list(handles.checked(creators, catalogue_creators.known_handles(connection, creators)))
+
+
+def _check_folders(folders: Sequence[str] | None, speaks_for: Sequence[str] | None) -> None:
+    if folders is None:
+        return
+    if speaks_for is None:
+        detail = "only a key of scope ingest that is for named creators has folders"
+        raise Rejected(detail, status=422, code="bad-folders", hint="a key for any creator ingests from everywhere")
+    if not 1 <= len(folders) <= FOLDERS_MAX:
+        raise Rejected(f"a key has 1 to {FOLDERS_MAX} folders", status=422, code="bad-folders")
 
 
 def _handle(connection: Connection[Any], creator_id: int) -> str:
@@ -301,20 +329,21 @@ def _register(
     token: str,
     scopes: Sequence[str],
     creators: Sequence[str] | None,
+    folders: Sequence[str] | None,
     expires_in_s: int | None,
 ) -> int:
     """Store a key; return its id."""
     key_row = connection.execute(
-        "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, expires_at) VALUES (%s, %s, %s, %s,"
+        "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, folders, expires_at) VALUES (%s, %s, %s, %s, %s,"
         " now() + make_interval(secs => %s)) ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id",
-        (principal_id, digest(token), list(scopes), creators, expires_in_s),
+        (principal_id, digest(token), list(scopes), creators, None if folders is None else list(folders), expires_in_s),
     ).fetchone()
     assert key_row is not None  # RETURNING gives a row after an insert and after an update
     return int(key_row[0])
 
 
 def rotate(connection: Connection[Any], key_id: int, *, grace_s: int = ROTATION_GRACE_S) -> tuple[int, str]:
-    """Create a key with the scopes, creators and lifetime of another one; that one expires `grace_s` seconds from now.
+    """Create a key with the scopes, creators, folders and lifetime of another one, which expires `grace_s` seconds from now.
 
     Returns the new key's id, and the new key itself. An old key that expires sooner anyway keeps its expiry.
 
@@ -325,15 +354,15 @@ def rotate(connection: Connection[Any], key_id: int, *, grace_s: int = ROTATION_
         "WITH living AS (SELECT id, expires_at - created_at AS lifetime FROM app.api_keys"
         "   WHERE id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR UPDATE)"
         " UPDATE app.api_keys k SET expires_at = least(k.expires_at, now() + make_interval(secs => %s))"
-        " FROM living WHERE k.id = living.id RETURNING k.principal_id, k.scopes, k.creators, living.lifetime",
+        " FROM living WHERE k.id = living.id RETURNING k.principal_id, k.scopes, k.creators, k.folders, living.lifetime",
         (key_id, min(grace_s, LIFETIME_MAX_S)),
     ).fetchone()
     if row is None:
         raise _unknown(key_id)
     token = PREFIX + secrets.token_urlsafe(32)
     key_row = connection.execute(
-        "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, expires_at)"
-        " VALUES (%s, %s, %s, %s, now() + %s::interval) RETURNING id",
+        "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, folders, expires_at)"
+        " VALUES (%s, %s, %s, %s, %s, now() + %s::interval) RETURNING id",
         (row[0], digest(token), *row[1:]),
     ).fetchone()
     assert key_row is not None
@@ -440,7 +469,8 @@ async def identify(services: KeyReaders, token: str, *, afresh: bool = False) ->
         return None
     _, principal_id, scopes, creator_id, creators, left_s, own_ids = row
     handles_allowed = None if creators is None else frozenset(creators)
-    principal = Principal(principal_id, frozenset(scopes), creator_id, handles_allowed, frozenset(own_ids))
+    folders = None if row[7] is None else tuple(row[7])
+    principal = Principal(principal_id, frozenset(scopes), creator_id, handles_allowed, frozenset(own_ids), folders)
     checks.put(key, principal, left_s)
     return principal
 

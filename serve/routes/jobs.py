@@ -98,7 +98,10 @@ def router(services: Services) -> APIRouter:
     async def submit(
         request: JobRequest, response: Response, idempotency_key: JobKey = None, caller: Principal = needs_key
     ) -> Any:
-        """Submit a job. It is queued at once, runs when the cluster has taken it, and speaks for the key's creators alone."""
+        """Submit a job. It is queued at once, runs when the cluster has taken it, and speaks for the key's creators alone.
+
+        Source and manifest must be in the key's folders, if the key is for named creators, and never in Pixr's own.
+        """
         settings, storage = services.settings, services.storage
         job = await services.threads.ask(_create, settings, storage, request, caller, idempotency_key)
         response.headers["Location"] = f"/v1/jobs/{job['id']}"
@@ -151,6 +154,7 @@ def _create(
         model=request.model,
         mode=request.options.mode,
         speaks_for=speaks_for,
+        folders=caller.folders_in(settings.s3.ingest_buckets),
         reassign=request.options.reassign,
         known=creators.known_handles(connection, [request.creator]),
     )

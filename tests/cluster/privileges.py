@@ -15,7 +15,7 @@ LETTERS = {"S": "SELECT", "I": "INSERT", "U": "UPDATE", "R": "REFERENCES"}
 OF_TABLES = {"D": "DELETE", "T": "TRUNCATE", "G": "TRIGGER", "M": "MAINTAIN"}  # of no column
 # Of what is stated by a small letter.
 COLUMNS = {
-    ("app.api_keys", READER, "SELECT"): "id principal_id scopes created_at expires_at revoked_at creators",
+    ("app.api_keys", READER, "SELECT"): "id principal_id scopes created_at expires_at revoked_at creators folders",
     ("ledger.attempts", SERVE, "SELECT"): "batch_id n signature state slot",
     (
         "ledger.attempts",

@@ -12,6 +12,7 @@ from cluster.errors import Rejected
 from cluster.storage import Storage
 from pipelines import repool, takedown
 from pipelines.moments import frame_vectors
+from pipelines.sources import prefixes
 from tests.pipelines.moments.test_sink import SETTINGS, begin, connection, finalise, ingest, pictures, shown, storage
 
 __all__ = ["connection", "storage"]  # fixtures
@@ -96,4 +97,4 @@ def test_a_takedown_removes_them(connection: Connection, storage: Storage, bucke
     ingest(connection, storage, bucket, settings=KEEPING)
     assert list(frame_vectors.listed(storage, bucket)) == [(1, 1)]
     takedown.remove(connection, storage, bucket, 1)
-    assert list(storage.list(f"s3://{bucket}/{frame_vectors.FOLDER}/")) == []
+    assert list(storage.list(f"s3://{bucket}/{prefixes.FRAMES}/")) == []
