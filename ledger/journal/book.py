@@ -26,6 +26,8 @@ from ledger import money
 EPOCH_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 FENCED, CHANGED, BROKEN, UNBALANCED, ENDED = "PX001", "PX002", "PX003", "PX004", "PX005"  # SQLSTATEs of ledger/schema
 
+STEP_MAX = 10**9  # of an epoch that cannot follow the clock; `ledger.guard_fence` allows no more
+
 COPIED_LINES_MIN = 100  # fewer are inserted by one statement, which takes one round trip
 COPY_POSTINGS = "COPY ledger.postings (entry_id, line, account_id, amount) FROM STDIN (FORMAT binary)"
 COPY_HEAD, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
@@ -95,12 +97,15 @@ def take_epoch(connection: Connection, owner: str) -> int:
     """Take a new epoch for `owner` and commit; earlier holders can write nothing after that. The session then holds it.
 
     Returns the epoch. It is at least the clock's microseconds since 1970: so a restored database never gives out an epoch
-    again that it has forgotten and that another process may still hold.
+    again that it has forgotten and that another process may still hold. If the clock is behind the last epoch, because it was
+    ahead or was set back, the epoch grows by a random step instead, which nothing else takes.
     """
     row = connection.execute(
-        "UPDATE ledger.fence SET epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),"
-        "   owner = %s, taken_at = now(), seen_at = now() RETURNING epoch",
-        (owner,),
+        "UPDATE ledger.fence SET epoch = CASE WHEN epoch < c.micros THEN c.micros"
+        "                                     ELSE epoch + 1 + floor(random() * %s)::bigint END,"
+        "   owner = %s, taken_at = now(), seen_at = now()"
+        " FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS micros) c RETURNING epoch",
+        (STEP_MAX - 1, owner),
     ).fetchone()
     assert row is not None
     connection.commit()

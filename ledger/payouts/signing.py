@@ -82,7 +82,7 @@ def let_through(rail: Rail, waiting: Sequence[Batch], just_planned: Sequence[Bat
     planning.screen(
         rail,
         [screening.Recipient(each.creator_id, each.wallet, each.amount)
-         for batch in older if batch.kind == "payout" for each in batch.recipients],
+         for batch in older if batch.kind != "reclaim" for each in batch.recipients],
     )  # fmt: skip
     _hold_unpayable(rail, older)
     stopped = batches.stopped(rail.connection, [each.id for each in older])

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Recipient(NamedTuple):
-    """A creator who would be paid next."""
+    """A creator who would be paid next; the amount is 0 where a token account is to be opened for a later payout."""
 
     creator_id: int
     wallet: str  # address on Solana, base58

@@ -742,12 +742,24 @@ def test_what_an_older_version_kept_of_a_clock_ahead_keeps_nobody_from_earning_f
     fund(journal, 10**9)
     record(journal, search(shown(1)))
     folded(journal)
-    change(journal, "UPDATE ledger.seen_runs SET seconds = %s", np.array([2**32 - 1], "<u4").tobytes())
+    query = "UPDATE ledger.seen_runs SET seconds = %s, mark = NULL"  # it knew no marks
+    change(journal, query, np.array([2**32 - 1], "<u4").tobytes())
     record(journal, search(shown(1)))
     assert folded(journal) == [Outcome.FUNDED, Outcome.SEEN]
     tomorrow = time.time() + DAY_S + 60
     record(journal, search(shown(1), at_s=tomorrow), recorded_s=tomorrow)
     assert folded(journal)[2:] == [Outcome.FUNDED]
+
+
+def test_what_waits_while_the_databases_clock_is_set_back_pays_no_second_time(journal: Conn) -> None:
+    """It was recorded before that, as were the looks that it repeats; and the ledger has begun anew since."""
+    fund(journal, 10**9)
+    before = time.time() + 26 * 3600
+    record(journal, search(shown(1), at_s=before), recorded_s=before)
+    folded(journal)
+    record(journal, search(shown(1), at_s=before + 120), recorded_s=before + 120)
+    assert folded(journal) == [Outcome.FUNDED, Outcome.SEEN]
+    assert earned(journal) == {1: 900}
 
 
 # ── Batches that cannot be read ────────────────────────────────────────────────────────────────────────────────────
