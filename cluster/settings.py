@@ -210,6 +210,7 @@ class DoorSettings:
     new_connections_per_address_per_s: float = 150.0
     # Requests of one address whose client did not wait for the response, over three seconds.
     hang_ups_per_address_per_s: float = 3.0
+    hang_ups_per_s: float = 50.0  # of all addresses; above it those that hung up in the last seconds are refused
     header_bytes_max: int = 16_384  # all headers of a request together
     url_bytes_max: int = 8_192  # path and query of a request
     headers_max: int = 100  # header fields of a request
@@ -217,10 +218,16 @@ class DoorSettings:
 
     # Replicas.
     connect_timeout_s: float = 1.0  # for connecting to a replica
-    queue_timeout_s: float = 3.0  # for a place at a replica
+    queue_timeout_s: float = 3.0  # for a place at a replica, or at the object store
+    search_queue_timeout_s: float = 1.0  # for a search's place at a replica
     search_timeout_s: float = 4.0  # for /v1/search: `[search] deadline_s` and one second
     answer_timeout_s: float = 60.0  # for a replica that is silent during any other response
     body_timeout_s: float = 20.0  # for a request with a larger body, from its first byte to the response
+    # Requests that one replica is sent at once, besides the following kinds. Others wait at the door, where a client that gives
+    # up leaves no work behind. All `…_per_replica_max` together must be below `[search] ongoing_requests_max`, above which a
+    # replica refuses.
+    searches_per_replica_max: int = 128  # searches; the replica has places for fewer, and a fair queue
+    others_per_replica_max: int = 128  # the page, pictures, videos and other small requests
     # Larger bodies that one replica is receiving. The same number of places exists once more for requests with a key, so that
     # requests without one cannot take them all: a replica checks the key before it reads the body, and a request with a
     # wrong key gives its place back (`[search] refused_pause_s`).

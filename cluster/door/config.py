@@ -2,9 +2,11 @@
 
 A pure function: the same values give the same text. To read it: a client's connection is counted by address before
 anything else happens; a request with a small body is received completely, within a deadline, before a replica sees it;
-then it goes to one of five backends, each with its own limits, so that none takes another's capacity: `pixr` (small
-requests that are answered at once), `bodies` and `bodies_with_key` (uploads), `streams` (responses that last) and
-`objects` (media, from the object store). Knows no file but those it names, and starts nothing.
+then it goes to one of six backends, each with its own limits, so that none takes another's capacity: `searches`, `pixr` (other
+small requests that are answered at once), `bodies` and `bodies_with_key` (uploads), `streams` (responses that last) and
+`objects` (media, from the object store). A backend sends a replica a limited number of requests at once. Further ones wait
+for a place, those of an address that has few first, and a client that gives up leaves the queue. Knows no file but those it
+names, and starts nothing.
 """
 
 from __future__ import annotations
@@ -24,17 +26,24 @@ HEALTH_PATH = "/-/healthz"  # answered by a replica outside of its queue; fails 
 SPARE_CONNECTIONS = 64  # for the door's own socket and for connections that are being refused
 OVERREAD_BYTES = 32_768  # read of headers that are too large, so that 431 can be answered
 HEADERS_READ_MAX = 1024
-COUNTERS = 4  # sc0: a connection's address, sc1: an object's, sc2: a body's, sc3: a body's network
+COUNTERS = (
+    6  # sc0: a connection's address, sc1: an object's, sc2: a body's, sc3: its network, sc4: the caller's, sc5: all
+)
 RATE_S = 10  # over which new connections are counted
-HANG_UPS_S = 3  # over which requests and responses are counted; short, since a replica works until the limit is reached
+HANG_UPS_S = 3  # over which abandoned requests are counted; short, since a replica works until the limit is reached
 # Older versions are deprecated (RFC 8996). The ciphers are for TLS 1.2; all those of TLS 1.3 are strong.
 TLS = "ssl-min-ver TLSv1.2 ciphers ECDHE+AESGCM:ECDHE+CHACHA20"
-COUNTED = f"conn_cur,conn_rate({RATE_S}s),http_req_rate({HANG_UPS_S}s),gpc0_rate({HANG_UPS_S}s)"
+CALLERS = "callers"  # table by the address that asks, which a load balancer may report
+EVERYBODY = "everybody"
 SECRET_HEADER = "X-Pixr-Door"  # noqa: S105  a header's name
 # Headers that Ray Serve obeys: the request's timeout, whether a disconnect cancels it, the multiplexed model.
 SERVES_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id")
+REPLIED = "    http-response set-var(txn.replied) bool(true)"
 # The answer for HAProxy's own 503 in a backend while a replica is known: no place became free in time, or it just died.
-FULL = dict.fromkeys(bodies.ROOMS, answers.BODIES_FULL) | {"streams": answers.STREAMS_FULL}
+FULL = dict.fromkeys(("pixr", "searches"), answers.REPLICAS_FULL) | dict.fromkeys(bodies.ROOMS, answers.BODIES_FULL)
+FULL["streams"] = answers.STREAMS_FULL
+RETRIED = ("pixr", "searches")  # backends whose requests are sent once more, where that is safe
+BEHIND_MS = 20  # by which a request is put back in a queue for each other one that its address has in progress
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,7 @@ def _defaults(door: Door) -> list[str]:
         f"    timeout check {_ms(settings.check_timeout_s)}",
         "    option http-ignore-probes",
         "    option http-restrict-req-hdr-names delete",
+        "    option abortonclose",  # a client that hangs up leaves the queue and its request is ended, which is counted
         "    option redispatch 1",
         "    retries 2",
         *(f"    http-error status {code} {answer.rule(retry)}" for code, answer in answers.ALL.items()),
@@ -130,10 +140,16 @@ def _tables(door: Door) -> list[str]:
     size = 4 * (door.connections_max + SPARE_CONNECTIONS)
     return [
         "backend addresses",
-        f"    stick-table type ipv6 size {size} expire 10s store {COUNTED}",
+        f"    stick-table type ipv6 size {size} expire 10s store conn_cur,conn_rate({RATE_S}s)",
         "",
         "backend addresses_of_objects",
         f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
+        "",
+        f"backend {CALLERS}",
+        f"    stick-table type ipv6 size {size} expire 10s store conn_cur,gpc0_rate({HANG_UPS_S}s)",
+        "",
+        f"backend {EVERYBODY}",
+        f"    stick-table type integer size 1 expire 10s store gpc0_rate({HANG_UPS_S}s)",
         *bodies.tables(size),
     ]
 
@@ -143,7 +159,8 @@ def _frontend(door: Door) -> list[str]:
     binds = [f"    bind {address} proto h1{_encryption(door)}" for address in bind_addresses(door.host, door.port)]
     lines = ["frontend door", *binds, f"    maxconn {door.connections_max}", *_counting(door), *_cleaning(door)]
     lines += [
-        *_counting_answers(settings),
+        *_asking(),
+        *_counting_hang_ups(settings),
         *refusals.rules(settings),
         "    http-after-response set-status 503 if { status 502 504 }",
         *bodies.rules(settings),
@@ -163,6 +180,7 @@ def _frontend(door: Door) -> list[str]:
         "    use_backend bodies_with_key if has_body_to_come has_key",
         "    use_backend bodies if has_body_to_come",
         f"    use_backend streams if {{ path,url_dec {STREAM_PATH} }}",
+        f"    use_backend searches if {{ path,url_dec {SEARCH_PATH} }}",
         "    default_backend pixr",
     ]
 
@@ -189,25 +207,35 @@ def _counting(door: Door) -> list[str]:
     ]
 
 
-def _counting_answers(settings: DoorSettings) -> list[str]:
+def _asking() -> list[str]:
+    """Order the queues: requests of an address with few requests come first, as if the others had arrived later."""
+    return [
+        f"    http-request track-sc4 {bodies.ADDRESS} table {CALLERS}",
+        f"    http-request track-sc5 int(1) table {EVERYBODY}",
+        f"    http-request set-priority-offset sc_conn_cur(4),mul({BEHIND_MS})",
+    ]
+
+
+def _counting_hang_ups(settings: DoorSettings) -> list[str]:
     """Refuse an address that has ended too many of its requests in the last seconds before they were answered.
 
     HAProxy forgets such a request, while the replica still does most of its work, so that limits on requests in progress do
-    not count it. Hang-ups are counted as the address's requests, minus its responses (refusals too), minus its connections,
-    each of which may have one request in progress. HAProxy ends an abandoned request with a 400 that no client reads; that
-    one comes neither from a rule of the door (`at_door`) nor from a replica (`replied`), and does not count as a response.
+    not count it. HAProxy ends an abandoned request, after a FIN as after a reset, with a 400 that no client reads; that one
+    comes neither from a rule of the door (`at_door`) nor from a replica (`replied`, which each backend sets). A client that
+    gives up while it waits for a place has cost no replica anything, and is not counted. While all addresses together hang up
+    too often, one hang-up of an address is too many.
     """
-    hang_ups_max = math.ceil(settings.hang_ups_per_address_per_s * HANG_UPS_S)
-    refused = answers.TOO_MANY_HANG_UPS.rule(settings.retry_after_s)
-    answered = "{ var(txn.at_door) -m bool } || { var(txn.replied) -m bool } || !{ status 400 }"
+    hang_ups_max, together_max = (
+        math.ceil(each * HANG_UPS_S) for each in (settings.hang_ups_per_address_per_s, settings.hang_ups_per_s)
+    )
+    refused = f"return status 429 {answers.TOO_MANY_HANG_UPS.rule(settings.retry_after_s)}"
+    given_up = "{ status 400 } !{ var(txn.at_door) -m bool } !{ var(txn.replied) -m bool }"
     return [
         "    http-request set-var(txn.at_door) bool(true)",
-        "    http-response set-var(txn.replied) bool(true)",
-        f"    http-after-response sc-inc-gpc0(0) if {answered}",
-        "    http-request set-var(txn.answered) sc0_gpc0_rate",
-        "    http-request set-var(txn.under_way) sc0_conn_cur",
-        "    http-request set-var(txn.hung_up) sc0_http_req_rate,sub(txn.answered),sub(txn.under_way)",
-        f"    http-request return status 429 {refused} if {{ var(txn.hung_up) -m int gt {hang_ups_max} }}",
+        f"    http-after-response sc-inc-gpc0(4) if {given_up}",
+        f"    http-after-response sc-inc-gpc0(5) if {given_up}",
+        f"    http-request {refused} if {{ sc_gpc0_rate(4) gt {hang_ups_max} }}",
+        f"    http-request {refused} if {{ sc_gpc0_rate(5) gt {together_max} }} {{ sc_gpc0_rate(4) gt 0 }}",
     ]
 
 
@@ -264,10 +292,12 @@ def _replicas(door: Door, room: str) -> list[str]:
     """Return one of the backends that lead to the replicas."""
     settings = door.settings
     places = dict.fromkeys(bodies.ROOMS, settings.bodies_per_replica_max) | {
-        "streams": settings.streams_per_replica_max
+        "pixr": settings.others_per_replica_max,
+        "searches": settings.searches_per_replica_max,
+        "streams": settings.streams_per_replica_max,
     }
     retry, full = settings.retry_after_s, FULL.get(room)
-    lines = [f"backend {room}", "    balance leastconn", "    http-response del-header Server"]
+    lines = [f"backend {room}", "    balance leastconn", REPLIED, "    http-response del-header Server"]
     lines += [f"    http-error status {code} {answer.rule(retry)}" for code, answer in answers.UNREAD.items()]
     if room in bodies.ROOMS:
         lines += bodies.refused_bodies()
@@ -275,29 +305,36 @@ def _replicas(door: Door, room: str) -> list[str]:
         lines.append(f"    http-error status 503 {full.rule(retry)}")
     if room not in bodies.ROOMS:  # larger bodies do not fit into HAProxy's buffer
         lines.append("    option http-buffer-request")
-    if room == ROOMS[0]:
+    if room in RETRIED:
         lines += [
             "    retry-on conn-failure empty-response",
             "    http-request disable-l7-retry unless { method GET HEAD }",
-            f"    http-request set-timeout server {_ms(settings.search_timeout_s)} if {{ path,url_dec {SEARCH_PATH} }}",
+        ]
+    if room == "searches":
+        lines += [
+            f"    timeout queue {_ms(settings.search_queue_timeout_s)}",
+            f"    timeout server {_ms(settings.search_timeout_s)}",
+        ]
+    if room == ROOMS[0]:
+        lines += [
             "    option httpchk",
             f"    http-check send meth GET uri {HEALTH_PATH} ver HTTP/1.1 hdr Host door",
             "    http-check expect status 200",
         ]
     lines += refusals.of_replicas(retry)
-    return lines + [_server(door, room, number, places.get(room)) for number in range(1, settings.replicas_max + 1)]
+    return lines + [_server(door, room, number, places[room]) for number in range(1, settings.replicas_max + 1)]
 
 
-def _server(door: Door, room: str, number: int, connections_max: int | None) -> str:
+def _server(door: Door, room: str, number: int, connections_max: int) -> str:
     """Return a server slot: known replicas take one each; the others wait, disabled, without an address."""
     settings = door.settings
     address = door.backends[number - 1].address if number <= len(door.backends) else ""
-    line = f"    server {slot(number)} {address or '127.0.0.1:1'}"
-    line += f" maxconn {connections_max}" if connections_max else ""
+    line = f"    server {slot(number)} {address or '127.0.0.1:1'} maxconn {connections_max}"
     if room != ROOMS[0]:
         return f"{line} track {ROOMS[0]}/{slot(number)}"
     line += f" check inter {_ms(settings.check_interval_s)} fastinter 250ms downinter 250ms"
-    line += f" fall {settings.check_failures_max} rise 1 observe layer4 error-limit 3 on-error mark-down"
+    # Failed requests are a reason to check sooner, and no proof: an overloaded replica refuses connections too.
+    line += f" fall {settings.check_failures_max} rise 1 observe layer4 error-limit 3 on-error fastinter"
     return line if address else f"{line} disabled"
 
 
@@ -305,6 +342,7 @@ def _objects(door: Door) -> list[str]:
     settings = door.settings
     return [
         "backend objects",
+        REPLIED,
         f"    http-error status 503 {answers.STORE_AWAY.rule(settings.retry_after_s)}",
         f"    http-error status 502 {answers.STORE_ENDED.rule(settings.retry_after_s)}",
         "    retry-on conn-failure empty-response",
