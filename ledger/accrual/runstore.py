@@ -53,7 +53,7 @@ class RunStore:
         self._executor = executor or self._own_executor
         self._merging: tuple[list[Run], Future[Run]] | None = None  # runs that a file is being made of
         self._again_at = 0.0  # monotonic time: no file is made before, since the last one failed
-        self._tidied: tuple[int, Keep] = 0, runfiles.everything  # what `tidy` was told last
+        self._tidied: tuple[int, Keep] = 0, runfiles.keep_all  # what `tidy` was told last
 
     def close(self) -> None:
         """Wait for a file that is being made, and make no other one."""

@@ -193,7 +193,7 @@ def _file_of(row: Mapping[str, Any] | str) -> str:
 def _creator_of(row: Mapping[str, Any] | str, is_known: Known) -> str:
     """Return the creator that an invalid row names, or "": the reason is only for jobs that may speak for them."""
     creator = row.get("creator") if isinstance(row, Mapping) else None
-    return handles.meant(str(creator), is_known).strip() if creator else ""
+    return handles.resolve(str(creator), is_known).strip() if creator else ""
 
 
 def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:

@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from ledger.chain import HttpNode
 
 from cluster import settings, urls
 from cluster.errors import Rejected
 from cluster.runtime import S3Endpoint
 from cluster.settings import S3Settings, SolanaSettings
 from ledger.rounds import open_chain
-from serve import objects
-from tests.cluster.test_cli import assert_refused, pixr
+from ledger.solana.chain import HttpNode
+from serve.media import objects
+from tests.cluster.cli.test_main import assert_refused, pixr
 
 SECRET = "sekret"
 

@@ -264,11 +264,11 @@ def test_what_does_not_fit_into_memory_is_not_loaded(tmp_path: Path, monkeypatch
     def read(rows: runstore.Known) -> Iterator[runfiles.Columns]:
         yield run_of_ten(int(rows[0, 1])).columns
 
-    store = runstore.Store(KEYS, tmp_path)
+    store = runstore.RunStore(KEYS, tmp_path)
     store.load(known[:4], read)
     assert store.in_memory() == 40
     with pytest.raises(Temporary, match="the disk takes no file"):
-        runstore.Store(KEYS, tmp_path).load(known, read)
+        runstore.RunStore(KEYS, tmp_path).load(known, read)
 
 
 def spoilt(path: Path, at: int) -> None:

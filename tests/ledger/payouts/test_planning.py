@@ -11,8 +11,8 @@ from cluster.errors import Rejected, Temporary
 from ledger.journal import book
 from ledger.risk import screening
 from ledger.settings import Economics
+from tests.ledger.accrual.test_fold import change
 from tests.ledger.chains import FINAL_BLOCKS, SMALL, Rig, assert_paid
-from tests.ledger.test_fold import change
 
 TRANSFER = """INSERT INTO ledger.transfers (source, target, amount_pix, pending_entry)
               SELECT {source}, {target}, 1, {entry} FROM ledger.transfers LIMIT 1"""
