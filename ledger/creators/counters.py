@@ -73,7 +73,7 @@ class Counters:
             return 0
         earned = self._earned(connection, last, newest)
         if last < self._forgotten(connection):  # asked last: folds may have gone while the rest was added up
-            return self._anew(connection, newest)
+            return self._recount(connection, newest)
         return len(earned) if self._take(place, newest, earned) else 0
 
     def _recount(self, connection: Connection[Any], newest: int) -> int:
@@ -113,7 +113,7 @@ class Counters:
         return max(int(row[0]), self._forgotten(connection))
 
     def _forgotten(self, connection: Connection[Any]) -> int:
-        """Up to which fold the table has none any more: they are archived, as while Redis was away for weeks."""
+        """Return the last fold that is archived and gone from the table; 0 for none."""
         row = connection.execute("SELECT upto FROM ledger.forgotten WHERE kind = 'folds'").fetchone()
         return int(row[0]) if row else 0
 
