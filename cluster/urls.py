@@ -1,8 +1,8 @@
 """Addresses of services as they may be shown: nothing that could be a user, a password or a key.
 
-A URL is shown as scheme, hosts and, of a database, its name; an RPC URL as scheme and host, since keys stand in paths and
-queries. What cannot be read for certain (a `/` in a password moves everything behind it) is shown as its scheme and nothing
-else, and is refused when settings are read. Knows nothing of which settings there are.
+A URL is shown as its scheme and hosts and, for a database, its name; an RPC URL as scheme and host, since paths and queries may
+contain keys. A URL that is ambiguous (a `/` in a password shifts everything after it) is shown as its scheme alone, and is
+refused when settings are read. Knows no settings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DATABASE = re.compile(r"/[\w.-]*")
 
 
 def shown(url: str) -> str:
-    """A URL, or a connection string of PostgreSQL, without anything that could be secret; `embedded` and empty as they are."""
+    """Return a URL or a connection string of PostgreSQL without anything that could be secret; `embedded` and "" unchanged."""
     if url in ("", EMBEDDED):
         return url
     found, scheme = where(url), _scheme(url)
@@ -36,7 +36,7 @@ def shown(url: str) -> str:
 
 
 def where(url: str) -> str:
-    """`host:port`, of each host where there are several, and of a database `/name`; `UNKNOWN` where that is not certain."""
+    """Return `host:port` of each host, and `/name` of a database; `UNKNOWN` if the URL is ambiguous."""
     scheme = _scheme(url)
     if not scheme or scheme in POSTGRES:
         return _of_postgres(url)
@@ -50,10 +50,10 @@ def where(url: str) -> str:
 
 
 def check(url: str, name: str, schemes: Sequence[str]) -> None:
-    """Check that a setting is a URL of one of these schemes, `embedded` or empty; for PostgreSQL key=value pairs will do.
+    """Check that a setting is a URL of one of these schemes, `embedded` or empty; for PostgreSQL key=value pairs are valid too.
 
     Raises:
-        ValueError: it is not; the words quote nothing of it.
+        ValueError: it is not; the message does not quote it.
     """
     if url in ("", EMBEDDED):
         return
@@ -66,9 +66,9 @@ def check(url: str, name: str, schemes: Sequence[str]) -> None:
 
 
 def _is_readable(url: str, scheme: str) -> bool:
-    """Whether its client can read it, and an `@` does not say that it was meant otherwise.
+    """Whether a client can read a URL, and no `@` in an odd place shows that another meaning was intended.
 
-    Clients of Redis and of HTTP take everything before the last `@` of the authority for the user: what works goes on.
+    Clients of Redis and of HTTP take everything before the last `@` of the authority as the user, which stays valid.
     """
     if not scheme or scheme in POSTGRES:
         pairs = _pairs(url)
@@ -82,7 +82,7 @@ def _is_readable(url: str, scheme: str) -> bool:
 
 
 def _scheme(url: str) -> str:
-    """The scheme, where it is one that a setting may have: any other text before `://` could be anything."""
+    """Return the scheme if it is one that a setting may have, else "": other text before `://` could be a secret."""
     found = _SCHEME.match(url)
     if found is None or found[1] in POSTGRES:  # PostgreSQL's library knows it in this case alone
         return found[1] if found else ""
@@ -90,7 +90,7 @@ def _scheme(url: str) -> str:
 
 
 def _place(host: str, name: str = "", port: int | None = None) -> str:
-    """One host with its port, by default these; `UNKNOWN` where it is not that."""
+    """Return `host:port` of one host, with a default name and port; `UNKNOWN` if it is not a host."""
     found = _HOST.fullmatch(host)
     if found is None or int(found["port"] or 0) > PORT_MAX:
         return UNKNOWN
@@ -99,8 +99,8 @@ def _place(host: str, name: str = "", port: int | None = None) -> str:
 
 
 def _pairs(text: str) -> dict[str, str] | None:
-    """What a URL or a connection string of key=value pairs says, as PostgreSQL's library reads it; None where it does not."""
-    import psycopg  # settings are read by commands that ask no database, too
+    """Return the parameters of a URL or of key=value pairs as PostgreSQL's library reads them; None if it cannot."""
+    import psycopg  # lazily: settings are also read by commands that need no database
     from psycopg.conninfo import conninfo_to_dict
 
     try:
@@ -112,7 +112,7 @@ def _pairs(text: str) -> dict[str, str] | None:
 
 
 def _of_postgres(text: str) -> str:
-    """`host:port/database` of what PostgreSQL's library can read."""
+    """Return `host:port/database` of a text that PostgreSQL's library can read."""
     pairs = _pairs(text)
     if not pairs:
         return UNKNOWN

@@ -235,10 +235,10 @@ def _apply_once(connection: Connection, migration: Migration) -> None:
 
 
 def _require_made(connection: Connection, names: Sequence[str]) -> None:
-    """Take no index that `CREATE INDEX CONCURRENTLY` has left half made: nothing is found by it.
+    """Check that none of these indexes was left half made by `CREATE INDEX CONCURRENTLY`, which PostgreSQL does not use.
 
     Raises:
-        Rejected: one of these is.
+        Rejected: one was.
     """
     row = connection.execute(
         "SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"

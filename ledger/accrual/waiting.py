@@ -83,7 +83,7 @@ class Stored:
 
     @property
     def earliest_ms(self) -> int:
-        """The same, but never longer ago than anybody remembers: of when it counts."""
+        """The earliest time at which one of its searches counts: `begins_ms`, but not longer ago than is remembered."""
         assert self.recorded_ms is not None
         return max(self.begins_ms, self.recorded_ms - OLDEST_MS)
 

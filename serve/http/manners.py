@@ -76,9 +76,10 @@ def is_from_another_site(request: Request, origins: Sequence[str]) -> bool:
 
 
 def is_browser_by_name(request: Request) -> bool:
-    """Does a browser ask by a name? Anybody can let theirs lead here, and a page under it then reads what we answer.
+    """Whether a browser asks under a host name, other than `localhost`.
 
-    IP addresses and `localhost` are nobody's to point elsewhere; programs, which ask by names too, run no pages.
+    Any site can point its name at this address, and its page would then read the answers (DNS rebinding). Nobody can point an
+    IP address or `localhost` elsewhere, and programs, which may use names too, run no pages.
     """
     headers = request.headers
     is_browser = headers.get("user-agent", "").startswith("Mozilla/") or "origin" in headers
