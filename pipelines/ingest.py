@@ -283,7 +283,7 @@ def list_source(
     Args:
         connection: Connection to the primary.
         storage: Object store to read from.
-        bucket: Pixr's own bucket, which holds uploads.
+        s3: Names Pixr's own bucket, and the buckets that jobs may read.
         job_id: The job.
         job_source: S3 prefix or upload list.
         options: What to do, besides the source.

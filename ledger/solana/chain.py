@@ -76,10 +76,18 @@ class Node(Protocol):
 class HttpNode:
     """A node over HTTP, through solana's AsyncClient, with a circuit breaker and a rate limit.
 
-    Its name tells it apart from others, and shows no key: `number` is its own among those whose URLs are shown alike.
+    Its name distinguishes it from other nodes and shows no key.
     """
 
     def __init__(self, url: str, timeout_s: float, requests_per_s: float, number: int = 1) -> None:
+        """Make a node that is not connected yet.
+
+        Args:
+            url: where it is asked; may contain a key.
+            timeout_s: for an answer.
+            requests_per_s: the rate limit.
+            number: distinguishes nodes whose URLs are shown alike.
+        """
         self.name = f"{urls.shown(url)}{f' ({number})' if number > 1 else ''}"
         self._url, self._timeout_s = url, timeout_s
         self._breaker = Breaker(f"RPC {self.name}", failures_max=FAILURES_MAX, reset_s=REST_S)

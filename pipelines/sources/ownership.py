@@ -80,14 +80,15 @@ def manifests_around(
         top: The URI that the paths of the source are relative to (`buckets.folder_of`).
         objects: The objects of the source by path.
         storage: Object store to read from.
+        rights: The folders of the job; errors quote no manifest outside of them.
         is_known: Whether a creator with a handle exists.
 
     Yields:
         The manifests; the folder of each is a key of the bucket.
 
     Raises:
-        Rejected: a manifest cannot be read, so it is unknown which files it gives to others. Only the log
-            says which one and why if it is outside of the job's folders.
+        Rejected: a manifest cannot be read, so it is unknown which files it gives to others. If it is outside of the
+            job's folders, only the log says which one and why.
     """
     manifests = [stored for stored in objects.values() if manifest.is_manifest(stored.uri)]
     bucket, folder = store.split(top)
@@ -127,7 +128,10 @@ def others(
         bucket: The bucket of the objects.
         objects: The objects of a source.
         manifests: All that may give them to a creator.
-        rights: Creators that the job may speak for, and its folders: the reason quotes nothing from manifests outside of them.
+        rights: Creators that the job may speak for, and its folders; no reason quotes a manifest outside of them.
+
+    Returns:
+        The reason by URI, only for objects that are not the job's.
     """
     keys = {store.split(stored.uri)[1]: stored.uri for stored in objects}
     inside, above = list[Manifest](), list[Manifest]()

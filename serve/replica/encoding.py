@@ -138,6 +138,16 @@ class PictureThreads:
         self._threads = ThreadPoolExecutor(most, "picture")
 
     async def run(self, look: Callable[[bytes, str], Vector], data: bytes, model: str) -> Vector:
+        """Encode a picture in one of the threads.
+
+        Args:
+            look: encodes a file with a model.
+            data: the file.
+            model: the model's name.
+
+        Returns:
+            float32, shape (dimensions,): the vector of `look`.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._threads, look, data, model)
 
 
