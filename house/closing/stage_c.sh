@@ -1,4 +1,4 @@
-log() { echo "$(date +%T) $* load $(cut -d' ' -f1-3 /proc/loadavg)" >> /tmp/v/chain23.log; }
+log() { echo "$(date +%T) $* load $(cut -d' ' -f1-3 /proc/loadavg)" >> /tmp/v/close.log; }
 cd /work/wt-run; for n in $(env | sed -n 's/^\(PIXR_[A-Z_]*\)=.*/\1/p'); do unset $n; done
 export PYTHONPATH=$PWD PIXR_DATA_DIR=/tmp/fseen-data PIXR_CONFIG=$PWD/configs/demo.toml; P=/work/main/.venv/bin/python
 log demo for reports; $P -m cluster.cli --config configs/demo.toml demo > /tmp/v/c_demo.log 2>&1; log "rc $?"
