@@ -1,0 +1,1 @@
+for i in $(seq $1); do echo "$(date +%T) $(ss -ltn 2>/dev/null | awk '$2>0{print $4":q"$2"/"$3}' | tr '\n' ' ') est=$(ss -tn state established 2>/dev/null | wc -l) cw=$(ss -tn state close-wait 2>/dev/null|wc -l) syn=$(ss -tn state syn-sent 2>/dev/null|wc -l)"; sleep 1; done
