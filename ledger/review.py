@@ -83,6 +83,11 @@ LEAPS = """
     ON CONFLICT (day, creator_id) DO UPDATE SET above_pix = excluded.above_pix, matures_at = excluded.matures_at"""
 
 
+# All accruals are of the connection that reviews: those that are committed were seen. A first time nothing was, yet.
+REVIEWED = "UPDATE ledger.reviewed SET entry_id = (SELECT entry_id FROM ledger.chain_head)"
+BEGUN = f"{REVIEWED} WHERE entry_id IS NULL"
+
+
 @dataclass(frozen=True)
 class Judged:
     """A day's creators who are judged; `doubtful` is what of their earnings does not count.
@@ -96,6 +101,13 @@ class Judged:
     doubtful: Amounts
     is_over: bool
     is_known: bool
+
+
+def begin(connection: Connection[Any]) -> None:
+    """From now on nothing is paid that no review has seen. Commits."""
+    with book.refusals():
+        connection.execute(BEGUN)
+    book.commit(connection)
 
 
 def review(connection: Connection[Any], audience: Audience, economics: Economics) -> int:
@@ -116,6 +128,7 @@ def review(connection: Connection[Any], audience: Audience, economics: Economics
         _withhold(connection, judgement, totals, earned, trusted, economics)
     with book.refusals():
         kept = audience.keep(connection, judgement)
+        connection.execute(REVIEWED)
     book.commit(connection)
     audience.judged(judgement, kept)
     return taken
