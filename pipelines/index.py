@@ -25,6 +25,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from psycopg.sql import Literal as Constant
 
 from cluster import characters
+from pipelines import reposts
 
 Connection = AsyncConnection[Any]
 VISIBLE: LiteralString = "v.status = 'ready' AND v.visibility = 'public'"
@@ -207,6 +208,8 @@ class Found:
     creator: str = ""
     video_public_id: str = ""
     creator_public_id: str = ""
+    shown_since: dt.datetime | None = None  # when its video's content was first there
+    is_repost: bool = False  # of another creator's video, and not accepted (see `reposts`)
 
 
 async def state(connection: Connection) -> tuple[int, Model | None, tuple[str, ...], int]:
@@ -401,6 +404,20 @@ async def cosines(
     return {hit.segment_id: hit.value for hit in found}
 
 
+async def alike(
+    connection: Connection, model: Model, segment_ids: Sequence[int], cosine_min: float
+) -> list[tuple[int, int]]:
+    """Pairs of these moments whose vectors have at least that cosine: they show the same pictures."""
+    query = SQL(
+        "WITH e AS MATERIALIZED (SELECT segment_id, embedding::halfvec({d}) AS embedding FROM {leaf}"
+        " WHERE segment_id = ANY(%(ids)s))"
+        " SELECT a.segment_id, b.segment_id FROM e a JOIN e b ON a.segment_id < b.segment_id"
+        " WHERE -(a.embedding <#> b.embedding) >= %(least)s"
+    ).format(d=Constant(model.dimensions), leaf=model.leaf)
+    cursor = await connection.execute(query, {"ids": list(segment_ids), "least": cosine_min})
+    return [(int(one), int(other)) for one, other in await cursor.fetchall()]
+
+
 async def vector_of(connection: Connection, model: Model, segment_id: int) -> NDArray[np.float32] | None:
     """A moment's own vector ("more like this"); None where there is none or it may not be seen."""
     query = SQL(
@@ -427,7 +444,8 @@ async def found(connection: Connection, segment_ids: Sequence[int]) -> dict[int,
         await cursor.execute(
             "SELECT s.id AS segment_id, s.video_id, s.creator_id, v.title, s.description, v.tags, s.start_ms, s.end_ms,"
             " s.best_frame_ms, c.name AS creator, v.public_id AS video_public_id,"
-            " c.public_id AS creator_public_id FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
+            " c.public_id AS creator_public_id, coalesce(v.content_at, v.created_at) AS shown_since,"
+            f" {reposts.IS_REPOST} AS is_repost FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
             " JOIN media.creators c ON c.id = s.creator_id"
             f" WHERE s.id = ANY(%s) AND {VISIBLE}",
             (list(segment_ids),),

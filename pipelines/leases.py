@@ -111,7 +111,10 @@ def next_token(connection: Connection) -> int:
 def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> bool:
     """Write what probing found; False when the lease has passed on."""
     done = connection.execute(
-        "UPDATE media.videos SET content_hash = %(content_hash)s, container = %(container)s, codec = %(codec)s,"
+        "UPDATE media.videos SET content_hash = %(content_hash)s,"
+        " content_at = CASE WHEN content_hash IS DISTINCT FROM %(content_hash)s THEN now() ELSE content_at END,"
+        " repost_accepted = repost_accepted AND content_hash IS NOT DISTINCT FROM %(content_hash)s,"
+        " container = %(container)s, codec = %(codec)s,"
         " width = %(width)s, height = %(height)s, fps = %(fps)s, duration_ms = %(duration_ms)s,"
         " has_audio = %(has_audio)s, warning = nullif(%(warning)s, '')"
         " WHERE id = %(video)s AND lease_token = %(token)s",
