@@ -49,13 +49,13 @@ LOOK = """
     LEFT JOIN ledger.wallets w ON w.creator_id = o.creator_id
     LEFT JOIN ledger.token_accounts t ON t.wallet = w.wallet AND t.mint = %(mint)s
     CROSS JOIN LATERAL (
-        SELECT max(coalesce(until, 'infinity')) FILTER (WHERE NOT partial AND (until IS NULL OR until > now())) AS until,
-               CASE WHEN coalesce(bool_or(partial), false) THEN ledger.withheld(o.creator_id) ELSE 0 END AS doubtful_pix
-        FROM ledger.holds WHERE creator_id = o.creator_id AND released_at IS NULL) h
-    CROSS JOIN LATERAL (
         SELECT coalesce(sum(p.amount), 0)::bigint AS earned_pix FROM ledger.postings p
         JOIN ledger.entries e ON e.id = p.entry_id AND starts_with(e.key, 'fold:')
         WHERE p.account_id = a.id AND p.entry_id > (SELECT entry_id FROM ledger.reviewed)) f
+    CROSS JOIN LATERAL (
+        SELECT max(coalesce(until, 'infinity')) FILTER (WHERE NOT partial AND (until IS NULL OR until > now())) AS until,
+               CASE WHEN coalesce(bool_or(partial), false) THEN ledger.withheld(o.creator_id) ELSE 0 END AS doubtful_pix
+        FROM ledger.holds WHERE creator_id = o.creator_id AND released_at IS NULL) h
     ORDER BY a.balance DESC, a.id"""
 ALL = LOOK.format(
     window="SELECT creator_id, account_id FROM ledger.owed WHERE parked_until IS NULL ORDER BY n LIMIT %(limit)s"

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -372,7 +372,7 @@ async def _earning(
     groups: Sequence[Sequence[Ranked]],
     found: Mapping[int, Found],
     degraded: list[str],
-) -> Collection[int]:
+) -> set[int]:
     """Which of the moments that are shown make appearances; none where it cannot be told which of them are copies."""
     shown = [found[group[0].segment_id] for group in groups]
     paying = {each.segment_id for each in shown if _pays(asked, each)}
@@ -386,7 +386,7 @@ async def _earning(
     except (Temporary, psycopg.OperationalError) as error:
         seldom.warning(f"no copies: {error}")
         degraded.append(RELEVANCE)
-        return ()
+        return set()
     return paying & copies.first(shown, pairs, asked.like)
 
 

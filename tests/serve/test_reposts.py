@@ -100,7 +100,7 @@ async def test_more_like_an_original_pays_no_copy_of_it_and_more_like_the_copy_p
     after = await room.earned({"segment_id": str(first), "limit": 100})
     assert after == like_original  # nor a copy of its creator's other moment, which is shown and earns nothing
     like_copy = await room.earned({"segment_id": str(made[0]), "limit": 100})
-    assert like_copy[first] == 1000
+    assert like_copy[first] > 0
 
 
 async def test_where_copies_cannot_be_told_apart_nothing_is_earned(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ async def test_another_creators_file_earns_nothing_until_an_administrator_accept
             room.doors.services.generation.expire()
 
         only_its = {"filters": {"creator_id": [str(other)]}}
-        assert sum((await everything(room, **only_its)).get(each, 0) for each in made) > 0  # another file
+        assert set(made) <= set(await everything(room, **only_its))  # another file
         change("UPDATE media.videos SET content_hash = %s WHERE id = ANY(%s)", SHA, [original, video])
         assert not set(made) & set(await everything(room, **only_its))
         assert set(room.gallery.moments["banana"]) <= set(await everything(room))
