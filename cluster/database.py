@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool
 
+from cluster import urls
 from cluster.errors import PixrError, Rejected, Temporary
 
 CONNECT_TIMEOUT_S = 5
 POOL_WAIT_S = 10.0
 RECONNECT_TIMEOUT_S = 2.0  # then the next caller tries again, so that a server that is back is used at once
-PORTS = {"redis": 6379, "rediss": 6379}  # where a URL names none; else PostgreSQL's
 FULL = "53100"
 # By SQLSTATE (https://www.postgresql.org/docs/current/errcodes-appendix.html): worth another try, with the words for it.
 BUSY: Mapping[str, str] = {
@@ -108,7 +107,7 @@ def translate(url: str = "") -> Iterator[None]:
 
 def of(error: psycopg.OperationalError, url: str = "") -> PixrError:
     """The error of ours that an operational error stands for."""
-    where = f" at {where_of(url)}" if url else ""
+    where = f" at {urls.where(url)}" if url else ""
     line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     code = code_of(error)
     if code in REFUSED:
@@ -134,18 +133,3 @@ def code_of(error: psycopg.OperationalError) -> str:
         return error.sqlstate
     said = str(error)
     return next((code for words, code in REFUSALS if words.search(said)), "")
-
-
-def where_of(url: str) -> str:
-    """`host:port/database` of a URL, of each host where it names several, without user and password."""
-    parts = urlsplit(url)
-    default = PORTS.get(parts.scheme, 5432)
-    hosts = [_with_port(host, default) for host in parts.netloc.rpartition("@")[2].split(",")]
-    return f"{','.join(hosts)}{parts.path}"
-
-
-def _with_port(host: str, default: int) -> str:
-    name, colon, port = host.rpartition(":")
-    if colon and port.isdecimal():
-        return f"{name or 'localhost'}:{port}"
-    return f"{host.rstrip(':') or 'localhost'}:{default}"

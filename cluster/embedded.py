@@ -34,6 +34,7 @@ from cluster import (
     postgres_user,
     ray_cluster,
     runtime,
+    urls,
 )
 from cluster.door import service as door
 from cluster.errors import Rejected, Temporary
@@ -115,7 +116,7 @@ class Postgres:
             self._create_database()
 
     def address(self) -> str:
-        return database.where_of(runtime.postgres_url(self.settings, runtime.DATABASE))
+        return urls.where(runtime.postgres_url(self.settings, runtime.DATABASE))
 
     def _program(self, name: str) -> Path:
         return postgres_programs.program(self.settings.postgres.package, name)

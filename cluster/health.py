@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import functools
 import ssl
-from urllib.parse import urlsplit
 
 import httpx
 import redis as redis_client
 
-from cluster import database
+from cluster import database, urls
 from cluster.errors import Temporary
 from cluster.runtime import S3Endpoint
 
@@ -26,7 +25,7 @@ def postgres(url: str) -> None:
 
 
 def redis(url: str) -> None:
-    where = database.where_of(url)
+    where = urls.where(url)
     try:
         with redis_client.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S) as client:
             client.ping()
@@ -42,12 +41,13 @@ def s3(endpoint: S3Endpoint) -> None:
 def solana(url: str) -> None:
     try:
         answer = httpx.post(url, json=GET_HEALTH, timeout=TIMEOUT_S, verify=_tls())
-        answer.raise_for_status()
+        if answer.is_error:
+            raise Temporary(f"Solana RPC at {urls.shown(url)} answers {answer.status_code}")
         result = answer.json().get("result")
     except (httpx.HTTPError, ValueError) as error:
-        raise Temporary(f"Solana RPC at {where(url)} is unreachable: {_line(error)}") from error
+        raise Temporary(f"Solana RPC at {urls.shown(url)} is unreachable: {_line(error)}") from error
     if result != "ok":
-        raise Temporary(f"Solana RPC at {where(url)} says it is {result!r}")
+        raise Temporary(f"Solana RPC at {urls.shown(url)} says it is {result!r}")
 
 
 def ray(dashboard_url: str, token: str = "") -> None:
@@ -58,21 +58,14 @@ def ray(dashboard_url: str, token: str = "") -> None:
     try:
         states = [node["state"] for node in answer.json()["data"]["result"]["result"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise Temporary(f"Ray at {dashboard_url} does not say which nodes it has") from error
+        raise Temporary(f"Ray at {urls.shown(dashboard_url)} does not say which nodes it has") from error
     if "ALIVE" not in states:
-        raise Temporary(f"Ray at {dashboard_url} has no node yet")
+        raise Temporary(f"Ray at {urls.shown(dashboard_url)} has no node yet")
 
 
 def serve(url: str, verify: ssl.SSLContext | bool = True) -> None:
     """`verify`: how its certificate is verified, as httpx takes it."""
     _get(f"{url}/healthz", "Serve", verify=verify)
-
-
-def where(url: str) -> str:
-    """Scheme, host and port of a URL: never a user or a password, nor a key in its path or query."""
-    parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname or ''}{port}"
 
 
 def _get(
@@ -86,9 +79,9 @@ def _get(
     try:
         answer = httpx.get(url, timeout=TIMEOUT_S, headers=headers, verify=_tls() if verify is True else verify)
     except httpx.HTTPError as error:
-        raise Temporary(f"{what} at {where(url)} is unreachable: {_line(error)}") from error
+        raise Temporary(f"{what} at {urls.shown(url)} is unreachable: {_line(error)}") from error
     if answer.status_code >= accept_below:
-        raise Temporary(f"{what} at {where(url)} answers {answer.status_code}")
+        raise Temporary(f"{what} at {urls.shown(url)} answers {answer.status_code}")
     return answer
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from cluster import urls
 from cluster.errors import Rejected, Temporary
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _client(dashboard_url: str) -> Iterator[JobSubmissionClient]:
     try:
         yield JobSubmissionClient(dashboard_url)
     except (ConnectionError, requests.RequestException) as error:
-        detail = f"the Ray cluster at {dashboard_url} does not answer"
+        detail = f"the Ray cluster at {urls.shown(dashboard_url)} does not answer"
         raise Temporary(detail, 2.0, public="the Ray cluster does not answer") from error
 
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
 from cluster import database, runtime
 from cluster.errors import PixrError, Rejected
 from cluster.roles import OWNER, PARTS, Role
@@ -64,6 +66,9 @@ def held(settings: Settings, role: Role) -> str:
 
 def assuming(shared: str, role: Role) -> str:
     """A URL whose sessions begin with SET ROLE."""
+    if "://" not in shared.partition("=")[0]:
+        asked = conninfo_to_dict(shared).get("options") or ""
+        return make_conninfo(shared, options=f"{asked} -c role={role.name}".strip())
     parts = urlsplit(shared)
     query = dict(parse_qsl(parts.query))
     query["options"] = f"{query.get('options', '')} -c role={role.name}".strip()

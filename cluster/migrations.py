@@ -3,7 +3,8 @@
 A package registers its folder (`<package>/schema/000N_*.sql`) under the entry point group `pixr.migrations`. A file
 that was applied must never change, move or take another name: its checksum is kept, and a difference stops the start before
 anything is applied. Changes follow expand, then contract, so that the old code still runs while the new one starts, and
-starts again itself: files that only a newer release has are no difference. `grants.sql` beside them is no migration.
+starts again itself: files that only a newer release has are no difference. `grants.sql` beside them is no migration. An index
+that a file makes, and that somebody has made ahead of it, is taken: so a large table need not stand still while one is made.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ LOCK = 0x70697872  # "pixr": one migrating process at a time per database
 MIGRATING_WAIT_S = 50.0  # for another process that migrates, within what the supervisor lets a start take
 MIGRATING_PAUSE_S = 0.5
 NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
+INDEX = re.compile(r"^CREATE INDEX (?!IF )([a-z0-9_]+) ON", re.MULTILINE)
 KEEP = "restore the file and put the change into a new migration"
 GRANTS = "grants.sql"  # beside the numbered files, run again at every migration: what each role may do
 PGVECTOR_MIN = (0, 8, 4)
@@ -197,11 +199,28 @@ def _apply(connection: Connection, migration: Migration) -> None:
 def _apply_once(connection: Connection, migration: Migration) -> None:
     with connection.transaction():
         connection.execute(SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT_MS))
-        connection.execute(SQL(migration.text))  # our own files, not a user's text
+        _require_made(connection, INDEX.findall(migration.text))
+        text = INDEX.sub(r"CREATE INDEX IF NOT EXISTS \1 ON", migration.text)
+        connection.execute(SQL(text))  # our own files, not a user's text
         connection.execute(
             "INSERT INTO pixr.migrations (package, name, sha256) VALUES (%s, %s, %s)",
             (migration.package, migration.name, migration.sha256),
         )
+
+
+def _require_made(connection: Connection, names: Sequence[str]) -> None:
+    """Take no index that `CREATE INDEX CONCURRENTLY` has left half made: nothing is found by it.
+
+    Raises:
+        Rejected: one of these is.
+    """
+    row = connection.execute(
+        "SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+        " WHERE NOT i.indisvalid AND c.relname = ANY(%s)",
+        (list(names),),
+    ).fetchone()
+    if row is not None:
+        raise Rejected(f"index {row[0]} was left half made", hint=f"DROP INDEX {row[0]}, and start again")
 
 
 def _holders(connection: Connection) -> str:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import folders, roles
+from cluster import folders, roles, urls
 from cluster.errors import Rejected
 from cluster.roles import Role
 from cluster.settings import EMBEDDED, Settings
@@ -47,7 +47,7 @@ class S3Endpoint:
     buckets: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"S3Endpoint({self.url!r}, {self.key!r})"
+        return f"S3Endpoint({urls.shown(self.url)!r}, {self.key!r})"
 
 
 @dataclass(frozen=True)

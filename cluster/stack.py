@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import time
@@ -18,7 +19,6 @@ from rich.table import Table
 
 from cluster import (
     cli_secrets,
-    database,
     health,
     keeper,
     logins,
@@ -28,6 +28,7 @@ from cluster import (
     services,
     supervisor,
     telemetry,
+    urls,
 )
 from cluster.cli import Context, json_option
 from cluster.door import certificate
@@ -36,6 +37,7 @@ from cluster.roles import OWNER, PARTS
 from cluster.settings import Settings
 
 POLL_S = 0.2
+URL_NAME = re.compile(r"(?:\w+_)?urls?")  # of settings that are addresses
 NOT_THERE = ("waiting", "dead", "stopped")  # states of a service that has no process
 MARKS = {"healthy": "[green]●[/]", "starting": "[yellow]◌[/]", "waiting": "[dim]○[/]", "dead": "[red]✗[/]"}
 
@@ -140,9 +142,10 @@ config.add_command(cli_secrets.secrets)
 def _shown(name: str, value: Any) -> Any:
     if name in ("secret", "key", "password", "token") and value:
         return "***"
+    visible = urls.shown if URL_NAME.fullmatch(name) else telemetry.redact
     if isinstance(value, tuple):
-        return ", ".join(telemetry.redact(str(item)) for item in value)
-    return telemetry.redact(value) if isinstance(value, str) else value
+        return ", ".join(visible(str(item)) for item in value)
+    return visible(value) if isinstance(value, str) else value
 
 
 @click.command()
@@ -180,9 +183,9 @@ def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], No
     embedded = {service.name for service in services.all_services(settings)}
     checks: dict[str, tuple[str, Callable[[], None]]] = {}
     if "postgres" not in embedded:
-        urls = [url for role in (OWNER, *PARTS) if (url := runtime.role_url(settings, role))]
-        named = "[postgres] url" if len(urls) == 1 else "the URLs of [postgres]"
-        checks["postgres"] = (named, lambda: _each(health.postgres, urls))
+        given = [url for role in (OWNER, *PARTS) if (url := runtime.role_url(settings, role))]
+        named = "[postgres] url" if len(given) == 1 else "the URLs of [postgres]"
+        checks["postgres"] = (named, lambda: _each(health.postgres, given))
     if "redis" not in embedded:
         checks["redis"] = ("[redis] url", lambda: health.redis(settings.redis.url))
     if "s3" not in embedded:
@@ -196,8 +199,8 @@ def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], No
     return checks
 
 
-def _each(check: Callable[[str], None], urls: Sequence[str]) -> None:
-    for url in urls:
+def _each(check: Callable[[str], None], given: Sequence[str]) -> None:
+    for url in given:
         check(url)
 
 
@@ -226,13 +229,13 @@ def look(settings: Settings) -> dict[str, Any]:
     reasons = {each.name: away.get(each.name) or answers[each.name] for each in embedded} | answers
     degraded = {name: each.result() for name, each in looked.items()}
     notes = {name: each.result() for name, each in said.items()}
-    urls = _urls(settings)
+    addresses = _addresses(settings)
     return {
         "phase": known["phase"],
         "data_dir": str(settings.data_dir),
         "services": {
             name: {
-                "url": urls.get(name, ""),
+                "url": addresses.get(name, ""),
                 "healthy": not reason,
                 "reason": reason,
                 "degraded": [] if reason else list(degraded.get(name, ())),
@@ -287,16 +290,16 @@ def _notes(rows: dict[str, Any]) -> list[str]:
     return [f"[{'dim' if text.startswith('strong') else 'yellow'}]{about}: {escape(text)}[/]" for about, text in lines]
 
 
-def _urls(settings: Settings) -> dict[str, str]:
+def _addresses(settings: Settings) -> dict[str, str]:
     ends, known = runtime.endpoints(settings), (runtime.role_url(settings, role) for role in (OWNER, *PARTS))
     return {
         "serve": ends.serve_url,
         "door": ends.serve_url,
-        "postgres": f"postgresql://{database.where_of(next(filter(None, known), ''))}",
-        "redis": f"redis://{database.where_of(ends.redis_url)}",
-        "s3": ends.s3.url,
-        "solana": ends.solana_urls[0],
-        "ray": ends.ray_dashboard_url,
+        "postgres": urls.shown(next(filter(None, known), "")),
+        "redis": urls.shown(ends.redis_url),
+        "s3": urls.shown(ends.s3.url),
+        "solana": urls.shown(ends.solana_urls[0]),
+        "ray": urls.shown(ends.ray_dashboard_url),
     }
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster import urls
 from cluster.errors import Rejected, Temporary
 from cluster.runtime import S3Endpoint
 
@@ -211,8 +212,8 @@ def _sorted(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
         hint = "check [s3] key and secret in the settings"
         raise Rejected(f"{what} may not be accessed: {error}", status=403, code="forbidden", hint=hint) from error
     except (BotoCoreError, ConnectionError, TimeoutError) as error:
-        detail = f"S3 at {endpoint.url} does not answer: {type(error).__name__}"
+        detail = f"S3 at {urls.shown(endpoint.url)} does not answer: {type(error).__name__}"
         raise Temporary(detail, public="the object store does not answer") from error
     except OSError as error:
-        detail = f"S3 at {endpoint.url} failed on {what}: {error}"
+        detail = f"S3 at {urls.shown(endpoint.url)} failed on {what}: {error}"
         raise Temporary(detail, public="the object store failed") from error

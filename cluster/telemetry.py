@@ -13,9 +13,12 @@ import sys
 import time
 from typing import Any
 
-# user:password@ in URLs; key=value and "key": "value" pairs whose name tells; bearer tokens; PEM and byte-array keys.
+# user:password@ in URLs, where a user or password may hold any sign that it should not; a path that a client's error
+# quotes; key=value and "key": "value" pairs whose name tells; bearer tokens; PEM and byte-array keys.
 _SECRETS = (
+    (re.compile(r"(\b(?:https?|postgres(?:ql)?|rediss?|unix)://)[^\s\"'<>]*@"), r"\1***@"),
     (re.compile(r"(\w+://[^\s:/@]*:)[^\s@/]+@"), r"\1***@"),
+    (re.compile(r"(\bfor url '\w+://[^/'\s]*)[^'\s]*'"), r"\1/***'"),
     (re.compile(r"(?i)\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}"), r"\1***"),
     (
         re.compile(

@@ -85,6 +85,11 @@ class Audience:
         query = "SELECT FROM ledger.pair_runs WHERE mark IS NULL AND id > %s LIMIT 1"
         return connection.execute(query, (self._judged_until,)).fetchone() is not None
 
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """What is remembered here."""
+        return self.judged_pairs, self.fresh, self.totals
+
     def close(self) -> None:
         """End what is done beside folds."""
         self.fresh.close()

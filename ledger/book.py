@@ -26,6 +26,8 @@ from ledger import money
 EPOCH_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 FENCED, CHANGED, BROKEN, UNBALANCED, ENDED = "PX001", "PX002", "PX003", "PX004", "PX005"
 
+STEP_MAX = 10**9  # of an epoch that cannot follow the clock; `ledger.guard_fence` allows no more
+
 COPIED_LINES_MIN = 100  # fewer are inserted in one round trip
 COPY_POSTINGS = "COPY ledger.postings (entry_id, line, account_id, amount) FROM STDIN (FORMAT binary)"
 COPY_HEAD, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
@@ -92,12 +94,15 @@ class Written:
 def take_epoch(connection: Connection, owner: str) -> int:
     """Become the one writer: every earlier holder is shut out once this commits. The session then holds the epoch.
 
-    Epochs follow the clock: one that a restored database has forgotten may still be held, and does not come again.
+    Epochs follow the clock: one that a restored database has forgotten may still be held, and does not come again. Where the
+    clock is behind the last one, for it was ahead or is set back, it goes on by a step that nobody else takes.
     """
     row = connection.execute(
-        "UPDATE ledger.fence SET epoch = greatest(epoch + 1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),"
-        "   owner = %s, taken_at = now(), seen_at = now() RETURNING epoch",
-        (owner,),
+        "UPDATE ledger.fence SET epoch = CASE WHEN epoch < c.micros THEN c.micros"
+        "                                     ELSE epoch + 1 + floor(random() * %s)::bigint END,"
+        "   owner = %s, taken_at = now(), seen_at = now()"
+        " FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS micros) c RETURNING epoch",
+        (STEP_MAX - 1, owner),
     ).fetchone()
     assert row is not None
     connection.commit()

@@ -31,6 +31,7 @@ DAY_S = 86_400
 DAYS_KEPT = 3
 FORGOTTEN_MAX = 1_000  # rows of a kind a fold
 LAST_ID = 2**63 - 1
+AHEAD_DAYS = 1  # of the database's: a day that has not come, but for clocks that are a little ahead
 
 
 @dataclass(frozen=True)
@@ -101,17 +102,21 @@ class Caps:
         ).fetchall()
         self.store.load(np.array(rows, np.int64).reshape(-1, 3), partial(_read, connection, self.store.shape))
 
-    def excess(self, tally: Tally, amounts: Amounts) -> Places:
-        """Rows beyond the bound, taken in their order on top of what the day has come to; a row of nothing may be one."""
+    def excess(self, tally: Tally, amounts: Amounts, least: Amounts | int = 0) -> Places:
+        """Rows beyond the bound, taken in their order on top of what the day has come to; a row of nothing may be one.
+
+        `least`: what the bound of each key is at least.
+        """
         if not self._most:
             return np.zeros(0, np.int64)
+        most = np.broadcast_to(np.maximum(least, self._most), len(tally.keys))
         before = self._sums(tally.keys)
-        over = np.flatnonzero(before + tally.sums(amounts) > self._most)
+        over = np.flatnonzero(before + tally.sums(amounts) > most)
         rows, key = tally.rows(over)
         running = np.cumsum(amounts[rows])
         starts = changes(key)
         earlier = (running - amounts[rows])[starts][np.cumsum(starts) - 1]
-        beyond: Places = rows[before[over][key] + running - earlier > self._most]
+        beyond: Places = rows[before[over][key] + running - earlier > most[over][key]]
         return beyond
 
     def remember(self, connection: Connection[Any], tally: Tally, amounts: Amounts, since: int) -> Run:
@@ -164,13 +169,17 @@ def forget(
     """Delete a table's oldest rows as far as all are of `since` or before; returns the id from which on rows stay.
 
     `since`: a UTC day, in days since 1970. Of one `kind`, where the table has several; no row after `until`. None between two
-    that stay is deleted.
+    that stay is deleted. One of a day that has not come, which a clock has left that ran ahead, may also hold what is of
+    today: it stays as long as the next one, and keeps none that comes after it.
     """
     of = "true" if kind is None else "kind = %(kind)s"
-    given = {"kind": kind, "since": since, "until": until}
+    given = {"kind": kind, "since": since, "until": until, "last": LAST_ID, "ahead": AHEAD_DAYS}
     row = connection.execute(
-        f"SELECT coalesce((SELECT id FROM ledger.{table} WHERE {of} AND (newest_day > %(since)s OR id > %(until)s)"
-        f"                 ORDER BY id LIMIT 1), (SELECT max(id) + 1 FROM ledger.{table} WHERE {of}), 0)",
+        f"SELECT coalesce((SELECT id + 1 FROM ledger.{table} WHERE {of} AND newest_day <= %(since)s"
+        f"   AND id < coalesce((SELECT id FROM ledger.{table} WHERE {of} AND (id > %(until)s OR newest_day > %(since)s"
+        "                         AND newest_day <= floor(extract(epoch FROM now()) / 86400) + %(ahead)s)"
+        "                      ORDER BY id LIMIT 1), %(last)s)"
+        "   ORDER BY id DESC LIMIT 1), 0)",
         given,
     ).fetchone()
     assert row is not None

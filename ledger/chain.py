@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 from solders.hash import Hash
 
+from cluster import urls
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
 
@@ -29,6 +30,8 @@ ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
 EFFECTS_AT_ONCE = 16  # transactions that each node is asked about side by side
 HISTORY_MAX = 1_000_000  # transactions that are read at once of the treasury's history
+OUTVOTE = 2  # nodes that agree against one
+HISTORY_SHORT = 10_000  # of one node's, before it is asked whether others go on as well
 TOUCHED_MAX = 100_000  # transactions that name an address and are read before a batch is ended
 TOKEN_ACCOUNT_BYTES = 165
 SYSTEM_PROGRAM = "1" * 32  # it owns every account that no other program does
@@ -62,12 +65,15 @@ class Node(Protocol):
 
 
 class HttpNode:
-    """A node over HTTP, through solana's AsyncClient, behind a breaker and a pace."""
+    """A node over HTTP, through solana's AsyncClient, behind a breaker and a pace.
 
-    def __init__(self, url: str, timeout_s: float, requests_per_s: float) -> None:
-        self.name = url
+    Its name tells it apart from others, and shows no key: `number` is its own among those whose URLs are shown alike.
+    """
+
+    def __init__(self, url: str, timeout_s: float, requests_per_s: float, number: int = 1) -> None:
+        self.name = f"{urls.shown(url)}{f' ({number})' if number > 1 else ''}"
         self._url, self._timeout_s = url, timeout_s
-        self._breaker = Breaker(f"RPC {url}", failures_max=FAILURES_MAX, reset_s=REST_S)
+        self._breaker = Breaker(f"RPC {self.name}", failures_max=FAILURES_MAX, reset_s=REST_S)
         self._pace = Pace(requests_per_s)
         self._client: Any = None
 
@@ -78,7 +84,7 @@ class HttpNode:
         from solana.rpc.jsonrpc import JsonRpcRequest, SolanaJsonRpcError
 
         if not self._breaker.allow():
-            raise Temporary(f"RPC {self._url} is resting")
+            raise Temporary(f"RPC {self.name} is resting")
         await self._pace.wait()
         if self._client is None:
             self._client = AsyncClient(self._url, timeout=self._timeout_s)
@@ -90,7 +96,7 @@ class HttpNode:
             raise RpcRefusal(error.code, error.message, error.data) from error
         except (SolanaRpcException, pydantic.ValidationError, OSError) as error:
             self._breaker.failure()
-            raise Temporary(f"RPC {self._url} does not answer {method}: {type(error).__name__}") from error
+            raise Temporary(f"RPC {self.name} does not answer {method}: {type(error).__name__}") from error
         self._breaker.success()
         return result
 
@@ -395,18 +401,20 @@ class Chain:
         """Finalized transactions that name an address after `until`, by any node that answers, each node's oldest first:
         once for each node that names it, which may be wrong about the slot.
 
-        Only nodes that have reached `slot_min` are believed.
+        Only nodes that have reached `slot_min` are believed; and none that goes on after `HISTORY_SHORT` where enough others
+        have come to an end: it has lost `until`, or makes them up.
 
         Raises:
-            Temporary: fewer than `opinions` of them answer.
+            Temporary: fewer than `opinions` of them answer, or there are too many.
         """
         more = ({"until": until} if until else {}) | ({"minContextSlot": slot_min} if slot_min else {})
-        found: list[Named] = []
-        for history in self._runner.run(self._histories(address, opinions, HISTORY_MAX, more)):
-            if len(history) >= HISTORY_MAX:
-                raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
-            found += reversed(history)
-        return found
+        histories = self._runner.run(self._histories(address, opinions, HISTORY_SHORT, more))
+        ended = [history for history in histories if len(history) < HISTORY_SHORT]
+        if len(ended) < min(max(opinions, OUTVOTE), len(histories)):
+            ended = self._runner.run(self._histories(address, opinions, HISTORY_MAX, more))
+        if any(len(history) >= HISTORY_MAX for history in ended):
+            raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
+        return [each for history in ended for each in reversed(history)]
 
     def touched(self, address: str, opinions: int = 1) -> list[str] | None:
         """Finalized transactions that name an address, by any node that answers, but for those that have failed: who sends

@@ -67,6 +67,8 @@ class Counters:
         if last == newest:
             return 0
         earned = self._earned(connection, last, newest)
+        if last < self._forgotten(connection):  # asked last: folds may have gone while the rest was added up
+            return self._anew(connection, newest)
         return len(earned) if self._take(place, newest, earned) else 0
 
     def _anew(self, connection: Connection[Any], newest: int) -> int:
@@ -99,7 +101,12 @@ class Counters:
     def _newest(self, connection: Connection[Any]) -> int:
         row = connection.execute("SELECT coalesce(max(id), 0) FROM ledger.folds").fetchone()
         assert row is not None  # of an aggregate
-        return int(row[0])
+        return max(int(row[0]), self._forgotten(connection))
+
+    def _forgotten(self, connection: Connection[Any]) -> int:
+        """Up to which fold the table has none any more: they are archived, as while Redis was away for weeks."""
+        row = connection.execute("SELECT upto FROM ledger.forgotten WHERE kind = 'folds'").fetchone()
+        return int(row[0]) if row else 0
 
     def _earned(self, connection: Connection[Any], after: int, until: int) -> list[tuple[int, int]]:
         rows = connection.execute(

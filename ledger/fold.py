@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from psycopg import Connection
 
 from cluster.stopwatch import Stopwatch
-from ledger import book, money, waiting
+from ledger import book, maturing, money, pairs, waiting
 from ledger.audience import Audience
 from ledger.caps import DAY_S, Caps
 from ledger.directory import Directory
@@ -36,12 +36,13 @@ from ledger.runfiles import Run
 from ledger.seen import Seen
 from ledger.settings import PPM, Economics, LedgerSettings
 from ledger.shared_networks import SharedNetworks
+from ledger.vouching import SCALED_MAX
 from ledger.waiting import Group, Ids, Stored
 
 log = logging.getLogger(__name__)
 
-MATURITY_BUCKET_S = 600
 MATURED_MAX = 10_000  # buckets a round
+RETRIED_MS = 3_600_000  # before it is carried here, a search may have counted elsewhere under the same key
 ORIGIN = "origin"  # the bound that holds for anonymous viewers alone
 OF_OTHERS = ("segment", "creator")  # bounds that other viewers can fill
 # The greater of a row's own cursor and the one beside it counts. Who records may hold the row for as long as they like.
@@ -87,6 +88,7 @@ class Earned:
     total: int
     platform: int
     parties: dict[str, tuple[Ids, Amounts]]
+    by_day: tuple[Ids, Ids, Amounts]  # creators, the UTC days on which they were shown, and their parts of these
 
 
 class Pen:
@@ -133,9 +135,10 @@ class Fold:
         bounds = (("viewer", economics.viewer_day_max_pix), (ORIGIN, economics.address_day_max_pix),
                   ("segment", economics.segment_day_max_pix), ("creator", economics.creator_day_max_pix))  # fmt: skip
         self._caps = [Caps(kind, most_pix, folder, self._files) for kind, most_pix in bounds]
+        self._networks = networks or SharedNetworks(economics)
         self._kind = "maturing" if economics.maturity_s else "payable"
         self._directories = {party: Directory(self._kind, party) for party in ("creator", "investor")}
-        self.audience = Audience(economics, folder, self._files, networks)
+        self.audience = Audience(economics, folder, self._files, self._networks)
         self.audience.load(connection)
         for cap in self._caps:
             cap.load(connection)
@@ -146,6 +149,11 @@ class Fold:
         self.audience.close()
         if self._files is not None:
             self._files.shutdown()
+
+    def why_full(self) -> str:
+        """Why nothing more may be folded now; nothing, where it may: there is room for what the next fold remembers."""
+        stores = (self._seen.store, *(cap.store for cap in self._caps), *self.audience.stores)
+        return next((store.why_full() for store in stores if not store.has_room()), "")
 
     def run_once(self) -> Folded | None:
         """Fold what is waiting, within the limits; None when nothing is."""
@@ -233,11 +241,11 @@ class Fold:
 
     def _refuse_repeated(self, group: Group, outcome: Outcomes) -> None:
         """The first search with an Idempotency-Key counts; every other one with it records nothing."""
-        heads = group.heads
-        repeated = np.ascontiguousarray(heads["key"]).view("<u8").reshape(-1, 2).astype(np.bool_).max(axis=1)
-        named = {bytes(heads["key"][i]): int(i) for i in np.flatnonzero(repeated)[::-1]}
-        if not named:
+        words = np.ascontiguousarray(group.heads["key"]).view("<u8").reshape(-1, 2)
+        heads, repeated = group.heads, words.astype(np.bool_).max(axis=1)
+        if not repeated.any():
             return
+        named = {bytes(heads["key"][i]): int(i) for i in np.flatnonzero(repeated & ~self._is_late(group))[::-1]}
         rows = self._connection.execute(
             "INSERT INTO ledger.idempotency (key, content) SELECT * FROM unnest(%s::bytea[], %s::bytea[])"
             " ON CONFLICT DO NOTHING RETURNING key",
@@ -245,6 +253,19 @@ class Fold:
         )
         repeated[[named[bytes(row[0])] for row in rows]] = False
         outcome[repeated[group.shown.search]] = Outcome.REPEATED_KEY
+
+    def _is_late(self, group: Group) -> Flags:
+        """Searches as old as keys that are forgotten: each may have counted under its own, by a replica that was asked again.
+
+        So late comes what lay on a disk that was away for weeks.
+        """
+        row = self._connection.execute(
+            "SELECT (extract(epoch FROM least(forgotten_until, now())) * 1000)::bigint FROM ledger.retention"
+            " WHERE name = 'idempotency' AND forgotten_until IS NOT NULL"
+        ).fetchone()
+        if row is None:
+            return np.zeros(len(group.made_ms), np.bool_)
+        return np.asarray(group.made_ms <= row[0] + RETRIED_MS)
 
     def _refuse_excess(self, group: Group, outcome: Outcomes) -> None:
         """Bounds of one search: how many appearances, and how much in all."""
@@ -272,17 +293,26 @@ class Fold:
         """Bounds of a UTC day, for each viewer, network of anonymous viewers, segment and creator.
 
         Returned is what was refused because other viewers had filled a bound: it is of its viewer's own day all the same, and
-        takes the place of what turns out not to count (see `review`).
+        takes the place of what turns out not to count (see `review`). A network of many people is not bounded below what they
+        are worth (see `vouching`).
         """
         crowded = np.zeros(len(outcome), np.bool_)
         for cap in self._caps:
             asked = outcome == Outcome.FUNDED
             amounts = np.where(asked, group.shown.amount, 0)
-            rows = cap.excess(group.tallies[cap.kind], _bound(cap, group, amounts))
+            least = self._worth(group) if cap.kind == ORIGIN else 0
+            rows = cap.excess(group.tallies[cap.kind], _bound(cap, group, amounts), least)
             refused = rows[asked[rows]]
             outcome[refused] = Outcome.CAPPED
             crowded[refused] = cap.kind in OF_OTHERS
         return crowded
+
+    def _worth(self, group: Group) -> Amounts:
+        """What the people of each network are worth in a day, of those of which an operator knows that there are many."""
+        tally = group.tallies[ORIGIN]
+        sources = pairs.keys_of(group.shown.origins[tally.groups.firsts, 0], tally.days)
+        people = self._networks.people(sources, tally.days)
+        return np.where(people > 1, people * min(self._economics.source_day_pix, SCALED_MAX), 0)
 
     def _spend(self, amount: Amounts, outcome: Outcomes, pool: int) -> None:
         """First come, first funded, until the pool is empty."""
@@ -303,7 +333,8 @@ class Fold:
         investors = sorted(invested)
         amounts = np.array([invested[each] for each in investors], np.int64)
         parties["investor"] = _some(np.array(investors, np.int64), amounts)
-        return Earned(int(paid.sum()), int(rests.sum()) - int(amounts.sum()), parties)
+        platform = int(rests.sum()) - int(amounts.sum())
+        return Earned(int(paid.sum()), platform, parties, _by_day(group, nets))
 
     def _stakes(self, segments: Ids) -> list[Stake]:
         """Who has a stake in these segments, which stand in ascending order."""
@@ -366,19 +397,20 @@ class Fold:
         for party, (owners, amounts) in earned.parties.items():
             lines.append(_lines(self._directories[party].accounts_of(self._connection, owners), amounts))
             if self._kind == "maturing":
-                self._ripen(lines[-1])
+                self._ripen(party, lines[-1], owners, earned)
         digest = hashlib.sha256(b"".join(each.sha256 for each in stored)).hexdigest()
         document = {"batches": folded.batches, "appearances": folded.funded, "sha256": digest}
         key = f"fold:{stored[0].incarnation}:{stored[0].seq}"
         return book.post(self._connection, book.Entry("accrual", key, np.concatenate(lines), document)).id
 
-    def _ripen(self, lines: Ids) -> None:
-        self._connection.execute(
-            "INSERT INTO ledger.maturing AS m (account_id, matures_at, amount_pix)"
-            " SELECT account, to_timestamp(ceil((extract(epoch FROM now()) + %s) / %s) * %s), amount"
-            " FROM unnest(%s::bigint[], %s::bigint[]) AS t (account, amount)"
-            " ON CONFLICT (account_id, matures_at) DO UPDATE SET amount_pix = m.amount_pix + excluded.amount_pix",
-            (self._economics.maturity_s, MATURITY_BUCKET_S, MATURITY_BUCKET_S, *lines.T.tolist()),
+    def _ripen(self, party: str, lines: Ids, owners: Ids, earned: Earned) -> None:
+        accounts, amounts = lines.T
+        days = np.full(len(accounts), maturing.NO_DAY)  # of investors nothing is taken back
+        if party == "creator":
+            creators, days, amounts = earned.by_day
+            accounts = accounts[np.searchsorted(owners, creators)]
+        maturing.ripen(
+            self._connection, accounts, days, amounts, self._economics.maturity_s, self._economics.maturity_s
         )
 
     def _set_aside(self, damaged: Mapping[tuple[UUID, int], str]) -> None:
@@ -441,6 +473,15 @@ def mature(connection: Connection[Any]) -> int:
     )
     book.commit(connection)
     return sum(amount for _, amount in lines if amount > 0)
+
+
+def _by_day(group: Group, nets: Amounts) -> tuple[Ids, Ids, Amounts]:
+    """Each creator's part of these amounts, day by day."""
+    tally = group.tallies["creator"]
+    amounts = tally.sums(nets)
+    creators = group.shown.creator[group.parts.firsts][tally.groups.firsts]
+    some = amounts > 0
+    return creators[some], tally.days[some].astype(np.int64), amounts[some]
 
 
 def _bound(cap: Caps, group: Group, amounts: Amounts) -> Amounts:

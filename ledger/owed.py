@@ -56,17 +56,18 @@ LOOK = """
         SELECT max(coalesce(until, 'infinity')) FILTER (WHERE NOT partial AND (until IS NULL OR until > now())) AS until,
                CASE WHEN coalesce(bool_or(partial), false) THEN ledger.withheld(o.creator_id) ELSE 0 END AS doubtful_pix
         FROM ledger.holds WHERE creator_id = o.creator_id AND released_at IS NULL) h
-    ORDER BY a.balance DESC, a.id"""
+    ORDER BY o.n"""
 ALL = LOOK.format(
-    window="SELECT creator_id, account_id FROM ledger.owed WHERE parked_until IS NULL ORDER BY n LIMIT %(limit)s"
+    window="SELECT creator_id, account_id, n FROM ledger.owed WHERE parked_until IS NULL ORDER BY n LIMIT %(limit)s"
 )
-NAMED = LOOK.format(window="SELECT creator_id, account_id FROM ledger.owed WHERE creator_id = ANY(%(creators)s)")
+NAMED = LOOK.format(window="SELECT creator_id, account_id, n FROM ledger.owed WHERE creator_id = ANY(%(creators)s)")
 
 
 def look(
     connection: Conn, economics: Economics, mint: str, limit: int, creators: Collection[int] | None = None
 ) -> tuple[list[Due], dict[int, str]]:
-    """Who can be paid, the largest first; and the others, each with the instant until which they wait (or "infinity").
+    """Who can be paid, those first who have waited for longest; and the others, each with the instant until which they wait (or
+    "infinity").
 
     Of these `creators`, where they are named; else of those whose turn it is. Nobody is due more at once than a day may pay.
     """
@@ -87,7 +88,7 @@ def look(
 
 
 def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[Due]:
-    """Who can be paid, the largest first."""
+    """Who can be paid, those first who have waited for longest."""
     return look(connection, economics, mint, limit)[0]
 
 
@@ -122,6 +123,11 @@ def park(connection: Conn, waiting: Mapping[int, str]) -> None:
             " FROM unnest(%s::bigint[], %s::timestamptz[]) AS p (creator_id, until) WHERE o.creator_id = p.creator_id",
             (list(waiting), list(waiting.values())),
         )
+
+
+def stand_behind(connection: Conn, creators: Collection[int]) -> None:
+    """Who of these is still owed something waits behind all others from now on: nobody takes each day all that it may pay."""
+    connection.execute("UPDATE ledger.owed SET n = DEFAULT WHERE creator_id = ANY(%s)", (sorted(creators),))
 
 
 def look_again(connection: Conn, creators: Sequence[int]) -> None:

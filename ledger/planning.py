@@ -80,6 +80,7 @@ class Planning(Rail):
         made = self._unmarked([self.payout_batch(chunk, tag=parent or "") for chunk in chunks])
         batches.add(self.connection, made, parent)
         batches.pend(self.connection, list(zip(made, chunks, strict=True)))
+        owed.stand_behind(self.connection, [each.creator_id for chunk in chunks for each in chunk])
         return made
 
     def _unmarked(self, made: Sequence[Batch]) -> list[Batch]:

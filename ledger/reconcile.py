@@ -11,7 +11,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString, NamedTuple
 
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 ROUND_MAX = 2_000  # transactions that a round books
 PIECE_MAX = 200  # of them in one transaction of the database
+DENIED_MAX = 20  # that a node has named and others deny: then what it alone names is left out for so long
+DISTRUST_S = 3600.0
 AGAIN_SLOTS = 432_000  # a day or two: how far back is read again where the chain and the journal differ
 AGAIN_MAX = 3  # rounds in which that is tried for one difference: then payouts are frozen, and it is tried once in
 AGAIN_PAUSE_S = 3600.0
@@ -82,6 +84,28 @@ class Held:
     is_agreed: bool
 
 
+@dataclass
+class Distrust:
+    """Nodes that have named more transactions which others deny than a mistake explains."""
+
+    denied: Counter[str] = field(default_factory=Counter)  # by node, since that was last too many
+    until: dict[str, float] = field(default_factory=dict)
+
+    def note(self, made_up: Iterable[New]) -> None:
+        """Others deny these."""
+        for each in made_up:
+            self.denied.update(each.nodes)
+        for node in [node for node, count in self.denied.items() if count > DENIED_MAX]:
+            log.error("a node names transactions that others deny: it is not believed alone for a while: %s", node)
+            self.until[node] = time.monotonic() + DISTRUST_S
+            del self.denied[node]
+
+    def believed(self, named: Sequence[New]) -> list[New]:
+        """Those of these that another node names, too, or one that is believed alone."""
+        nobody = {node for node, until in self.until.items() if time.monotonic() < until}
+        return [each for each in named if not nobody.issuperset(each.nodes)] if nobody else list(named)
+
+
 class New(NamedTuple):
     """A transaction that was not read before, as histories have it: of which addresses, and by which nodes."""
 
@@ -117,6 +141,7 @@ def reconcile(
     adopt: Adopt = _nobody,
     opinions: int = OPINIONS,
     difference: Difference | None = None,
+    distrust: Distrust | None = None,
 ) -> Finding:
     """Read what is new on chain, book deposits, compare; freeze on any difference. `adopt` may know the unknown.
 
@@ -124,13 +149,14 @@ def reconcile(
     `ROUND_MAX` transactions are booked; while there are more, nothing is compared conclusively. What comes between reading
     the history and the treasury is booked before they are compared, so that strangers cannot keep it from an end. Before
     payouts are frozen for a difference, what was read of late is read again: nodes may have left something out. `difference`
-    remembers from round to round how often that was tried.
+    remembers from round to round how often that was tried, `distrust` which nodes have made transactions up.
     """
+    distrust = distrust or Distrust()
     reached = chain.finalized_slot(min(opinions, len(chain.nodes)))
-    waits_for, is_all = adopt_history(connection, chain, treasury, reached, adopt, opinions)
+    waits_for, is_all = adopt_history(connection, chain, treasury, reached, adopt, opinions, distrust)
     held = _held(chain, treasury, opinions)
     if waits_for is None and is_all:
-        waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions)
+        waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions, distrust)
     finding, newest_slot = compare(connection, held)
     is_known = finding.conclusive and waits_for is None and is_all
     if is_known and finding.problems and (difference or Difference()).may_read(finding):
@@ -153,6 +179,7 @@ def adopt_history(
     slot: int,
     adopt: Adopt = _nobody,
     opinions: int = OPINIONS,
+    distrust: Distrust | None = None,
     *,
     again: bool = False,
 ) -> tuple[str | None, bool]:
@@ -161,18 +188,22 @@ def adopt_history(
     Only nodes that have reached the slot are asked: what one that lags does not know yet, another one could leave out, and
     what comes after it would be read before it. `again`: also what is missing of the last `AGAIN_SLOTS` before.
 
-    What a node names and enough others deny is left out, but not where history is read again for a difference.
+    What a node names and enough others deny is left out, and where it has done that too often all that it alone names; but not
+    where history is read again for a difference.
 
     Returns the signature of one that must be waited for, where there is one (it is ours and not settled yet, or the nodes
     that still have its block have not yet agreed on what it did), and whether all were looked at.
     """
-    named = _new_signatures(connection, chain, treasury, opinions, slot, again=again)
-    for start in range(0, min(len(named), ROUND_MAX), PIECE_MAX):
-        piece = named[start : start + PIECE_MAX]
-        waits_for = _book_piece(connection, chain, treasury, adopt, opinions, piece, may_deny=not again)
+    named, distrust = _new_signatures(connection, chain, treasury, opinions, slot, again=again), distrust or Distrust()
+    for _ in range(0, ROUND_MAX, PIECE_MAX):
+        named = named if again else distrust.believed(named)  # with what the last piece has shown
+        if not named:
+            break
+        piece, named = named[:PIECE_MAX], named[PIECE_MAX:]
+        waits_for = _book_piece(connection, chain, treasury, adopt, opinions, piece, None if again else distrust)
         if waits_for is not None:
             return waits_for, True
-    return None, len(named) <= ROUND_MAX
+    return None, not named
 
 
 def _book_piece(
@@ -182,16 +213,17 @@ def _book_piece(
     adopt: Adopt,
     opinions: int,
     named: Sequence[New],
-    *,
-    may_deny: bool,
+    distrust: Distrust | None,
 ) -> str | None:
     """Book these in one transaction of the database; the signature of one that must be waited for, where there is one.
 
-    No node is asked while it is open, nor is anybody kept waiting by what a node does not say.
+    `distrust` hears what others deny; without it nothing is denied. No node is asked while the transaction is open, nor is
+    anybody kept waiting by what a node does not say.
     """
     told = chain.effects([each.signature for each in named], min(opinions, len(chain.nodes)))
-    if may_deny:
+    if distrust is not None:
         denied = _denied(connection, chain, [each for each, effect in zip(named, told, strict=True) if effect is None])
+        distrust.note(denied)
         told = [effect for each, effect in zip(named, told, strict=True) if each not in denied]
         named = [each for each in named if each not in denied]
     effects = _effects(connection, chain, treasury, named, told, opinions)
@@ -250,7 +282,7 @@ def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -
         denying = [look for look in able if look.statuses[each.signature] is None]
         if len(denying) >= max(OPINIONS, len(each.nodes) + 1):
             found.add(each)
-            log.warning("transaction %s is named by a node and denied by others", each.signature)
+            log.info("transaction %s is named by a node and denied by others", each.signature)
     return found
 
 

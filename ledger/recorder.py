@@ -364,7 +364,7 @@ class Recorder:
             elif self._begun.recorded:  # while nobody searches, too, a database that has forgotten is noticed
                 self._is_placed = False
                 self._due.set()
-            await asyncio.sleep(min(STAKES_INTERVAL_S, self._settings.orphan_after_s))
+            await asyncio.sleep(min(STAKES_INTERVAL_S, self._settings.adopt_interval_s))
 
     def _look_around(self) -> None:
         with database.connect(self._url, autocommit=True) as connection:

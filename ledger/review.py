@@ -23,6 +23,7 @@ from psycopg import Connection
 from ledger import book, stops, velocity
 from ledger.audience import DAYS_KEPT, Audience
 from ledger.caps import DAY_S
+from ledger.maturing import MATURITY_BUCKET_S, SHOWN_ON, ripen
 from ledger.money import Amounts
 from ledger.runfiles import Keys
 from ledger.settings import Economics
@@ -31,10 +32,8 @@ from ledger.totals import Ids, Judgement, Totals, days_of, keys_of
 log = logging.getLogger(__name__)
 
 FAN_IN = "fan-in: few networks or keys have earned more of a day than counts; what is above waits"
+EPOCH = date(1970, 1, 1)
 FAN_IN_BEGINS = "fan-in"  # also of an earlier release's
-# By which earnings may mature later than their day says: what is shown in its last seconds is folded after it, and kept in one
-# bucket with what the next day's first minutes have earned.
-MATURITY_SLACK_S = 600
 JUDGED_AFTER_S = 2 * 3600  # a day's end: twice as long as replicas may bring what was shown on it (see `waiting`)
 OVER_MATURITY_S = 2 * DAY_S  # what matures as late as that or later is judged when its day is over
 # What a day has left doubtful, of many creators. What is found once more is found now: a person who has released what was found
@@ -47,7 +46,7 @@ NOTE = """
         found_at = CASE WHEN %(is_known)s OR excluded.captive_pix > s.captive_pix THEN now() ELSE s.found_at END,
         captive_pix = greatest(CASE WHEN %(is_known)s THEN s.reversed_pix ELSE s.captive_pix END, excluded.captive_pix)"""
 # The newest of a creator's buckets first, as far as each is needed.
-TAKE = """
+TAKE = f"""
     WITH parts AS (
         SELECT b.creator_id, b.account_id, b.matures_at, least(b.amount_pix, b.most - b.before)::bigint AS part FROM (
             SELECT s.creator_id, m.account_id, m.matures_at, m.amount_pix, s.captive_pix - s.reversed_pix AS most,
@@ -56,7 +55,7 @@ TAKE = """
             JOIN ledger.accounts a ON (a.kind, a.party, a.owner, a.asset) = ('maturing', 'creator', s.creator_id, 'PIX')
             JOIN ledger.maturing m ON m.account_id = a.id
             WHERE s.day = %(day)s AND s.creator_id = ANY(%(creators)s) AND m.amount_pix > 0
-              AND m.matures_at > %(first)s AND m.matures_at <= %(last)s) b
+              AND {SHOWN_ON} = %(day)s::date - date '1970-01-01') b
         WHERE b.before < b.most),
     lowered AS (
         UPDATE ledger.maturing m SET amount_pix = m.amount_pix - p.part FROM parts p
@@ -64,13 +63,7 @@ TAKE = """
     SELECT creator_id, account_id, sum(part)::bigint FROM parts GROUP BY creator_id, account_id ORDER BY account_id"""
 
 
-# What returns to creators, and matures in time; and is taken back no longer.
-RIPENS = """
-    INSERT INTO ledger.maturing AS m (account_id, matures_at, amount_pix)
-    SELECT t.account_id,
-           to_timestamp(ceil(extract(epoch FROM greatest(now(), %(matures_at)s)) / %(bucket_s)s) * %(bucket_s)s), t.amount
-    FROM unnest(%(accounts)s::bigint[], %(amounts)s::bigint[]) AS t (account_id, amount)
-    ON CONFLICT (account_id, matures_at) DO UPDATE SET amount_pix = m.amount_pix + excluded.amount_pix"""
+# What returns to creators is taken back no longer.
 UNTAKEN = """
     UPDATE ledger.suspicions s SET reversed_pix = s.reversed_pix - t.amount,
         captive_pix = greatest(s.captive_pix - t.amount, s.reversed_pix - t.amount)
@@ -199,11 +192,12 @@ def _give_back(connection: Connection[Any], judged: Judged, before: Mapping[int,
         return
     accounts = book.accounts_of(connection, "maturing", "creator", list(returned))
     lines = [(pool, -sum(returned.values())), *((accounts[creator], amount) for creator, amount in returned.items())]
-    values = {"day": judged.day, "creators": list(returned), "amounts": list(returned.values()),
-              "accounts": [accounts[creator] for creator in returned],
-              "matures_at": _matures_at(judged.day, economics) + timedelta(days=1), "bucket_s": MATURITY_SLACK_S}  # fmt: skip
-    for query in (RIPENS, UNTAKEN):
-        connection.execute(query, values)
+    whose, amounts = [accounts[creator] for creator in returned], list(returned.values())
+    ripen(
+        connection, np.array(whose, np.int64), np.full(len(whose), (judged.day - EPOCH).days), np.array(amounts, np.int64),
+        economics.maturity_s, earliest=_matures_at(judged.day, economics) + timedelta(days=1),
+    )  # fmt: skip
+    connection.execute(UNTAKEN, {"day": judged.day, "creators": list(returned), "amounts": amounts})
     document = {"day": str(judged.day), "creators": len(returned)}
     book.post(connection, book.Entry("returned_fan_in", f"{_key(connection, judged.day)}:returned", lines, document))
 
@@ -221,10 +215,9 @@ def _key(connection: Connection[Any], day: date) -> str:
 
 
 def _take_back(connection: Connection[Any], day: date, creators: list[int], maturity_s: int) -> int:
-    """The day's immature earnings return to the pool, the newest first; of other days what is in its last bucket at most."""
-    first = datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=maturity_s)
-    last = first + timedelta(seconds=DAY_S + MATURITY_SLACK_S)
-    rows = connection.execute(TAKE, {"day": day, "creators": creators, "first": first, "last": last}).fetchall()
+    """The day's immature earnings return to the pool, the newest first."""
+    given = {"day": day, "creators": creators, "maturity_s": maturity_s, "bucket_s": MATURITY_BUCKET_S}
+    rows = connection.execute(TAKE, given).fetchall()
     if not rows:
         return 0
     whose, accounts, amounts = (list(column) for column in zip(*rows, strict=True))

@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +25,7 @@ import psycopg
 import redis
 from psycopg import Connection
 
-from cluster import cache, database, logins, runtime
+from cluster import cache, database, logins, runtime, urls
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker, backoff_s
 from cluster.roles import LEDGER
@@ -39,7 +40,7 @@ from ledger.chain import Chain, Effect, HttpNode, RpcRefusal
 from ledger.counters import Counters
 from ledger.fold import Fold, Folded
 from ledger.payouts import Payouts
-from ledger.reconcile import Difference, Finding, reconcile
+from ledger.reconcile import Difference, Distrust, Finding, reconcile
 from ledger.settings import Economics, LedgerSettings
 from ledger.shared_networks import SharedNetworks
 from ledger.treasury import OTHER_MARKS, Treasury, open_treasury
@@ -154,7 +155,7 @@ class Folding(Part):
         assert self._fold is not None
         self._live(connection)
         self._adopt(connection)
-        folded = self._folded(self._fold)
+        folded = self._folded(self._fold) if self._has_room(self._fold) else None
         self._unreviewed |= folded is not None
         if self._unreviewed and time.monotonic() >= self._review_at:
             review.review(connection, self._fold.audience, self.economics)
@@ -174,6 +175,13 @@ class Folding(Part):
             self._adopt_at = time.monotonic() + ADOPT_PAUSE_S
             self._seldom.warning(f"a spool is not adopted: another transaction holds its incarnation: {error}")
         connection.commit()
+
+    def _has_room(self, accountant: Fold) -> bool:
+        """Whether what the next fold remembers has a place; where not, spools and the database keep what waits for it."""
+        self.trouble = accountant.why_full()
+        if self.trouble:
+            self._seldom.error(self.trouble)
+        return not self.trouble
 
     def _folded(self, accountant: Fold) -> Folded | None:
         """One fold.
@@ -352,7 +360,7 @@ class Reconciling(OnChain):
         self._reconcile_at = 0.0
         self._seldom = Seldom(log, WAITS_FOR_SAID_S)
         self.finding: Finding | None = None
-        self._difference = Difference()
+        self._difference, self._distrust = Difference(), Distrust()
 
     def begin(self, connection: Connection[Any]) -> None:
         super().begin(connection)
@@ -370,7 +378,8 @@ class Reconciling(OnChain):
         adopt = partial(self._adopt, self._payouts)
         with self.shared.hands:
             adoption.retry(self._payouts)
-        found = reconcile(connection, self.chain, treasury, adopt, self._payouts.opinions, self._difference)
+        opinions = self._payouts.opinions
+        found = reconcile(connection, self.chain, treasury, adopt, opinions, self._difference, self._distrust)
         if found.waits_for is not None:
             self._seldom.warning(f"the chain is not reconciled: transaction {found.waits_for} is waited for")
         with self.shared.hands:  # an order to adopt is not let go on half of the way
@@ -389,5 +398,10 @@ class Reconciling(OnChain):
 def open_chain(settings: Settings, share: float = 1.0) -> Chain:
     """The nodes of these settings; `share`: of the requests a second that they allow."""
     own = settings.section(LedgerSettings)
-    urls = dict.fromkeys(runtime.endpoints(settings).solana_urls)
-    return Chain([HttpNode(url, own.rpc_timeout_s, own.rpc_requests_per_s * share) for url in urls])
+    shown: Counter[str] = Counter()
+    nodes = []
+    for url in dict.fromkeys(runtime.endpoints(settings).solana_urls):
+        shown[urls.shown(url)] += 1
+        number = shown[urls.shown(url)]
+        nodes.append(HttpNode(url, own.rpc_timeout_s, own.rpc_requests_per_s * share, number))
+    return Chain(nodes)

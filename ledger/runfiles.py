@@ -2,8 +2,9 @@
 
 A run holds rows of a few columns, of which the first are 64-bit keys in ascending order; its shape says which columns, and
 how rows of one key are brought together. A file also says which rows of the database it is made of: such a row is its id and
-a mark that no other has, so that a file of another database, or of one that was restored since, is told apart. Files are a
-copy that can be made again. Knows no viewer, no money and no SQL.
+a mark that no other has, so that a file of another database, or of one that was restored since, is told apart. What it holds
+is summed up in its head, and compared with that when it is opened and before another file is made of it. Files are a copy that
+can be made again. Knows no viewer, no money and no SQL.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.errors import Temporary
 from ledger.groups import Flags, changes, order_of
 
 log = logging.getLogger(__name__)
@@ -31,11 +33,17 @@ Rows = NDArray[np.int64]  # of two columns: the id and the mark of each row of t
 Columns = tuple[NDArray[Any], ...]  # of equal length, the keys first
 Keep = Callable[[Columns], Flags]  # which rows are still of use
 
-HEAD = struct.Struct("<8sQQI4x")  # magic, rows of the database, rows of the run, CRC of this head so far and the former
+# Magic, rows of the database, rows of the run, CRC of this head so far and the former, and of all columns (0: an earlier
+# release, which has left these four bytes empty and does not look at them, has made the file).
+HEAD = struct.Struct("<8sQQII")
 KEY_BYTES = 8
 BLOCK_ROWS = 2_000_000  # merged at once: 100 to 300 MB while they are
 PIECE_BYTES = 1 << 22
 SAMPLES = 1_000  # places at which a file is looked at when it is opened
+
+
+class Damaged(Temporary):
+    """A file is no longer what was written. It is removed; what it held is read from the database by who begins anew."""
 
 
 @dataclass(frozen=True)
@@ -177,21 +185,24 @@ def write(shape: Shape, folder: Path, rows: Rows, blocks: Iterable[Columns]) -> 
     """
     name = f"{rows[0, 0]:020d}-{rows[-1, 0]:020d}-{secrets.token_hex(4)}{shape.ending}"
     drafts = [folder / f"{name}.part", *(folder / f"{name}.part{number}" for number in range(1, len(shape.types)))]
-    count = 0
+    count, crc = 0, 0
     try:
         with ExitStack() as stack:
             file, *others = (stack.enter_context(open(draft, "w+b")) for draft in drafts)
             file.write(bytes(HEAD.size) + rows.astype("<i8").tobytes())
             for columns in blocks:
                 for into, values, kind in zip((file, *others), columns, shape.types, strict=True):
-                    into.write(np.ascontiguousarray(values, kind).data)
+                    content = np.ascontiguousarray(values, kind).data
+                    into.write(content)
+                    crc = zlib.crc32(content, crc) if into is file else crc
                 count += len(columns[0])
             for other in others:
                 other.seek(0)
                 while piece := other.read(PIECE_BYTES):
                     file.write(piece)
+                    crc = zlib.crc32(piece, crc)
             file.seek(0)
-            file.write(_head(shape, rows, count))
+            file.write(_head(shape, rows, count, crc or 1))
             file.flush()
             os.fsync(file.fileno())
         drafts[0].rename(folder / name)
@@ -208,12 +219,12 @@ def read(shape: Shape, path: Path) -> Run | None:
     try:
         size = path.stat().st_size
         with open(path, "rb") as file:
-            magic, row_count, count, check = HEAD.unpack(file.read(HEAD.size))
+            magic, row_count, count, check, crc = HEAD.unpack(file.read(HEAD.size))
             at = HEAD.size + 16 * row_count
             if magic != shape.magic or not row_count or size != at + shape.row_bytes * count:
                 return None
             rows = np.frombuffer(file.read(16 * row_count), "<i8").reshape(-1, 2)
-        if _head(shape, rows, count) != HEAD.pack(magic, row_count, count, check):
+        if _head(shape, rows, count, crc) != HEAD.pack(magic, row_count, count, check, crc):
             return None
         if not count:
             return Run(rows, shape.empty(), path)
@@ -222,6 +233,32 @@ def read(shape: Shape, path: Path) -> Run | None:
         return None
     some = columns[0][np.linspace(0, count - 1, min(count, SAMPLES)).astype(np.int64)]
     return Run(rows, columns, path) if bool((some[1:] >= some[:-1]).all()) else None
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file's columns are what was written, as far as its head says; all of it is read."""
+    try:
+        with open(path, "rb") as file:
+            *_, row_count, _, _, crc = HEAD.unpack(file.read(HEAD.size))
+            file.seek(HEAD.size + 16 * row_count)
+            found = 0
+            while crc and (piece := file.read(PIECE_BYTES)):
+                found = zlib.crc32(piece, found)
+    except (OSError, struct.error):
+        return False
+    return not crc or (found or 1) == crc
+
+
+def require_whole(runs: Iterable[Run]) -> None:
+    """Let nothing be made of a damaged file.
+
+    Raises:
+        Damaged: one of these runs is in one, which is removed.
+    """
+    for run in runs:
+        if run.path is not None and not is_whole(run.path):
+            run.path.unlink(missing_ok=True)
+            raise Damaged(f"a file of runs was damaged on disk, and is made again: {run.path.name}")
 
 
 def _columns(shape: Shape, whole: NDArray[np.uint8], at: int, count: int) -> Columns:
@@ -233,9 +270,9 @@ def _columns(shape: Shape, whole: NDArray[np.uint8], at: int, count: int) -> Col
     return tuple(columns)
 
 
-def _head(shape: Shape, rows: Rows, count: int) -> bytes:
-    head = HEAD.pack(shape.magic, len(rows), count, 0)
-    return HEAD.pack(shape.magic, len(rows), count, zlib.crc32(rows.astype("<i8").tobytes(), zlib.crc32(head)))
+def _head(shape: Shape, rows: Rows, count: int, crc: int) -> bytes:
+    check = zlib.crc32(rows.astype("<i8").tobytes(), zlib.crc32(HEAD.pack(shape.magic, len(rows), count, 0, 0)))
+    return HEAD.pack(shape.magic, len(rows), count, check, crc)
 
 
 def listed(shape: Shape, folder: Path, known: Rows) -> list[Run]:
@@ -252,7 +289,7 @@ def listed(shape: Shape, folder: Path, known: Rows) -> list[Run]:
     for path in sorted(folder.glob(f"*{shape.ending}"), key=_range_of):
         run = read(shape, path)
         taken = true[-1].last_id if true else -1
-        if run is not None and int(run.rows[0, 0]) > taken and _is_true(run.rows, known):
+        if run is not None and int(run.rows[0, 0]) > taken and _is_true(run.rows, known) and is_whole(path):
             true.append(run)
         else:
             log.warning("a file of runs is not of this database, or damaged, and is removed: %s", path.name)

@@ -2,7 +2,8 @@
 
 Each fold keeps its run as a row of a table that never changes and is forgotten when it is too old: what was kept is what is
 known. Searched are a few files, which rows are merged into beside the folds (see `runfiles`), and the newest rows in memory:
-however many there are, memory holds `MEMORY_ROWS_MAX` of a store. Without a folder all of it does. Knows no SQL.
+however many there are, memory holds `MEMORY_ROWS_MAX` of a store, and `BEHIND` times as many while the disk is full or away:
+then there is no room for more, until it is well again. Without a folder memory holds all of it. Knows no SQL.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.errors import Temporary
 from ledger import runfiles
 from ledger.runfiles import Columns, Keep, Run, Shape
 from ledger.runs import merged_from
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
 
 MEMORY_ROWS_MAX = 4_000_000  # in runs that are in no file yet, before one is made of them
 MEMORY_RUNS_MAX = 8
-BEHIND = 4  # times as many in memory as that, and a fold waits for the disk
+BEHIND = 4  # times as many in memory as that, and a fold waits for the disk; where that takes none, nothing is folded
 READ_ROWS, READ_RUNS_MAX = 4_000_000, 10_000  # at once, of rows of the database that are in no file
 PAUSE_S = 60.0  # after a file could not be made
 
@@ -44,6 +46,7 @@ class Store:
         self._executor = executor or self._own
         self._merging: tuple[list[Run], Future[Run]] | None = None
         self._again_at = 0.0  # when a file is made next, after the disk was full or away
+        self._tidied: tuple[int, Keep] = 0, runfiles.everything  # what `tidy` was told last
 
     def close(self) -> None:
         """Wait for a file that is being made, and make no other one."""
@@ -51,7 +54,11 @@ class Store:
             self._own.shutdown()
 
     def load(self, known: Known, read: Read) -> None:
-        """Know what was kept: from files, as far as they are true of the rows that are known, and else from these."""
+        """Know what was kept: from files, as far as they are true of the rows that are known, and else from these.
+
+        Raises:
+            Temporary: no file can be made of the rows that are in none, and memory is not to hold so many.
+        """
         runs = runfiles.listed(self.shape, self.folder, known[:, :2]) if self.folder is not None else []
         there = [run.rows[:, 0] for run in runs]
         missing = known[~np.isin(known[:, 0], np.concatenate(there))] if there else known
@@ -60,9 +67,13 @@ class Store:
             log.warning(
                 "rows of runs are in no file and are read", extra={"kind": self.shape.name, "rows": len(missing)}
             )
+        self.runs = runs
         for gap in np.split(missing, np.flatnonzero(np.diff(between)) + 1):
-            runs += self._rebuilt(gap, read)
-        self.runs = sorted(runs, key=lambda run: run.last_id)
+            for run in self._rebuilt(gap, read):
+                self.runs.append(run)
+                if self._is_full():
+                    raise Temporary(self.why_full())
+        self.runs.sort(key=lambda run: run.last_id)
 
     def _rebuilt(self, rows: Known, read: Read) -> Iterator[Run]:
         """Runs of these rows, which no file knows and none lies between: as many together as fit in memory."""
@@ -86,6 +97,19 @@ class Store:
         """The transaction that kept this has committed."""
         if len(run):
             self.runs.append(run)
+
+    def has_room(self) -> bool:
+        """Whether memory may hold another fold's run; where not, a file is made of what it holds, as soon as that can be."""
+        if self._is_full():
+            self.tidy(*self._tidied)
+        return not self._is_full()
+
+    def why_full(self) -> str:
+        """What to tell a person who has to make room."""
+        return f"the disk takes no file of what folds remember ({self.shape.name}): nothing is folded until it does"
+
+    def _is_full(self) -> bool:
+        return self.folder is not None and self.in_memory() > BEHIND * MEMORY_ROWS_MAX
 
     def sort(self) -> None:
         """Bring runs into order that are not; waits for a file that is being made of some."""
@@ -115,7 +139,8 @@ class Store:
         if self._executor is None:
             self._merge_in_memory(keep)
             return
-        self._take_over(wait=self.in_memory() > BEHIND * MEMORY_ROWS_MAX)
+        self._tidied = oldest_id, keep
+        self._take_over(wait=self._is_full())
         if self._merging is not None or time.monotonic() < self._again_at:
             return
         self._drop_forgotten(oldest_id)
@@ -147,6 +172,7 @@ class Store:
 
     def _merged(self, runs: list[Run], oldest_id: int, keep: Keep) -> Run:
         assert self.folder is not None
+        runfiles.require_whole(runs)
         rows = np.concatenate([run.rows for run in runs])
         in_order = [runfiles.ordered(self.shape, run) for run in runs]
         blocks = runfiles.merged(self.shape, in_order, keep)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Recipient(NamedTuple):
-    """Who would be paid what, and where to. Base units."""
+    """Who would be paid what, and where to. Base units; 0 where a token account is to be opened for what is planned later."""
 
     creator_id: int
     wallet: str

@@ -64,7 +64,8 @@ class Seen:
     def load(self, connection: Connection[Any], now_s: int) -> None:
         """Know what earlier folds have kept.
 
-        What an older version kept of a clock ahead was seen by `now_s` at the latest.
+        What a version before rows had marks kept of a replica's clock ahead was seen by `now_s` at the latest. Else what is
+        ahead stays so: the database's clock was set back, and searches that were recorded before that are compared with it.
         """
         rows = connection.execute(
             "SELECT id, coalesce(mark, id), length(seconds) / 4 FROM ledger.seen_runs ORDER BY id"
@@ -151,26 +152,27 @@ def _read(connection: Connection[Any], now_s: int, rows: Known) -> Iterator[Colu
         yield from _pieces(connection, now_s, rows[0])
         return
     found = connection.execute(
-        "SELECT keys, seconds FROM ledger.seen_runs WHERE id = ANY(%s) ORDER BY id", (rows[:, 0].tolist(),)
+        "SELECT keys, seconds, mark FROM ledger.seen_runs WHERE id = ANY(%s) ORDER BY id", (rows[:, 0].tolist(),)
     )
-    runs = [Run(rows_of(), _columns(keys, seconds, now_s)) for keys, seconds in found]
+    runs = [Run(rows_of(), _columns(keys, seconds, mark, now_s)) for keys, seconds, mark in found]
     yield from runfiles.merged(KEYS, runs)
 
 
 def _pieces(connection: Connection[Any], now_s: int, row: NDArray[np.int64]) -> Iterator[Columns]:
     for start in range(0, int(row[2]), runstore.READ_ROWS):
         piece = connection.execute(
-            "SELECT substring(keys FROM %s FOR %s), substring(seconds FROM %s FOR %s) FROM ledger.seen_runs"
+            "SELECT substring(keys FROM %s FOR %s), substring(seconds FROM %s FOR %s), mark FROM ledger.seen_runs"
             " WHERE id = %s",
             (8 * start + 1, 8 * runstore.READ_ROWS, 4 * start + 1, 4 * runstore.READ_ROWS, int(row[0])),
         ).fetchone()
         assert piece is not None
-        keys, seconds = piece
-        yield _columns(keys, seconds, now_s)
+        keys, seconds, mark = piece
+        yield _columns(keys, seconds, mark, now_s)
 
 
-def _columns(keys: bytes, seconds: bytes, now_s: int) -> Columns:
-    return np.frombuffer(keys, "<u8"), np.minimum(np.frombuffer(seconds, "<u4"), np.uint32(now_s))
+def _columns(keys: bytes, seconds: bytes, mark: int | None, now_s: int) -> Columns:
+    at = np.frombuffer(seconds, "<u4")
+    return np.frombuffer(keys, "<u8"), at if mark is not None else np.minimum(at, np.uint32(now_s))
 
 
 def _young(since_s: int, columns: Columns) -> Flags:

@@ -135,6 +135,7 @@ class LedgerSettings:
     """How the ledger works: the actor's pace, the spool, the chain."""
 
     SECTION: ClassVar[str] = "ledger"
+    RETIRED: ClassVar[tuple[str, ...]] = ("orphan_after_s",)  # of an earlier release: ignored
 
     # The actor. It works at its own pace, in batches.
     node_resource: str = ""  # of Ray: what the nodes that hold the ledger's credentials have; empty: any node will do
@@ -151,7 +152,7 @@ class LedgerSettings:
     flush_searches_max: int = 100
     spool_file_max_mb: int = 64
     spool_backlog_max_mb: int = 512
-    orphan_after_s: float = 15.0
+    adopt_interval_s: float = 15.0  # between a replica's looks for spools whose owners are dead: their locks are free
     carry_stalled_s: float = 10.0  # without a batch carried while some wait: from then on readiness says so
 
     # The chain. An empty mint means: the localnet's own, made at the first start.
@@ -205,7 +206,7 @@ class LedgerSettings:
             known = ", ".join(TRANSACTION_VERSIONS)
             raise ValueError(f"transaction_version is {self.transaction_version!r}, expected one of {known}")
         for name in ("tick_interval_s", "reconcile_interval_s", "review_interval_s", "rpc_timeout_s", "rpc_requests_per_s",
-                     "resend_interval_s", "orphan_after_s", "carry_stalled_s", "batch_open_max_s",
+                     "resend_interval_s", "adopt_interval_s", "carry_stalled_s", "batch_open_max_s",
                      "stop_open_max_s", "order_open_max_s", "work_open_max_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")

@@ -69,7 +69,7 @@ class Signing(Planning):
         older, self.planned_now = [each for each in waiting if each.id not in self.planned_now], frozenset()
         self._screen(
             [screening.Recipient(each.creator_id, each.wallet, each.amount)
-             for batch in older if batch.kind == "payout" for each in batch.recipients]
+             for batch in older if batch.kind != "reclaim" for each in batch.recipients]
         )  # fmt: skip
         self._hold_unpayable(older)
         stopped = batches.stopped(self.connection, [each.id for each in older])

@@ -74,13 +74,17 @@ class Stored:
     begun_ms: int | None  # when the incarnation began, of a batch that an heir has recorded
 
     @property
-    def earliest_ms(self) -> int:
+    def begins_ms(self) -> int:
         """The earliest that one of its searches can have been made."""
         assert self.recorded_ms is not None
         earliest = self.recorded_ms - EARLIEST_MS
-        if self.begun_ms is None:
-            return earliest
-        return max(min(self.begun_ms, earliest), self.recorded_ms - OLDEST_MS)
+        return earliest if self.begun_ms is None else min(self.begun_ms, earliest)
+
+    @property
+    def earliest_ms(self) -> int:
+        """The same, but never longer ago than anybody remembers: of when it counts."""
+        assert self.recorded_ms is not None
+        return max(self.begins_ms, self.recorded_ms - OLDEST_MS)
 
     @property
     def latest_ms(self) -> int:
@@ -137,6 +141,9 @@ class Group:
     parts: Groups  # rows of one segment, creator and day, in the order of segments
     creators: Groups  # parts of one creator, in the order of creators
     tallies: dict[str, Tally]
+    made_ms: NDArray[
+        np.int64
+    ]  # when each search was made, as far as that can be known: also longer ago than is remembered
     skews_ms: dict[UUID, int]  # replicas whose clock was not believed, and how far it was off the bounds
     is_full: bool  # there is more
 
@@ -230,8 +237,8 @@ def read(stored: Sequence[Stored]) -> Readings:
 def grouped(read: Readings, *, is_full: bool) -> Group:
     """What was read as arrays, sorted."""
     heads = _joined([head for head, _ in read.unpacked], spool.SEARCH)
-    said_ms, skews_ms = _bounded(read.good, heads["at_ms"].astype(np.int64))
-    shown = _decoded(heads, _joined([body for _, body in read.unpacked], spool.SHOWN), said_ms)
+    at_ms, made_ms, skews_ms = _bounded(read.good, heads["at_ms"].astype(np.int64))
+    shown = _decoded(heads, _joined([body for _, body in read.unpacked], spool.SHOWN), at_ms)
     keys = seen.keys_of(shown.viewers, shown.search, shown.segment)
     with ThreadPoolExecutor(1, "sort") as executor:  # a sort needs no interpreter: two cores do two at once
         by_key = executor.submit(order_of_hashes, keys)
@@ -249,7 +256,7 @@ def grouped(read: Readings, *, is_full: bool) -> Group:
             "creator": Tally.of(parts, creator, part_day),
         }
         creators = Groups.where(by_creator, changes(creator[by_creator]))
-    return Group(read, heads, shown, keys, by_key.result(), parts, creators, tallies, skews_ms, is_full)
+    return Group(read, heads, shown, keys, by_key.result(), parts, creators, tallies, made_ms, skews_ms, is_full)
 
 
 def _joined(parts: Sequence[NDArray[np.void]], kind: np.dtype[np.void]) -> NDArray[np.void]:
@@ -257,21 +264,28 @@ def _joined(parts: Sequence[NDArray[np.void]], kind: np.dtype[np.void]) -> NDArr
     return np.frombuffer(data, kind) if data else np.zeros(0, kind)
 
 
-def _bounded(stored: Sequence[Stored], said_ms: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[UUID, int]]:
-    """When searches were made, within what the database's clock allows; and how far replicas' clocks were off."""
+def _bounded(
+    stored: Sequence[Stored], said_ms: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[UUID, int]]:
+    """When searches count, and when they were made, by their replicas as far as the database's clock allows; how far off it
+    clocks were."""
     sizes = np.array([each.searches for each in stored], np.int64)
-    earliest, latest = (
+    begins, earliest, latest = (
         np.repeat(np.array(bounds, np.int64), sizes)
-        for bounds in ([each.earliest_ms for each in stored], [each.latest_ms for each in stored])
+        for bounds in (
+            [each.begins_ms for each in stored],
+            [each.earliest_ms for each in stored],
+            [each.latest_ms for each in stored],
+        )
     )
-    at_ms = np.clip(said_ms, earliest, latest)
+    at_ms, made_ms = np.clip(said_ms, earliest, latest), np.clip(said_ms, begins, latest)
     wrong, skews = np.flatnonzero(at_ms != said_ms), dict[UUID, int]()
     of_search = np.repeat(np.arange(len(stored)), sizes)
     for row in wrong[np.unique(of_search[wrong], return_index=True)[1]]:
         each = stored[of_search[row]]
         if each.begun_ms is None:  # an heir may come late
             skews[each.incarnation] = int(said_ms[row]) - int(at_ms[row])
-    return at_ms, skews
+    return at_ms, made_ms, skews
 
 
 def _decoded(heads: NDArray[np.void], rows: NDArray[np.void], at_ms: NDArray[np.int64]) -> Shown:

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from cluster import storage as store
 from cluster.errors import Rejected
 from cluster.storage import Storage, StoredObject
-from pipelines import manifest
+from pipelines import manifest, prefixes
 from pipelines.handles import Known
 from pipelines.lists import LISTS
 from pipelines.remarks import LEFT_OUT, Remarks
@@ -36,15 +36,18 @@ def bounded(objects: Iterator[StoredObject]) -> Iterator[StoredObject]:
         yield found
 
 
-def seen(objects: Iterator[StoredObject], remarks: Remarks) -> Iterator[StoredObject]:
-    """Objects but for what Pixr itself keeps in the bucket, and for those whose key is no address that is read."""
+def seen(objects: Iterator[StoredObject], remarks: Remarks, own_bucket: str = "") -> Iterator[StoredObject]:
+    """Objects but for what Pixr itself keeps in its bucket beside uploads, and for those whose key is no address that is
+    read.
+    """
     for found in bounded(objects):
         try:
             _, key = store.split(found.uri)
         except Rejected:
             remarks.add(LEFT_OUT, "its key holds control characters or leads elsewhere", found.uri)
             continue
-        if not key.startswith((THUMBNAILS + "/", LISTS + "/")):
+        is_own = prefixes.is_own(found.uri, own_bucket) and not prefixes.is_upload(found.uri)
+        if not is_own and not key.startswith((THUMBNAILS + "/", LISTS + "/")):
             yield found
 
 

@@ -175,7 +175,14 @@ def _plan(
     if given.startswith("s3://"):
         storage = Storage(runtime.endpoints(settings).s3)
         source.check(given, storage, settings.s3.ingest_buckets)
-        found = source.listed(given, storage, creator=creator, manifest_uri=manifest, is_known=is_known)
+        found = source.listed(
+            given,
+            storage,
+            creator=creator,
+            manifest_uri=manifest,
+            is_known=is_known,
+            own_bucket=settings.s3.bucket,
+        )
     else:
         path, beside = Path(given).expanduser(), Path(manifest) if manifest else None
         found = source.local(path, settings.s3.bucket, beside, extent, creator, is_known=is_known)

@@ -18,9 +18,9 @@ from pyarrow import parquet
 from cluster.errors import Rejected
 from cluster.storage import Storage
 from pipelines.media import PIPELINE_VERSION
+from pipelines.prefixes import FRAMES
 from pipelines.segments import Staged
 
-FOLDER = "frames"
 MEASUREMENTS = "measurements"
 CONTENT_TYPE = "application/vnd.apache.parquet"
 
@@ -74,8 +74,8 @@ def read(storage: Storage, bucket: str, video_id: int, model_id: int) -> Kept:
 
 def listed(storage: Storage, bucket: str) -> Iterator[tuple[int, int]]:
     """Videos and models whose frame vectors are there."""
-    for found in storage.list(f"s3://{bucket}/{FOLDER}/"):
-        video, _, name = found.uri.rpartition(f"/{FOLDER}/")[2].partition("/")
+    for found in storage.list(f"s3://{bucket}/{FRAMES}/"):
+        video, _, name = found.uri.rpartition(f"/{FRAMES}/")[2].partition("/")
         if name.startswith("model-"):
             yield int(video), int(name.removeprefix("model-").removesuffix(".parquet"))
 
@@ -87,7 +87,7 @@ def delete(storage: Storage, bucket: str, video_id: int) -> None:
 
 
 def _folder(bucket: str, video_id: int) -> str:
-    return f"s3://{bucket}/{FOLDER}/{video_id}/"
+    return f"s3://{bucket}/{FRAMES}/{video_id}/"
 
 
 def _rows(matrix: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> pa.Array:

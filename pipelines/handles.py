@@ -31,10 +31,13 @@ _RIGHT = (
     "\u06d2\u06d3\u06d5\u06ee\u06ef"
 )
 NON_JOINER = re.compile(f"([{_DUAL}][\u064b-\u065f\u0670]*)\u200c(?=[{_DUAL}{_RIGHT}])")
-# Letters that Unicode takes for others in another form and that are what their languages are written with: ordinals, the
-# Armenian ligature, the Thai and Lao vowels AM, Lao's HO NO and HO MO, Tifinagh's raised mark, Korean letters alone. Where the
-# other way of writing looks the same, it is brought into this one (ONE_WAY) or refused (CONJOINING).
-WRITTEN = re.compile("[\u00aa\u00ba\u0587\u0e33\u0eb3\u0edc\u0edd\u2d6f\u3131-\u3163\u3165-\u318e]")
+# Letters that Unicode takes for others in another form and that are what their languages are written with: the Armenian
+# ligature, the Thai and Lao vowels AM, Lao's HO NO and HO MO, Tifinagh's raised mark, Korean letters alone. Where the other way
+# of writing looks the same, it is brought into this one (ONE_WAY) or refused (CONJOINING).
+WRITTEN = re.compile("[\u0587\u0e33\u0eb3\u0edc\u0edd\u2d6f\u3131-\u3163\u3165-\u318e]")
+# Ordinals end abbreviations of names and numbers (`Mª José`, `D.ª`, `Nº 1`, `2º`); anywhere else they pass for `a` and `o`.
+ORDINAL = re.compile(r"(?<!\w)(\d+|[DMN])\.?[\u00aa\u00ba](?!\w)")
+SMALL_CAPITAL = "SMALL CAPITAL"  # in the name of a letter of phonetics, which no language is written with
 ONE_WAY = (
     (re.compile("\u0e4d([\u0e48-\u0e4b]?)\u0e32"), "\\1\u0e33"),  # a tone mark may stand between
     (re.compile("\u0ecd([\u0ec8-\u0ecb]?)\u0eb2"), "\\1\u0eb3"),
@@ -56,10 +59,13 @@ ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC
 
 @dataclass(frozen=True)
 class Rights:
-    """For which creators a job may speak (None: any), and whether it may move videos that have been shown."""
+    """For which creators a job may speak (None: any), whether it may move videos that have been shown, and in which folders
+    of buckets its source and manifest are (None: anywhere).
+    """
 
     creators: frozenset[str] | None = None
     reassign: bool = False
+    folders: tuple[str, ...] | None = None
 
     def covers(self, handle: str) -> bool:
         """Whether something may be said in the name of this creator."""
@@ -113,7 +119,7 @@ def fault(handle: str) -> str:
     """Why a text cannot be a new creator's handle; empty when it can."""
     if len(handle) > HANDLE_CHARS_MAX:
         return f"a creator's handle has at most {HANDLE_CHARS_MAX} characters"
-    for character in NON_JOINER.sub(r"\1", handle):
+    for character in ORDINAL.sub(r"\1", NON_JOINER.sub(r"\1", handle)):
         if characters.UNSEEN.match(character) or unicodedata.category(character) in NOT_TEXT:
             return f"the creator's handle holds U+{ord(character):04X}, which is not seen"
         if _is_a_form(character):
@@ -132,7 +138,8 @@ def _is_a_form(character: str) -> bool:
     category, other = unicodedata.category(character), unicodedata.normalize("NFKC", character)
     if category[0] in "LM":
         is_other = other != character or PRESENTATION.match(character) or CONJOINING.match(character)
-        return bool(is_other) and not WRITTEN.match(character)
+        is_small_capital = SMALL_CAPITAL in unicodedata.name(character, "")
+        return bool(is_other or is_small_capital) and not WRITTEN.match(character)
     if category[0] != "N" and category != "So":
         return False
     tag = unicodedata.decomposition(character).partition(">")[0].removeprefix("<")

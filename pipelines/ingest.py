@@ -32,7 +32,7 @@ from cluster import settings as settings_module
 from cluster.errors import PixrError, Rejected, Temporary
 from cluster.resilience import backoff_s
 from cluster.roles import JOBS
-from cluster.settings import Settings
+from cluster.settings import S3Settings, Settings
 from cluster.storage import Storage
 from pipelines import catalog, creators, index_admin, jobs, leases, lists, models, reposts, signs, source
 from pipelines.gauges import Gauges
@@ -241,7 +241,7 @@ def _prepared(
         index_admin.follow(connection, named.name)
     s3 = dataclasses.replace(ends.s3, buckets=(settings.s3.bucket, *settings.s3.ingest_buckets))
     if not jobs.is_listed(connection, job_id):
-        list_source(connection, Storage(s3), settings.s3.bucket, job_id, job_source, options, model.id)
+        list_source(connection, Storage(s3), settings.s3, job_id, job_source, options, model.id)
     name = owner(job_id, submission)
     return Place(job_id, name, logins.url(settings, JOBS), s3, settings.s3.bucket, ingest, named, model)
 
@@ -249,7 +249,7 @@ def _prepared(
 def list_source(
     connection: Connection,
     storage: Storage,
-    bucket: str,
+    s3: S3Settings,
     job_id: str,
     job_source: str,
     options: jobs.Options,
@@ -261,17 +261,18 @@ def list_source(
         Rejected: the source may not be listed, or nothing in it can be kept.
     """
     lists.require_known(connection, job_source)
+    rights = options.rights(s3.ingest_buckets)
     found = source.listed(
         job_source,
         storage,
         creator=options.creator,
         manifest_uri=options.manifest,
-        rights=options.rights,
+        rights=rights,
         is_known=creators.knows(connection),
-        own_bucket=bucket,
+        own_bucket=s3.bucket,
     )
-    registered = list_videos(connection, job_id, found, model_id, options.rights)
-    forget_removed(storage, bucket, registered)
+    registered = list_videos(connection, job_id, found, model_id, rights)
+    forget_removed(storage, s3.bucket, registered)
     jobs.mark_listed(connection, job_id)  # last: the driver that takes over does all of this again, or none of it
 
 

@@ -28,7 +28,7 @@ from cluster import ray_cluster, runtime, telemetry
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
-from pipelines import catalog, creators, handles, leases, lists, model_names, ownership, source
+from pipelines import catalog, creators, handles, leases, lists, model_names, ownership, prefixes, source
 from pipelines.handles import Rights
 from pipelines.settings import MODES, IngestSettings
 
@@ -78,6 +78,8 @@ class Options:
     origin: str = ""  # the local path that was uploaded
     speaks_for: Sequence[str] | None = None  # handles of the creators whose videos it may list; None: any
     reassign: bool = False  # videos that were shown as another creator's, too
+    # In which source and manifest are, where it speaks for some creators; None: those that are usual for these.
+    folders: Sequence[str] | None = None
     known: InitVar[Collection[str]] = ()  # handles that creators have, whatever they hold
 
     def __post_init__(self, known: Collection[str]) -> None:
@@ -87,13 +89,15 @@ class Options:
             return
         if self.creator not in (self.speaks_for or ()):  # those were checked when the key was made
             object.__setattr__(self, "creator", handles.checked([self.creator], known)[0])
-        if said := self.rights.refusal(self.creator):
+        if said := self.rights().refusal(self.creator):
             raise Rejected(f"creator {self.creator!r}: {said}", status=403, code="not-yours")
 
-    @property
-    def rights(self) -> Rights:
-        """For whom the job may speak."""
-        return Rights(None if self.speaks_for is None else frozenset(self.speaks_for), self.reassign)
+    def rights(self, buckets: Sequence[str] = ()) -> Rights:
+        """For whom the job may speak, and of which folders; the usual ones are in the first of the buckets that jobs read."""
+        if self.speaks_for is None:
+            return Rights(None, self.reassign)
+        folders = prefixes.usual(self.speaks_for, buckets) if self.folders is None else tuple(self.folders)
+        return Rights(frozenset(self.speaks_for), self.reassign, folders)
 
 
 def create(
@@ -130,7 +134,8 @@ def queue(
     storage: Storage | None = None,
     repeat_key: str = "",
 ) -> dict[str, Any]:
-    """Make a job as `create` does, which the watch submits: nothing here waits for the cluster, and the caller commits.
+    """Make a job as `create` does, which the watch submits: nothing here waits for the cluster, and the caller commits. Folders
+    that Pixr itself writes are neither source nor manifest, whoever asks.
 
     With a `repeat_key`, asked again, it is the same job.
 
@@ -139,14 +144,22 @@ def queue(
     """
     job_id = f"ingest-{hashlib.sha256(repeat_key.encode()).hexdigest()[:32]}" if repeat_key else _new_id("ingest")
     if not _is_known(connection, job_id):
+        prefixes.require_foreign(job_source, settings.s3.bucket, is_source=True)
+        if options.manifest:
+            prefixes.require_foreign(options.manifest, settings.s3.bucket, is_source=False)
         _check(settings, connection, job_source, options, storage)
         with contextlib.suppress(psycopg.errors.UniqueViolation), connection.transaction():  # sent twice at once
             _insert(connection, job_source, options, priority, job_id)
     job = get(connection, job_id)
-    if (job["source"], job["options"], job["priority"]) != (job_source, _said(options), priority):
+    if (job["source"], _asked(job["options"]), job["priority"]) != (job_source, _asked(_said(options)), priority):
         hint = "send a key of its own with each job"
         raise Rejected("this Idempotency-Key was sent with another job", 422, "idempotency-key-reused", hint)
     return job
+
+
+def _asked(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without what follows from the caller's key, which may have other folders by now."""
+    return {name: value for name, value in said.items() if name != "folders"}
 
 
 def _is_known(connection: Connection, job_id: str) -> bool:
@@ -159,10 +172,14 @@ def _check(
     """Refuse a job that would end before it has begun, for the reasons of `create`."""
     model_names.require_known(settings, connection, options.model)
     storage = storage or Storage(runtime.endpoints(settings).s3)
-    for each in filter(None, (job_source, options.manifest)):
-        ownership.require_open(each, options.rights, settings.s3.bucket)  # before it is said whether anything is there
-        source.check(each, storage, settings.s3.ingest_buckets)
+    rights, own_bucket, asked = options.rights(settings.s3.ingest_buckets), settings.s3.bucket, [job_source]
+    ownership.require_open(job_source, rights, own_bucket)  # before it is said whether anything is there
+    if options.manifest:
+        ownership.require_open(options.manifest, rights, own_bucket, is_source=False)
+        asked.append(options.manifest)
     lists.require_known(connection, job_source)
+    for each in asked:
+        source.check(each, storage, settings.s3.ingest_buckets)
 
 
 def _insert(connection: Connection, job_source: str, options: Options, priority: int, job_id: str = "") -> str:
@@ -176,9 +193,10 @@ def _insert(connection: Connection, job_source: str, options: Options, priority:
 
 
 def _said(options: Options) -> dict[str, Any]:
-    """Options as they are kept: what is not said is left out, but for a job that may speak for nobody."""
+    """Options as they are kept: what is not said is left out, but for a job that may speak for nobody, or has no folder."""
     said = {key: value for key, value in vars(options).items() if value}
-    return said if options.speaks_for is None else {**said, "speaks_for": list(options.speaks_for)}
+    bounds = {"speaks_for": options.speaks_for, "folders": options.folders}
+    return said | {name: list(bound) for name, bound in bounds.items() if bound is not None}
 
 
 def _new_id(kind: str) -> str:

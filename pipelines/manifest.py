@@ -114,11 +114,12 @@ class Row:
 
 @dataclass(frozen=True)
 class RefusedRow:
-    """A row that cannot: its line, why, and the file it names where it names one."""
+    """A row that cannot: its line, why, and the file and the creator that it names where it names one."""
 
     line: int
     reason: str
     file: str = ""
+    creator: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def parse(text: str, name: str, is_known: Known = nobody) -> Rows:
                 raise ValueError(row)
             good.append(Row(line, require_creator(_entry(row, is_known), is_known)))
         except (ValueError, TypeError) as error:
-            refused.append(RefusedRow(line, str(error), _file_of(row)))
+            refused.append(RefusedRow(line, str(error), _file_of(row), _creator_of(row, is_known)))
     return Rows(tuple(good), tuple(refused))
 
 
@@ -183,6 +184,12 @@ def _file_of(row: Mapping[str, Any] | str) -> str:
     """The file that a refused row names, so that it is not taken without the row's words."""
     file = row.get("file") if isinstance(row, Mapping) else None
     return file.strip() if isinstance(file, str) else ""
+
+
+def _creator_of(row: Mapping[str, Any] | str, is_known: Known) -> str:
+    """The creator that a refused row names, so that what it says is told to whom it is about."""
+    creator = row.get("creator") if isinstance(row, Mapping) else None
+    return handles.meant(str(creator), is_known).strip() if creator else ""
 
 
 def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:

@@ -75,8 +75,9 @@ def listed(
     Raises:
         Rejected: there is nothing there, or a manifest is none, or it is not the job's to list.
     """
-    for each in filter(None, (uri, manifest_uri)):
-        ownership.require_open(each, rights, own_bucket)
+    ownership.require_open(uri, rights, own_bucket)
+    if manifest_uri:
+        ownership.require_open(manifest_uri, rights, own_bucket, is_source=False)
     remarks = Remarks()
     if lists.is_list(uri):
         noted = Remarks()
@@ -87,12 +88,17 @@ def listed(
             remarks.extend_counted(noted.rows(), UNTOLD)
     else:
         top = buckets.folder_of(uri, storage)
-        objects = {found.uri.removeprefix(f"{top}/"): found for found in buckets.seen(storage.list(uri), remarks)}
+        objects = {
+            found.uri.removeprefix(f"{top}/"): found for found in buckets.seen(storage.list(uri), remarks, own_bucket)
+        }
         if rights.creators is not None:
-            around = ownership.around(uri, top, objects, storage, is_known)
-            others = ownership.others(list(objects.values()), around, rights)
+            around = ownership.around(uri, top, objects, storage, rights, is_known)
+            others = ownership.others(store.split(uri)[0], list(objects.values()), around, rights)
             objects = ownership.without(objects, others, remarks)
         manifests = [ownership.covered(each, rights) for each in _manifests(objects, storage, manifest_uri, is_known)]
+        if rights.creators is not None and manifest_uri:
+            given = selection.refused(list(objects), manifests)
+            objects = ownership.without(objects, {objects[path].uri: said for path, said in given.items()}, remarks)
         chosen = selection.select(list(objects), manifests, remarks).chosen
         found = [
             _listed(objects[path], said.entry if said else None, creator)

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster import runtime
 from cluster.errors import Rejected, Temporary
-from serve import keys, limits, origins, problems
+from serve import keys, limits, manners, origins, problems
 from serve.deadlines import has_body, within
 from serve.keys import Principal
 from serve.known_keys import KnownKeys
@@ -150,8 +150,8 @@ class Admission:
     def _check_operator(self, request: Request, principal: Principal | None) -> None:
         """Note whether the caller may know how this replica is; only they may read its figures.
 
-        They are an administrator, come from one of the networks of `operators_from`, or know the door's secret and speak for
-        themselves (the supervisor).
+        They are an administrator, come from one of the networks of `operators_from` (not a browser there that some site's name
+        has led here), or know the door's secret and speak for themselves (the supervisor).
 
         Raises:
             Rejected: 401 or 403, to others who ask for /metrics.
@@ -159,6 +159,7 @@ class Admission:
         state = request.scope["state"]
         is_admin = principal is not None and principal.may(keys.ADMIN)
         is_near = origins.is_within(state["address"], self._services.search.operators_from)
+        is_near = is_near and not manners.is_browser_by_name(request)
         state["is_operator"] = is_admin or is_near or origins.is_proven(request.scope, self._secret)
         if request.scope["path"] == METRICS and not state["is_operator"]:
             keys.check(principal, (keys.ADMIN,))

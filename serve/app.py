@@ -30,6 +30,7 @@ from pipelines.settings import ModelSettings
 from serve import (
     encoding,
     gates,
+    memory,
     openapi,
     problems,
     retention,
@@ -231,7 +232,9 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
         telemetry.configure("serve")
         sockets.stay_on_node()
         gc.set_threshold(*GC_THRESHOLDS)
-        return build(services_of(settings, make_encoding or encoded_remotely), stamped=False)
+        made = build(services_of(settings, make_encoding or encoded_remotely), stamped=False)
+        memory.freeze()
+        return made
 
     # Serve's decorators are typed for classes only.
     deployment: Any = ray_serve.deployment
@@ -300,7 +303,8 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
         def __init__(self, *arguments: Any) -> None:
             sockets.stay_on_node()
             super().__init__(*arguments)
-            self._decoding = asyncio.Semaphore(search.images_decoded_max)
+            self._threads = encoding.PictureThreads(search.images_decoded_max)
+            memory.freeze()
 
         @ray_serve.batch(max_batch_size=search.encode_batch_max, batch_wait_timeout_s=0.002)
         async def text(self, asked: list[tuple[str, str]]) -> list[Vector]:
@@ -314,8 +318,7 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
 
         async def picture(self, data: bytes, model: str) -> Vector:
             """Few at once; one whose caller has gone while it waits is not begun, since Serve cancels this then."""
-            async with self._decoding:
-                return await asyncio.to_thread(self.image, data, model)
+            return await self._threads.run(self.image, data, model)
 
         async def described(self, model: str) -> Facts:
             return await asyncio.to_thread(self.facts, model)
@@ -326,7 +329,9 @@ def _encoder(settings: Settings, search: SearchSettings) -> Any:
         Batched,
         name=ENCODER,
         **_scale(search, search.encoder_replicas, search.encoder_replicas_max, search.encode_batch_max),
-        max_ongoing_requests=search.encode_batch_max * 2,
+        # As many texts as before are let in beside all pictures that the replicas of the ingress may have here.
+        max_ongoing_requests=search.encode_batch_max * 2
+        + search.images_max * max(search.replicas, search.replicas_max),
         health_check_period_s=2,
         health_check_timeout_s=10,
         graceful_shutdown_timeout_s=2,

@@ -29,6 +29,12 @@ def keys() -> None:
 @click.option(
     "--for-any", is_flag=True, help="A key of scope ingest may speak for every creator, and set first wallets."
 )
+@click.option(
+    "--folder",
+    "folders",
+    multiple=True,
+    help="S3 folder that jobs of a key with --for may name; can be repeated (else: called as its creators).",
+)
 @click.option("--expires-days", type=click.FloatRange(0, min_open=True), help="(else: it does not expire).")
 @json_option
 @click.pass_obj
@@ -39,20 +45,29 @@ def create(
     creator_id: int | None,
     creators: tuple[str, ...],
     for_any: bool,
+    folders: tuple[str, ...],
     expires_days: float | None,
     as_json: bool,
 ) -> None:
     """Make a key for NAME, a program or a person. It is shown once and kept nowhere."""
     from cluster.errors import Rejected
+    from pipelines import prefixes
     from serve import keys as own
 
     seconds = None if expires_days is None else max(1, int(expires_days * DAY_S))
     if for_any and creators:
         raise Rejected("--for names creators and --for-any all of them", code="bad-creators", hint="give one of them")
     speaks_for = own.ANY if for_any else creators or None
+    named = prefixes.checked(folders, context.settings.s3) or None
     with context.connect(SERVE) as connection:
         number, token = own.create(
-            connection, name, scopes, creator_id=creator_id, creators=speaks_for, expires_in_s=seconds
+            connection,
+            name,
+            scopes,
+            creator_id=creator_id,
+            creators=speaks_for,
+            folders=named,
+            expires_in_s=seconds,
         )
         _show_new(context, own.one(connection, number), token, as_json)
 
@@ -70,7 +85,7 @@ def list_command(context: Context, as_json: bool) -> None:
     with context.connect(SERVE) as connection:
         found = own.listing(connection)
     if as_json:
-        context.emit([each.document() for each in found])
+        context.emit([each.document(context.settings.s3.ingest_buckets) for each in found])
         return
     table = Table("id", "name", "scopes", "creator", "made", "ends", box=None, header_style="dim")
     for each in found:
@@ -108,8 +123,12 @@ def revoke(context: Context, key_id: int) -> None:
 
 
 def _show_new(context: Context, key: Any, token: str, as_json: bool) -> None:
+    document = key.document(context.settings.s3.ingest_buckets)
     if as_json:
-        context.emit(key.document() | {"key": token})
+        context.emit(document | {"key": token})
         return
     click.echo(token)
+    if document["folders"] is not None:
+        folders = ", ".join(document["folders"]) or "none of its own: make it with --folder"
+        context.console.print(f"its jobs read from {folders}", style="dim", markup=False)
     context.console.print(f"key {key.id} of {key.name}: keep it, it is not shown again", style="dim", markup=False)

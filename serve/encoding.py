@@ -14,6 +14,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -110,6 +111,20 @@ class QueryEncoder:
         finally:
             memory.trim()
         return vector
+
+
+class PictureThreads:
+    """Threads of their own in which an encoder looks at pictures, few at once: a text never waits for one of them.
+
+    A picture whose caller goes away while it waits is not begun. One that has been begun keeps its thread to its end, also
+    where nobody waits for it any more, so that no more than these are in memory decoded.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._threads = ThreadPoolExecutor(most, "picture")
+
+    async def run(self, look: Callable[[bytes, str], Vector], data: bytes, model: str) -> Vector:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look, data, model)
 
 
 def _decoded(data: bytes, pixels_max: int, side_px: int) -> Any:

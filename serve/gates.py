@@ -282,6 +282,7 @@ class Shares:
 class Gates:
     """The gates of one replica beside that of its searches."""
 
+    pictures: Gate  # searches by a picture, each before that of searches
     lists: Gate  # pages of lists that anybody may read
     streams: Shares  # searches answered in parts
     bodies: Shares  # bodies on their way in
@@ -294,6 +295,7 @@ def of(search: SearchSettings) -> Gates:
     lists = Gate("lists", search.lists_max, search.waiting_max, search.gate_wait_s, search.lists_caller_max)
     large_max, own_max, part = search.large_bodies_max, search.large_bodies_address_max, search.kept_part
     return Gates(
+        pictures=_picture_searches(search),
         lists=lists,
         streams=Shares("streams", search.streams_max, search.streams_address_max, search.streams_max // part),
         bodies=Shares("bodies", search.bodies_max, search.bodies_address_max, search.bodies_max // part),
@@ -310,6 +312,16 @@ def of(search: SearchSettings) -> Gates:
         ),
         questions=Gate("questions about keys", search.key_questions_max, search.waiting_max, search.gate_wait_s),
     )
+
+
+def _picture_searches(search: SearchSettings) -> Gate:
+    """Of searches that look at a picture, which takes an encoder as long as twenty texts.
+
+    They have a place here before they ask for one of searches, and half of those at most, whoever asks and by however many
+    names: a text waits for no more of them than that, and has the other half.
+    """
+    most, waiting_max = search.pictures_at_once_max, search.pictures_waiting_max
+    return Gate("pictures", most, waiting_max, search.gate_wait_s, search.images_caller_max, most // search.kept_part)
 
 
 def pictures(search: SearchSettings) -> Gate:

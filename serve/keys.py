@@ -24,8 +24,9 @@ from starlette.requests import Request  # FastAPI's own; commands need no FastAP
 
 from cluster import characters
 from cluster.errors import Rejected, Temporary
-from pipelines import handles
+from pipelines import handles, prefixes
 from pipelines.creators import known_handles
+from pipelines.prefixes import FOLDERS_MAX
 
 if TYPE_CHECKING:
     from serve.readers import Readers
@@ -47,13 +48,14 @@ ADMIN, INGEST = "admin", "ingest"
 READING = frozenset(("GET", "HEAD", "OPTIONS"))
 ANY = "any"  # creator, that a key of scope ingest may speak for
 CREATORS_MAX = 1000
-KEYS = """SELECT k.id, p.name, k.scopes, p.creator_id, k.creators, k.created_at, k.expires_at, k.revoked_at
+KEYS = """SELECT k.id, p.name, k.scopes, p.creator_id, k.creators, k.folders, k.created_at, k.expires_at, k.revoked_at
           FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"""
 
 
 @dataclass(frozen=True)
 class Principal:
     """Who calls, with the scopes of the key they used. `creators` are the handles that scope ingest holds for; None: any.
+    `folders` are those that its jobs may name; None: the usual ones of its creators.
 
     `own_ids` are the ids of the creators whom the key stands or speaks for by name: its searches earn them nothing.
     """
@@ -63,6 +65,7 @@ class Principal:
     creator_id: int | None = None
     creators: frozenset[str] | None = None
     own_ids: frozenset[int] = frozenset()
+    folders: tuple[str, ...] | None = None
 
     def may(self, scope: str) -> bool:
         """An administrator may do everything."""
@@ -76,6 +79,11 @@ class Principal:
         if INGEST not in self.scopes:
             return ()
         return None if self.creators is None else tuple(sorted(self.creators))
+
+    def folders_in(self, buckets: Sequence[str]) -> tuple[str, ...] | None:
+        """Folders that its jobs may name, the usual ones being in the first of these buckets; None: anywhere."""
+        named = self.speaks_for
+        return None if named is None else _folders(named, self.folders, buckets)
 
     def covers(self, handle: str) -> bool:
         """Whether scope ingest holds for this creator's things."""
@@ -96,12 +104,13 @@ class Key:
     scopes: tuple[str, ...]
     creator_id: int | None
     creators: list[str] | None
+    folders: list[str] | None
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
 
-    def document(self) -> dict[str, Any]:
-        """As the HTTP interface and `--json` show it."""
+    def document(self, buckets: Sequence[str]) -> dict[str, Any]:
+        """As the HTTP interface and `--json` show it, with its folders, the usual ones being in the first of these buckets."""
         instants = {name: getattr(self, name) for name in ("created_at", "expires_at", "revoked_at")}
         return {
             "id": str(self.id),
@@ -109,8 +118,13 @@ class Key:
             "scopes": list(self.scopes),
             "creator_id": None if self.creator_id is None else str(self.creator_id),
             "creators": self.creators or (ANY if {INGEST, ADMIN} & {*self.scopes} else None),
+            "folders": list(_folders(self.creators, self.folders, buckets)) if self.creators else None,
             **{name: instant.isoformat() if instant else None for name, instant in instants.items()},
         }
+
+
+def _folders(creators: Sequence[str], named: Sequence[str] | None, buckets: Sequence[str]) -> tuple[str, ...]:
+    return prefixes.usual(creators, buckets) if named is None else tuple(named)
 
 
 # ── Making and ending keys ─────────────────────────────────────────────────────────────────────────────────────────
@@ -127,25 +141,31 @@ def create(
     *,
     creator_id: int | None = None,
     creators: Sequence[str] | Literal["any"] | None = None,
+    folders: Sequence[str] | None = None,
     expires_in_s: int | None = None,
 ) -> tuple[int, str]:
     """A new key for a principal, who is made if there is none of that name; its id, and the key, never shown again.
 
     One of scope ingest speaks for `creators`, given by their handles, or for any if that is said; without a word for the
-    creator of `creator_id`.
+    creator of `creator_id`. Its jobs name sources and manifests in `folders` alone (see `prefixes.checked`); None: in those
+    that are called as its creators. All keys of one name are one caller, who may have several.
 
     Raises:
         Rejected: a scope is unknown, the name or the lifetime is out of range, there is no such creator, the principal
-            stands for another one, or for whom a key of scope ingest speaks is not said.
+            stands for another one or has a living key that may do something else, for whom a key of scope ingest speaks
+            is not said, or another has folders.
     """
     _check(scopes, creator_id)
     own = None if creator_id is None else _handle(connection, creator_id)
     speaks_for = _speaks_for(connection, scopes, creators, own)
+    _check_folders(folders, speaks_for)
     name = _named(name)
     if expires_in_s is not None and expires_in_s > LIFETIME_MAX_S:
         raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", status=422, code="bad-lifetime")
     token = PREFIX + secrets.token_urlsafe(32)
-    return _register(connection, name, token, scopes, creator_id, speaks_for, expires_in_s), token
+    principal_id = _principal(connection, name, creator_id)
+    _check_alike(connection, principal_id, name, scopes, speaks_for)
+    return _register(connection, principal_id, token, scopes, speaks_for, folders, expires_in_s), token
 
 
 def _named(name: str) -> str:
@@ -171,7 +191,7 @@ def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> N
         return
     known = source.execute("SELECT FROM app.api_keys WHERE hash = %s", (digest(token),)).fetchone()
     if known is None:
-        _register(source, ADMIN, token, (ADMIN,), None, None, None)
+        _register(source, _principal(source, ADMIN, None), token, (ADMIN,), None, None, None)
     source.commit()
 
 
@@ -206,6 +226,16 @@ def _speaks_for(
     return list(handles.checked(creators, known_handles(connection, creators)))
 
 
+def _check_folders(folders: Sequence[str] | None, speaks_for: Sequence[str] | None) -> None:
+    if folders is None:
+        return
+    if speaks_for is None:
+        detail = "only a key of scope ingest that is for named creators has folders"
+        raise Rejected(detail, status=422, code="bad-folders", hint="a key for any creator ingests from everywhere")
+    if not 1 <= len(folders) <= FOLDERS_MAX:
+        raise Rejected(f"a key has 1 to {FOLDERS_MAX} folders", status=422, code="bad-folders")
+
+
 def _handle(connection: Connection[Any], creator_id: int) -> str:
     """The handle of a creator.
 
@@ -219,15 +249,12 @@ def _handle(connection: Connection[Any], creator_id: int) -> str:
     return str(row[0])
 
 
-def _register(
-    connection: Connection[Any],
-    name: str,
-    token: str,
-    scopes: Sequence[str],
-    creator_id: int | None,
-    creators: Sequence[str] | None,
-    expires_in_s: int | None,
-) -> int:
+def _principal(connection: Connection[Any], name: str, creator_id: int | None) -> int:
+    """The principal of a name, who is made if there is none.
+
+    Raises:
+        Rejected: 409, it stands for another creator.
+    """
     # The no-op update makes RETURNING give the row that was there; another creator's principal is left alone.
     row = connection.execute(
         "INSERT INTO app.principals AS p (name, creator_id) VALUES (%s, %s)"
@@ -237,17 +264,53 @@ def _register(
     ).fetchone()
     if row is None:
         raise Rejected(f"principal {name!r} stands for another creator", status=409, code="principal-taken")
+    return int(row[0])
+
+
+def _check_alike(
+    connection: Connection[Any], principal_id: int, name: str, scopes: Sequence[str], creators: Sequence[str] | None
+) -> None:
+    """Check that a principal's living keys may do what a new one is to: they are one viewer, and share their jobs' idempotency
+    and challenges. The principal's row is locked by `_principal`, so that two keys made at once see each other.
+
+    Raises:
+        Rejected: 409, one of them has other scopes or speaks for other creators: it is somebody else's, or is left over.
+    """
+    row = connection.execute(
+        "SELECT id FROM app.api_keys WHERE principal_id = %(principal)s AND revoked_at IS NULL"
+        " AND (expires_at IS NULL OR expires_at > now())"
+        " AND NOT (scopes @> %(scopes)s::text[] AND scopes <@ %(scopes)s::text[]"
+        "   AND (creators IS NULL) = (%(creators)s::text[] IS NULL)"
+        "   AND coalesce(creators @> %(creators)s::text[] AND creators <@ %(creators)s::text[], true)) ORDER BY id LIMIT 1",
+        {"principal": principal_id, "scopes": list(scopes), "creators": None if creators is None else list(creators)},
+    ).fetchone()
+    if row is not None:
+        hint = f"take another name, or revoke key {row[0]} first"
+        detail = f"{name!r} has a key of other scopes or creators, and keys of one name are one caller"
+        raise Rejected(detail, status=409, code="principal-taken", hint=hint)
+
+
+def _register(
+    connection: Connection[Any],
+    principal_id: int,
+    token: str,
+    scopes: Sequence[str],
+    creators: Sequence[str] | None,
+    folders: Sequence[str] | None,
+    expires_in_s: int | None,
+) -> int:
     made = connection.execute(
-        "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, expires_at) VALUES (%s, %s, %s, %s,"
+        "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, folders, expires_at) VALUES (%s, %s, %s, %s, %s,"
         " now() + make_interval(secs => %s)) ON CONFLICT (hash) DO UPDATE SET hash = excluded.hash RETURNING id",
-        (row[0], digest(token), list(scopes), creators, expires_in_s),
+        (principal_id, digest(token), list(scopes), creators, None if folders is None else list(folders), expires_in_s),
     ).fetchone()
     assert made is not None  # RETURNING after an insert or an update gives a row
     return int(made[0])
 
 
 def rotate(connection: Connection[Any], key_id: int, *, grace_s: int = ROTATION_GRACE_S) -> tuple[int, str]:
-    """A new key with the same scopes, creators and lifetime; the old one lives on for `grace_s`: its users can change over.
+    """A new key with the same scopes, creators, folders and lifetime; the old one lives on for `grace_s`, so that its users
+    can change over.
 
     Raises:
         Rejected: there is no such living key.
@@ -256,15 +319,15 @@ def rotate(connection: Connection[Any], key_id: int, *, grace_s: int = ROTATION_
         "WITH living AS (SELECT id, expires_at - created_at AS lifetime FROM app.api_keys"
         "   WHERE id = %s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) FOR UPDATE)"
         " UPDATE app.api_keys k SET expires_at = least(k.expires_at, now() + make_interval(secs => %s))"
-        " FROM living WHERE k.id = living.id RETURNING k.principal_id, k.scopes, k.creators, living.lifetime",
+        " FROM living WHERE k.id = living.id RETURNING k.principal_id, k.scopes, k.creators, k.folders, living.lifetime",
         (key_id, min(grace_s, LIFETIME_MAX_S)),
     ).fetchone()
     if row is None:
         raise _unknown(key_id)
     token = PREFIX + secrets.token_urlsafe(32)
     made = connection.execute(
-        "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, expires_at)"
-        " VALUES (%s, %s, %s, %s, now() + %s::interval) RETURNING id",
+        "INSERT INTO app.api_keys (principal_id, hash, scopes, creators, folders, expires_at)"
+        " VALUES (%s, %s, %s, %s, %s, now() + %s::interval) RETURNING id",
         (row[0], digest(token), *row[1:]),
     ).fetchone()
     assert made is not None
@@ -366,7 +429,8 @@ async def identify(services: Services, token: str, *, afresh: bool = False) -> P
         checks.put(key, None, None)
         return None
     creators = None if row[4] is None else frozenset(row[4])
-    principal = Principal(row[1], frozenset(row[2]), row[3], creators, frozenset(row[6]))
+    folders = None if row[7] is None else tuple(row[7])
+    principal = Principal(row[1], frozenset(row[2]), row[3], creators, frozenset(row[6]), folders)
     checks.put(key, principal, row[5])
     return principal
 
@@ -377,7 +441,7 @@ async def _asked(services: Services, key: bytes) -> tuple[Any, ...] | None:
     async def look(connection: AsyncConnection[Any]) -> tuple[Any, ...] | None:
         cursor = await connection.execute(
             "SELECT k.hash, p.id, k.scopes, p.creator_id, k.creators, extract(epoch FROM k.expires_at - now())::float8,"
-            " ARRAY(SELECT c.id FROM media.creators c WHERE c.handle = ANY(k.creators) OR c.id = p.creator_id)"
+            " ARRAY(SELECT c.id FROM media.creators c WHERE c.handle = ANY(k.creators) OR c.id = p.creator_id), k.folders"
             " FROM app.api_keys k JOIN app.principals p ON p.id = k.principal_id"
             " WHERE k.hash = %s AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())",
             (key,),

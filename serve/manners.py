@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import ipaddress
 from collections.abc import Mapping, Sequence
 
 from fastapi import Request
@@ -71,6 +72,24 @@ def is_from_another_site(request: Request, origins: Sequence[str]) -> bool:
         return site not in ("same-origin", "none")
     page = origin or headers.get("referer", "")
     return bool(page) and (_host(page) or page) != _host(f"//{headers.get('host', '')}")
+
+
+def is_browser_by_name(request: Request) -> bool:
+    """Does a browser ask by a name? Anybody can let theirs lead here, and a page under it then reads what we answer.
+
+    IP addresses and `localhost` are nobody's to point elsewhere; programs, which ask by names too, run no pages.
+    """
+    headers = request.headers
+    is_browser = headers.get("user-agent", "").startswith("Mozilla/") or "origin" in headers
+    if not is_browser and not any(name.startswith("sec-fetch-") for name in headers):
+        return False
+    host = _host(f"//{headers.get('host', '')}")
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name != "localhost"
+    return False
 
 
 def _host(address: str) -> str:

@@ -22,7 +22,7 @@ def public_origin(s3: S3Settings) -> str:
     if s3.url == EMBEDDED and not s3.public_url:
         return ""
     parts = urlsplit(_public_url(s3))
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # everybody is told it
 
 
 def location(

@@ -112,7 +112,7 @@ EARNINGS = {
     "currency": "PIX", "decimals": 6,
 }  # fmt: skip
 KEY = {
-    "id": "3", "name": "web", "scopes": ["search"], "creator_id": None, "creators": None,
+    "id": "3", "name": "web", "scopes": ["search"], "creator_id": None, "creators": None, "folders": None,
     "created_at": "2026-11-24T02:15:03+00:00", "expires_at": None, "revoked_at": None, "key": None,
 }  # fmt: skip
 CREATOR = {

@@ -250,6 +250,11 @@ class Query:
         return self.image is not None and not self.wanted and self.segment_id is None
 
     @property
+    def looks_at_a_picture(self) -> bool:
+        """Does an encoder look at a picture for it, which takes many times as long as a text?"""
+        return self.image is not None and self.cursor is None
+
+    @property
     def counts(self) -> bool:
         """Does its first page make appearances?"""
         return self.intent is Intent.SEARCH and self.cursor is None

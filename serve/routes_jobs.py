@@ -92,7 +92,10 @@ def router(services: Services) -> APIRouter:
     async def submit(
         request: JobRequest, response: Response, idempotency_key: JobKey = None, caller: Principal = needs_key
     ) -> Any:
-        """Submit a job. It is queued at once, runs when the cluster has taken it, and speaks for the key's creators alone."""
+        """Submit a job. It is queued at once, runs when the cluster has taken it, and speaks for the key's creators alone.
+
+        Source and manifest are in folders of the key, where it is for named creators; in none of Pixr's own for anybody.
+        """
         job = await services.threads.ask(_create, services, request, caller, idempotency_key)
         response.headers["Location"] = f"/v1/jobs/{job['id']}"
         return job
@@ -134,6 +137,7 @@ def _create(
         model=request.model,
         mode=request.options.mode,
         speaks_for=speaks_for,
+        folders=caller.folders_in(services.settings.s3.ingest_buckets),
         reassign=request.options.reassign,
         known=creators.known_handles(connection, [request.creator]),
     )

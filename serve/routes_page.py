@@ -1,4 +1,7 @@
-"""The web page at `/`, the documentation at `/docs`: static files, read once, whose headers keep them from asking others."""
+"""The web page at `/`, the documentation at `/docs`: static files, read once, whose headers keep them from asking others.
+
+The page is told where another site has led a browser to it: what it then searches by itself must pay nobody.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from serve import objects, viewers
+from serve import manners, objects, viewers
 from serve.services import Services
 
 WEB = Path(__file__).parent / "web"
@@ -35,7 +38,12 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
+    "Cross-Origin-Opener-Policy": "same-origin",  # who opened the page cannot steer it
 }
+PAGE = "/"
+# The page's root element, and how it says that another site has led here.
+ROOT, LED_FROM_ELSEWHERE = b'<html lang="en">', b'<html lang="en" data-led-from-elsewhere>'
+TOLD_BY = "Sec-Fetch-Site, Origin, Referer"  # as `manners.is_from_another_site` judges
 
 
 @dataclass(frozen=True)
@@ -52,15 +60,20 @@ def router(services: Services) -> APIRouter:
     media = f"'self' {objects.public_origin(services.settings.s3)}".strip()  # links to pictures and videos lead there
     guard = HEADERS | {"Content-Security-Policy": POLICY.format(media=media)}
     files = {path: _read(name, media_type) for path, (name, media_type) in FILES.items()}
+    assert files[PAGE].content.count(ROOT) == 1
+    led = _file(files[PAGE].content.replace(ROOT, LED_FROM_ELSEWHERE), files[PAGE].media_type)
 
     async def static(request: Request) -> Response:
-        file = files[request.url.path]
-        headers = guard | {"ETag": file.etag}
+        file, headers = files[request.url.path], guard
+        if request.url.path == PAGE:
+            headers = guard | {"Vary": TOLD_BY}
+            file = led if manners.is_from_another_site(request, services.search.cors_origins) else file
+        headers = headers | {"ETag": file.etag}
         if request.headers.get("if-none-match") == file.etag:
             answer = Response(status_code=304, headers=headers)
         else:
             answer = Response(file.content, headers=headers, media_type=file.media_type)
-        if request.url.path == "/" and viewers.of(request, None, viewer_key).kind != "cookie":
+        if request.url.path == PAGE and viewers.of(request, None, viewer_key).kind != "cookie":
             answer.set_cookie(
                 viewers.COOKIE,
                 viewers.new_cookie(viewer_key),
@@ -77,5 +90,8 @@ def router(services: Services) -> APIRouter:
 
 
 def _read(name: str, media_type: str) -> File:
-    content = (WEB / name).read_bytes()
+    return _file((WEB / name).read_bytes(), media_type)
+
+
+def _file(content: bytes, media_type: str) -> File:
     return File(content, media_type, f'W/"{hashlib.sha256(content).hexdigest()[:32]}"')

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -147,7 +148,7 @@ async def streamed(services: Services, query: Query, caller: Caller) -> AsyncGen
     query = await within(_resolved(services, query), services.search.deadline_s)
     found = kept(services, query)
     if found is None:
-        async with services.gate.passed(caller.share, caller.weight(services)):
+        async with _placed(services, query, caller):
             with gates.asked_by(caller.share, caller.weight(services)):
                 whole = services.tasks.spawn("a search", _asked(services, query), expected=EXPECTED)
                 words = None
@@ -199,11 +200,25 @@ async def _early(words: asyncio.Task[Answer], whole: asyncio.Task[Answer]) -> An
 
 
 async def _passed(services: Services, query: Query, caller: Caller) -> Answer:
-    share, weight = caller.share, caller.weight(services)
-    async with services.gate.passed(share, weight):
+    async with _placed(services, query, caller):
         await require_here(caller.client)
-        with gates.asked_by(share, weight):
+        with gates.asked_by(caller.share, caller.weight(services)):
             return await _asked(services, query)
+
+
+@asynccontextmanager
+async def _placed(services: Services, query: Query, caller: Caller) -> AsyncIterator[None]:
+    """Hold the places of a search; one by a picture waits among pictures first, so that texts do not wait behind it.
+
+    Raises:
+        Temporary: as `Gate.passed`.
+    """
+    share, weight = caller.share, caller.weight(services)
+    async with AsyncExitStack() as places:
+        if query.looks_at_a_picture:
+            await places.enter_async_context(services.gates.pictures.passed(share, weight))
+        await places.enter_async_context(services.gate.passed(share, weight))
+        yield
 
 
 async def _asked(services: Services, query: Query) -> Answer:

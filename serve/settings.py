@@ -199,7 +199,7 @@ class SearchSettings:
     bodies_address_max: int = 32
     large_bodies_max: int = 4  # above json_max_bytes, in memory: a body of 12 MB takes four times that
     large_bodies_address_max: int = 3  # being read; a network without a key has half of all at most
-    images_max: int = 4  # pictures on their way to the encoder
+    images_max: int = 4  # pictures on their way to the encoder, and searches by one: half of searches_max at most
     images_caller_max: int = 3  # of those, what one key or address may have
     images_decoded_max: int = 2  # pictures that an encoder holds decoded
     key_questions_max: int = 4  # to the database, of its connections
@@ -286,7 +286,17 @@ class SearchSettings:
         """Requests that hold or await a place of some gate."""
         bodies = self.bodies_max + self.large_bodies_max * 3
         waited_for = self.searches_max + self.lists_max + self.key_questions_max + self.waiting_max * 3
-        return waited_for + self.streams_max + bodies
+        return waited_for + self.pictures_at_once_max + self.pictures_waiting_max + self.streams_max + bodies
+
+    @property
+    def pictures_at_once_max(self) -> int:
+        """Searches by a picture that a replica makes at once: half of its searches at most."""
+        return min(self.images_max, max(1, self.searches_max // 2))
+
+    @property
+    def pictures_waiting_max(self) -> int:
+        """Searches by a picture that wait for such a place."""
+        return max(1, self.waiting_max // 2)
 
     def _check_least(self) -> None:
         if not -1 <= self.relevance_min_ppm <= PPM:

@@ -94,7 +94,8 @@ def test_background_tasks_are_started_by_what_watches_over_them() -> None:
     awaited = {
         "serve/limits.py",  # one question to Redis, for all who wait for it
         "serve/routes_stream.py",  # the parts of a search, which its reader takes
-        "serve/candidates.py",  # the query's vector, for both lists
+        "serve/candidates.py",  # both lists, and the query's vector for them
+        "serve/relevance.py",  # the parts of a query, encoded side by side
         "ledger/localnet/server.py",  # a program of its own, which ends with the first of the two
     }
     bare = re.compile(r"\b(create_task|ensure_future)\(")

@@ -55,6 +55,7 @@ class Keeping(Work):
         self._begin_at = clock() + LOOK_AGAIN_S  # when they are looked at from the beginning again
         self._delete_at = clock()  # when what is not archived is looked at again
         self._changed = 0  # times in a row that rows have changed while they were written
+        self._lying = retention.Lying()
 
     @property
     def shelf(self) -> Shelf:
@@ -67,6 +68,7 @@ class Keeping(Work):
         super().begin(connection)
         connection.execute("SET TIME ZONE 'UTC'")
         connection.commit()
+        self._lying = retention.Lying()  # it may be another database, or one of before
 
     def work(self, connection: Conn) -> bool:
         if self._clock() < self._again_at:
@@ -74,7 +76,7 @@ class Keeping(Work):
         try:
             more = self.step(connection)
             if not more:
-                retention.note(connection, retention.measure(connection, self.own))
+                retention.note(connection, retention.measure(connection, self.own, self._lying))
         except Temporary as error:
             connection.rollback()
             self._failures += 1

@@ -5,8 +5,9 @@ Days end at midnight UTC, by the database's clock. A setting of 0 keeps everythi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -48,6 +49,11 @@ LEAPS: LiteralString = """
     gone AS (DELETE FROM ledger.leaps l USING old WHERE (l.day, l.creator_id) = (old.day, old.creator_id) RETURNING l.day)
     SELECT count(*), NULL::timestamptz FROM gone"""
 
+# In the same transaction: up to when something is gone for which nothing stands in its place (see `fold`).
+FORGOTTEN: LiteralString = """
+    INSERT INTO ledger.retention AS r (name, keep_d, parts, bytes, forgotten_until)
+    VALUES (%(name)s, %(keep_d)s, 0, 0, %(until)s)
+    ON CONFLICT (name) DO UPDATE SET forgotten_until = greatest(r.forgotten_until, excluded.forgotten_until)"""
 DELETES = {"idempotency": IDEMPOTENCY, "reconciliations": RECONCILIATIONS, "suspicions": SUSPICIONS, "leaps": LEAPS}
 
 # By name: the setting that says for how many days rows stay, and when the oldest of them is of.
@@ -92,6 +98,29 @@ class Retention:
     bytes: int
 
 
+@dataclass
+class Lying:
+    """What lies in the archive, by kind, counted up to one of its parts: a later look costs what has come since.
+
+    Parts are added by one writer at a time, in the order of their numbers, and never changed or removed.
+    """
+
+    last: int = 0
+    parts: Counter[str] = field(default_factory=Counter)
+    bytes: Counter[str] = field(default_factory=Counter)
+
+    def look(self, connection: Conn) -> None:
+        """Count what has come since the last look. Ends no transaction."""
+        rows = connection.execute(
+            "SELECT kind, count(*), sum(bytes)::bigint, max(id) FROM ledger.archives WHERE id > %s GROUP BY kind",
+            (self.last,),
+        )
+        for kind, count, size, newest in rows.fetchall():
+            self.parts[kind] += count
+            self.bytes[kind] += size
+            self.last = max(self.last, newest)
+
+
 def before_of(connection: Conn, keep_d: int) -> datetime | None:
     """What is of before this instant is kept no longer: a midnight, by the database's clock. None: all is kept."""
     if not keep_d:
@@ -121,15 +150,15 @@ def waiting(connection: Conn, settings: LedgerSettings) -> list[str]:
     return due
 
 
-def measure(connection: Conn, settings: LedgerSettings) -> list[Retention]:
-    """How things stand. Ends no transaction."""
-    lying = {kind: (count, size) for kind, count, size in connection.execute(
-        "SELECT kind, count(*), sum(bytes)::bigint FROM ledger.archives GROUP BY kind")}  # fmt: skip
+def measure(connection: Conn, settings: LedgerSettings, lying: Lying | None = None) -> list[Retention]:
+    """How things stand; `lying`: what an earlier look at this database has counted. Ends no transaction."""
+    lying = lying or Lying()
+    lying.look(connection)
     found = []
     for name, (setting, query) in KEPT.items():
         row = connection.execute(query).fetchone()
-        count, size = lying.get(name, (0, 0))
-        found.append(Retention(name, getattr(settings, setting), row[0] if row else None, count, size))
+        oldest_at = row[0] if row else None
+        found.append(Retention(name, getattr(settings, setting), oldest_at, lying.parts[name], lying.bytes[name]))
     return found
 
 
@@ -166,5 +195,6 @@ def delete(connection: Conn, settings: LedgerSettings, since: dict[str, datetime
         more |= int(row[0]) >= DELETED_MAX
         if row[1] is not None:
             since[name] = row[1]
+            connection.execute(FORGOTTEN, {"name": name, "keep_d": getattr(settings, KEPT[name][0]), "until": row[1]})
     connection.commit()
     return more

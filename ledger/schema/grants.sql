@@ -49,7 +49,7 @@ GRANT INSERT, UPDATE, DELETE ON ledger.maturing TO pixr_ledger;
 GRANT UPDATE (kind, entry_id) ON ledger.chain_transactions TO pixr_ledger;
 GRANT UPDATE (done_at, carried_out, outcome, entry_id) ON ledger.orders TO pixr_ledger;  -- placed by functions alone
 -- Who is owed a payout, and what days come to, is kept by triggers with their owner's rights.
-GRANT UPDATE (parked_until) ON ledger.owed TO pixr_ledger;
+GRANT UPDATE (n, parked_until) ON ledger.owed TO pixr_ledger;
 GRANT DELETE ON ledger.woken TO pixr_ledger;
 GRANT EXECUTE ON FUNCTION ledger.fit_owed(bigint, bigint) TO pixr_ledger;
 -- What is archived is deleted by these functions alone, once it is old; the ledger says what a part holds.

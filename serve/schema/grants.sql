@@ -9,5 +9,5 @@ GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA app TO pixr_serve;
 ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO pixr_serve;
 
 GRANT SELECT ON app.principals, app.uploads, app.watch_events, app.watched TO pixr_reader;
-GRANT SELECT (id, principal_id, scopes, created_at, expires_at, revoked_at, creators) ON app.api_keys TO pixr_reader;
+GRANT SELECT (id, principal_id, scopes, created_at, expires_at, revoked_at, creators, folders) ON app.api_keys TO pixr_reader;
 GRANT SELECT (principal_id, created_at, expires_at) ON app.sessions TO pixr_reader;

@@ -1,6 +1,7 @@
 // The page: one form, one list, one player. A search is sent when it is committed (Enter or the button), never while
 // typing. The query is kept in the address, so that going back and sharing work; text from outside is only ever put
-// into text nodes.
+// into text nodes. A search that an address asks for earns nobody anything where a page of another site has led here: the
+// server says so, and a person's own searches count from the first on.
 
 "use strict";
 
@@ -23,6 +24,7 @@ const view = Object.fromEntries(
 let moments = [];
 let cursor = null;
 let query = "";
+let intent = "search";
 let playing = -1;
 let asking = null;
 
@@ -59,8 +61,11 @@ async function ask(parameters) {
   }
 }
 
-async function search(text) {
+const ledFromElsewhere = "ledFromElsewhere" in document.documentElement.dataset;
+
+async function search(text, why) {
   query = text.trim();
+  intent = why;
   view.q.value = query;
   document.title = query ? `${query} · Pixr` : "Pixr";
   view.welcome.hidden = Boolean(query);
@@ -68,7 +73,7 @@ async function search(text) {
     clear();
     return;
   }
-  await show({ q: query, limit: LIMIT, intent: "search" }, false);
+  await show({ q: query, limit: LIMIT, intent }, false);
 }
 
 async function show(parameters, further) {
@@ -250,10 +255,10 @@ view.search.addEventListener("submit", (event) => {
   event.preventDefault();
   const text = view.q.value.trim();
   if (!text) return;
-  history.pushState(null, "", `/?${new URLSearchParams({ q: text })}`);
-  search(text);
+  history.pushState({ isOwn: true }, "", `/?${new URLSearchParams({ q: text })}`);
+  search(text, "search");
 });
-view.retry.addEventListener("click", () => search(query));
+view.retry.addEventListener("click", () => search(query, intent));
 view.more.addEventListener("click", () => show({ cursor, limit: LIMIT }, true));
 document.addEventListener("keydown", (event) => {
   if (event.key === "/" && document.activeElement !== view.q && !view.player.open) {
@@ -261,6 +266,12 @@ document.addEventListener("keydown", (event) => {
     view.q.focus();
   }
 });
-const fromAddress = () => search(new URLSearchParams(location.search).get("q") || "");
+
+// Which entries of the history are of the person's own searches stands in their state, which no other page can write.
+function fromAddress() {
+  const isOwn = !ledFromElsewhere || Boolean(history.state && history.state.isOwn);
+  search(new URLSearchParams(location.search).get("q") || "", isOwn ? "search" : "typing");
+}
+
 window.addEventListener("popstate", fromAddress);
 fromAddress();

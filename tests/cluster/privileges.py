@@ -15,7 +15,7 @@ LETTERS = {"S": "SELECT", "I": "INSERT", "U": "UPDATE", "R": "REFERENCES"}
 OF_TABLES = {"D": "DELETE", "T": "TRUNCATE", "G": "TRIGGER", "M": "MAINTAIN"}  # of no column
 # Of what is stated by a small letter.
 COLUMNS = {
-    ("app.api_keys", READER, "SELECT"): "id principal_id scopes created_at expires_at revoked_at creators",
+    ("app.api_keys", READER, "SELECT"): "id principal_id scopes created_at expires_at revoked_at creators folders",
     ("app.sessions", READER, "SELECT"): "principal_id created_at expires_at",
     ("ledger.attempts", SERVE, "SELECT"): "batch_id n signature state slot",
     (
@@ -27,7 +27,7 @@ COLUMNS = {
     ("ledger.accounts", LEDGER, "INSERT"): "kind party owner asset",
     ("ledger.chain_head", LEDGER, "UPDATE"): "id",
     ("ledger.incarnations", LEDGER, "UPDATE"): "folded",
-    ("ledger.owed", LEDGER, "UPDATE"): "parked_until",
+    ("ledger.owed", LEDGER, "UPDATE"): "n parked_until",
     ("ledger.chain_transactions", LEDGER, "UPDATE"): "kind entry_id",
     ("ledger.orders", LEDGER, "UPDATE"): "done_at carried_out outcome entry_id",
     ("ledger.wallets", SERVE, "INSERT"): "creator_id wallet set_by hold_until proof held_for",

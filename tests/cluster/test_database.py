@@ -85,19 +85,6 @@ def test_a_wrong_password_or_user_is_not_retried_as_if_the_server_were_away(said
     assert words in str(database.of(psycopg.OperationalError(said)))
 
 
-@pytest.mark.parametrize(
-    ("url", "where"),
-    [
-        ("postgresql://pixr:hidden@one:5433,two/pixr?target_session_attrs=primary", "one:5433,two:5432/pixr"),
-        ("postgresql://pixr:hid@den@[::1]:5433/pixr", "[::1]:5433/pixr"),
-        ("postgresql:///pixr", "localhost:5432/pixr"),
-        ("redis://:hidden@cache/0", "cache:6379/0"),
-    ],
-)
-def test_where_a_url_leads_is_said_without_its_password(url: str, where: str) -> None:
-    assert database.where_of(url) == where
-
-
 def test_tests_get_their_databases_while_the_supervisor_asks_its_own(
     ground: Settings, request: pytest.FixtureRequest
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from cluster import database, migrations
 from cluster.errors import Rejected, Temporary
 from cluster.migrations import Migration
+from cluster.settings import ROOT, Settings
+from tests.conftest import fresh_database
 
 ONE = Migration("test", "0001_one.sql", "CREATE TABLE one (id int)")
 TWO = Migration("test", "0002_two.sql", "CREATE TABLE two (id int); INSERT INTO two VALUES (2)")
@@ -134,6 +137,59 @@ def test_who_holds_the_lock_of_the_migrations_is_named_and_not_waited_for_long(
         assert "who migrates already: pid" in caplog.text
         reader.execute("SELECT pg_advisory_unlock(%s)", (migrations.LOCK,))
         assert migrations.migrate(postgres_url, [ONE]) == [ONE]
+
+
+LARGE = Migration("test", "0001_large.sql", "CREATE TABLE large (id int, at int)")
+FOUND = Migration("test", "0002_found.sql", "SELECT 1;\nCREATE INDEX large_at ON large (at) WHERE at > 0;\nSELECT 2")
+
+
+@pytest.mark.parametrize("made", ["ahead", "by it"])
+def test_an_index_that_was_made_ahead_is_taken(postgres_url: str, made: str) -> None:
+    """Without standing still, so that the migration only takes note of it."""
+    migrations.migrate(postgres_url, [LARGE])
+    query = "SELECT indexrelid, indisvalid FROM pg_index WHERE indrelid = 'large'::regclass"
+    with database.connect(postgres_url, autocommit=True) as connection:
+        if made == "ahead":
+            connection.execute("CREATE INDEX CONCURRENTLY large_at ON large (at) WHERE at > 0")
+        before = connection.execute(query).fetchall()
+        assert migrations.migrate(postgres_url, [LARGE, FOUND]) == [FOUND]
+        after = connection.execute(query).fetchall()
+    assert [is_valid for _, is_valid in after] == [True]
+    assert before == (after if made == "ahead" else [])
+
+
+def test_an_index_that_was_left_half_made_is_not_taken(postgres_url: str) -> None:
+    migrations.migrate(postgres_url, [LARGE])
+    with database.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE INDEX large_at ON large (at)")
+        connection.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'large_at'::regclass")
+        with pytest.raises(Rejected, match="large_at was left half made"):
+            migrations.migrate(postgres_url, [LARGE, FOUND])
+        connection.execute("DROP INDEX large_at")
+    assert migrations.migrate(postgres_url, [LARGE, FOUND]) == [FOUND]
+
+
+def test_the_indexes_of_a_large_ledger_can_be_made_before_its_upgrade(ground: Settings) -> None:
+    """As CHANGELOG says: each is of columns that the release before has."""
+    every = migrations.registered()
+    before = [each for each in every if not (each.package == "ledger" and each.name >= "0042")]
+    (archive,) = (each for each in every if each.name == "0042_archive.sql")
+    made = re.findall(r"^CREATE INDEX (.*;)$", archive.text, re.MULTILINE)
+    with fresh_database(ground, "template0") as url:
+        migrations.migrate(url, before)
+        with database.connect(url, autocommit=True) as connection:
+            told = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+            ahead = re.findall(r"^ *CREATE INDEX CONCURRENTLY (.*;)$", told, re.MULTILINE)
+            assert ahead
+            assert set(ahead) < set(made)
+            for index in ahead:
+                connection.execute("CREATE INDEX CONCURRENTLY " + index)
+            query = "SELECT relname, oid FROM pg_class WHERE relname = ANY(%s)"
+            there = dict(connection.execute(query, ([index.partition(" ")[0] for index in ahead],)).fetchall())
+            migrations.migrate(url)
+            after = dict(connection.execute(query, ([index.partition(" ")[0] for index in made],)).fetchall())
+    assert len(there) == len(ahead)
+    assert (len(after), {name: after[name] for name in there}) == (len(made), there)
 
 
 def test_a_badly_named_file_is_refused(tmp_path: Path) -> None:

@@ -88,9 +88,11 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_include_lies_beneath_the_file_that_names_it(tmp_path: Path) -> None:
-    (tmp_path / "under.toml").write_text('[postgres]\nurl = "under"\nshared_buffers_mb = 77', encoding="utf-8")
-    made = loaded(tmp_path, 'include = ["under.toml"]\n[postgres]\nurl = "over"')
-    assert (made.postgres.url, made.postgres.shared_buffers_mb) == ("over", 77)
+    (tmp_path / "under.toml").write_text(
+        '[postgres]\nurl = "postgresql://under"\nshared_buffers_mb = 77', encoding="utf-8"
+    )
+    made = loaded(tmp_path, 'include = ["under.toml"]\n[postgres]\nurl = "postgresql://over"')
+    assert (made.postgres.url, made.postgres.shared_buffers_mb) == ("postgresql://over", 77)
 
 
 def test_files_that_include_each_other_are_refused(tmp_path: Path) -> None:
@@ -100,5 +102,5 @@ def test_files_that_include_each_other_are_refused(tmp_path: Path) -> None:
 
 def test_one_section_can_be_replaced_without_touching_the_rest(tmp_path: Path) -> None:
     made = loaded(tmp_path, "")
-    changed = made.with_section(PostgresSettings(url="other"))
-    assert (changed.postgres.url, made.postgres.url, changed.s3) == ("other", "embedded", made.s3)
+    changed = made.with_section(PostgresSettings(url="postgresql://other"))
+    assert (changed.postgres.url, made.postgres.url, changed.s3) == ("postgresql://other", "embedded", made.s3)

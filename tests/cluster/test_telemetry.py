@@ -18,6 +18,10 @@ SECRET = "hunter2hunter2hunter2"
     "text",
     [
         f"postgresql://pixr:{SECRET}@127.0.0.1:5432/pixr",
+        f"postgresql://pixr:a/{SECRET}@127.0.0.1:5432/pixr",
+        f"redis://:a@{SECRET}@cache",
+        f"https://{SECRET}@rpc.example",
+        f"Client error '404 Not Found' for url 'https://rpc.example/v2/{SECRET}'",
         f"password={SECRET} host=db",
         f'{{"api_key": "{SECRET}"}}',
         f"Authorization: Bearer {SECRET}",

@@ -113,7 +113,7 @@ def test_a_job_that_cannot_work_says_why_at_once_in_one_line(stack: Stack, clip:
 def test_a_model_comes_from_a_list(stack: Stack) -> None:
     with stack.admin as client:
         for name in ("/etc", "hf-hub:evil/model"):
-            answer = client.post("/v1/jobs", json={"source": "s3://pixr/uploads/", "model": name})
+            answer = client.post("/v1/jobs", json={"source": "s3://pixr/incoming/", "model": name})
             assert answer.status_code == 422
             assert "unknown-model" in answer.text
 

@@ -13,8 +13,8 @@ import json
 import random
 import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from struct import pack
 from urllib.parse import quote, urlsplit
@@ -22,7 +22,9 @@ from urllib.parse import quote, urlsplit
 from tests.hostile.wire import Answer, Door, Wire, connected, request
 
 BODY_BYTES = 11_900_000  # a little under what the door lets through
-PIXELS = (8000, 5000)  # 40 million, which is what is allowed to be sent
+PIXELS = (8000, 5000)  # 40 million: refused by its head, before it is decoded
+SEEN_PIXELS = (3990, 3000)  # a little under what is decoded, in so few bytes that it is no large body
+WAITS, WAITS_S = 16, 0.5  # of those who hang up, one in so many waits so long for what is said to such
 REDIRECTS_MAX = 3
 TAKEN_BYTES = 4096  # by a client that reads no further
 WORDS = ("leopard", "night", "a goat", "red apple", "film", "music", "zzz", "the", "🐆", "-night", "policeman at sea")
@@ -50,9 +52,13 @@ class Stranger:
     keys: tuple[str, ...] = ()  # good ones
     links: tuple[str, ...] = ()  # of videos
     statuses: Counter[str] = field(default_factory=Counter)
+    connections: int = 0  # that were made
 
-    def connected(self, *, receive_bytes: int = 0, door: Door | None = None) -> AbstractAsyncContextManager[Wire]:
-        return connected(door or self.door, self.source, receive_bytes=receive_bytes)
+    @asynccontextmanager
+    async def connected(self, *, receive_bytes: int = 0, door: Door | None = None) -> AsyncIterator[Wire]:
+        async with connected(door or self.door, self.source, receive_bytes=receive_bytes) as wire:
+            self.connections += 1
+            yield wire
 
     def search(self, path: str = "/v1/search") -> str:
         return f"{path}?limit=100&q={quote(self.rng.choice(WORDS))}+{self.rng.getrandbits(40):x}"
@@ -73,7 +79,10 @@ class Stranger:
             return self.saw(await wire.read(body=body))
 
     def saw(self, answer: Answer) -> Answer:
+        """Count an answer; a refusal by its code, where it was read."""
         kind = answer.headers.get("content-type", "-").split(";")[0]
+        if answer.is_problem and answer.body:
+            kind = json.loads(answer.body).get("code", kind)
         self.statuses[f"{answer.status} {kind}" if answer.status >= 400 else str(answer.status)] += 1
         return answer
 
@@ -155,8 +164,13 @@ async def resets(stranger: Stranger) -> None:
 
 
 async def asks_and_resets(stranger: Stranger) -> None:
+    waits = stranger.rng.randrange(WAITS) == 0
     async with stranger.connected() as wire:
         await wire.send(request("GET", stranger.search()))
+        if waits:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WAITS_S):
+                    stranger.saw(await wire.read())
         await asyncio.sleep(stranger.rng.uniform(0, 0.02))
         wire.reset()
 
@@ -224,8 +238,16 @@ async def big_body(stranger: Stranger) -> None:
 
 
 async def big_picture(stranger: Stranger) -> None:
-    image = base64.b64encode(picture(stranger.rng)).decode()
-    await stranger.asks(request("POST", "/v1/search", {}, json.dumps({"image": image}).encode()))
+    await _asks_with(stranger, picture(stranger.rng, PIXELS))
+
+
+async def seen_picture(stranger: Stranger) -> None:
+    await _asks_with(stranger, picture(stranger.rng, SEEN_PIXELS))
+
+
+async def _asks_with(stranger: Stranger, image: bytes) -> None:
+    body = json.dumps({"image": base64.b64encode(image).decode()}).encode()
+    await stranger.asks(request("POST", "/v1/search", {}, body))
 
 
 async def odd_methods(stranger: Stranger) -> None:
@@ -247,7 +269,7 @@ BEHAVIOURS: dict[str, Behaviour] = {
     for each in (
         says_nothing, half_a_line, slow_headers, slow_body, longer_than_announced, shorter_than_announced,
         reads_an_answer_slowly, paused_player, hangs_up, resets, asks_and_resets, floods, wrong_keys, pipelined, malformed,
-        idle_stream, big_body, big_picture, odd_methods, fresh_cookies,
+        idle_stream, big_body, big_picture, seen_picture, odd_methods, fresh_cookies,
     )
 }  # fmt: skip
 
@@ -315,18 +337,17 @@ def _many_names() -> bytes:
 
 
 @functools.cache
-def _picture() -> tuple[bytes, bytes]:
-    """A PNG of one colour, 40 million pixels in little more than a hundred kB: what stands before its end, and its end."""
-    width, height = PIXELS
+def _picture(width: int, height: int) -> tuple[bytes, bytes]:
+    """A PNG of one colour, millions of pixels in few kB: what stands before its end, and its end."""
     packer, line = zlib.compressobj(9), b"\x00" + bytes((200, 30, 0)) * width
     rows = b"".join(packer.compress(line) for _ in range(height)) + packer.flush()
     head = pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", rows), _chunk(b"IEND", b"")
 
 
-def picture(rng: random.Random) -> bytes:
+def picture(rng: random.Random, size: tuple[int, int]) -> bytes:
     """Such a picture that nobody has sent before: a comment makes it another one."""
-    rows, end = _picture()
+    rows, end = _picture(*size)
     return rows + _chunk(b"tEXt", b"Comment\x00" + rng.randbytes(12).hex().encode()) + end
 
 

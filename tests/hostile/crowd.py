@@ -51,6 +51,7 @@ class Report:
     started: Counter[str] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    connected: int = 0  # strangers who had a connection
     skipped: int = 0  # for so many were on their way already
     at_once: int = 0  # at the most
     seconds: float = 0.0
@@ -108,6 +109,7 @@ class Crowd:
         except (OSError, ValueError, EOFError, asyncio.LimitOverrunError) as error:
             self.report.failures[f"{kind}: {type(error).__name__}"] += 1
         finally:
+            self.report.connected += stranger.connections > 0
             self.report.answers.update({f"{kind}: {status}": n for status, n in stranger.statuses.items()})
 
     async def _end(self) -> None:

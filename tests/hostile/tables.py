@@ -39,7 +39,7 @@ def of_gauges(before: Gauges, after: Gauges) -> str:
 def of_crowd(report: Report) -> str:
     """The strangers, what they were answered most often, and what the network said to them."""
     many = f"strangers: {report.started.total()} of {len(report.started)} kinds in {report.seconds:.0f} s"
-    bounds = f"at most {report.at_once} at once, {report.skipped} left out"
+    bounds = f"{report.connected} connected, at most {report.at_once} at once, {report.skipped} left out"
     lines = [f"{many}, {bounds}; CPU {100 * report.cpu_share:.0f} % of a core"]
     for name, counts in (("answers", report.answers), ("network", report.failures)):
         common = ", ".join(f"{what}: {count}" for what, count in counts.most_common(COMMON_MAX))

@@ -26,7 +26,7 @@ from ledger.rounds import Epoch, Folding
 from ledger.settings import PPM, Economics, LedgerSettings
 from tests.ledger.simulator.ground import CLOCK
 from tests.ledger.test_book import fund
-from tests.ledger.test_fold import assert_whole, change, earned, record, search, shown
+from tests.ledger.test_fold import assert_whole, change, earned, open_incarnation, record, search, shown
 
 DAY_S = 86_400
 NOW_MS = int(time.time() * 1000)
@@ -532,14 +532,50 @@ def test_a_day_leaps_beside_the_best_one_of_the_days_before() -> None:
     assert [(each.day, each.creator_id, each.above_pix) for each in found] == [(95, 0, 1), (97, 2, 3)]
 
 
-def test_a_farm_in_a_backlog_of_days_is_held(journal: Connection[Any]) -> None:
+def test_a_farm_in_a_backlog_of_days_is_paid_no_more_than_on_its_day(journal: Connection[Any]) -> None:
+    """What has not matured is taken back, however late it was folded; there is nothing to hold."""
     fund(journal, 10**12)
     accountant, long_ago_s = Fold(journal, NARROW, LedgerSettings()), time.time() - 6 * DAY_S
     record(journal, *clicks(901, 30, 1, 10, at_s=long_ago_s), recorded_s=long_ago_s)
     record(journal, search(shown(moment(8, 1), 8, 1000, "p")))
     accountant.run_once()
-    review(journal, accountant.audience, NARROW)
-    assert [(each.creator_id, each.reason) for each in stops.in_force(journal)] == [(901, FAN_IN)]
+    assert review(journal, accountant.audience, NARROW) == 30 * 10 * 900 - FARMED
+    assert stops.in_force(journal) == []
+    assert earned(journal, "maturing") == {901: FARMED, 8: 900}
+    assert_whole(journal)
+
+
+@pytest.mark.parametrize("late_s", [1200, 86_400, 40 * 3600])
+def test_what_comes_late_is_taken_back_of_its_own_day_and_of_no_other(journal: Connection[Any], late_s: int) -> None:
+    """A replica's spool is adopted a day later, or a minute after midnight: a farm's day, and an honest creator's."""
+    fund(journal, 10**12)
+    noon_s = time.time() // DAY_S * DAY_S + DAY_S / 2
+    evening_s = noon_s + DAY_S / 2 - 60
+    accountant = Fold(journal, NARROW, LedgerSettings())
+    with clock_at(journal, evening_s + late_s):
+        bots = clicks(901, 30, 1, 10, at_s=evening_s)
+        people = [search(shown(moment(902, n), 902, 1000, f"p {n}"), at_s=evening_s) for n in range(20)]
+        for some in (bots, people):
+            number = open_incarnation(journal)
+            change(
+                journal, "UPDATE ledger.incarnations SET started_at = to_timestamp(%s) WHERE id = %s", noon_s, number
+            )
+            record(journal, *some, incarnation=number, adopted=True, recorded_s=evening_s + late_s)
+        today = clicks(902, 30, 1, 10, first=2, at_s=evening_s + late_s)
+        record(journal, *today, recorded_s=evening_s + late_s)
+        while accountant.run_once() is not None:
+            pass
+    taken = 30 * 10 * 900 - FARMED
+    with clock_at(journal, max(evening_s + late_s, noon_s + DAY_S / 2 + JUDGED_AFTER_S) + 60):
+        assert review(journal, accountant.audience, NARROW) == taken
+        assert stops.in_force(journal) == []
+    assert earned(journal, "maturing") == {901: FARMED, 902: 20 * 900 + 30 * 10 * 900}
+    with clock_at(journal, noon_s + 4 * DAY_S):
+        assert review(journal, accountant.audience, NARROW) > 0
+    got = earned(journal, "maturing")
+    assert got[901] == FARMED
+    assert 20 * 900 + FARMED <= got[902] < 20 * 900 + 30 * 10 * 900
+    assert_whole(journal)
 
 
 def test_a_backlog_is_judged_once_and_then_too_old(journal: Connection[Any]) -> None:

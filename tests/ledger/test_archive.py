@@ -259,6 +259,27 @@ def test_counters_that_were_lost_are_counted_anew_over_the_archive(old: Conn, sh
     client.close()
 
 
+def test_counters_that_stood_still_while_folds_were_archived_lack_none_of_them(
+    old: Conn, shelf: Shelf, redis_url: str
+) -> None:
+    """Redis was away for longer than folds stay in their table, and the ledger was not started again."""
+    client = cache.client(redis_url)
+    client.delete(MARK + counters.PLACE, MARK + counters.EARNED)
+    fund(old, 10**9)
+    shown_and_folded(old)
+    mine = counters.Counters(client, "here", MARK)
+    mine.follow(old)
+    shown_and_folded(old, 2)  # which they do not see
+    put_away(old, shelf)
+    for turns in (1, 0, 1):
+        shown_and_folded(old, turns)
+        mine.follow(old)
+        assert live(client) == {creator: counters.earned(old, creator) for creator in CREATORS}
+    assert mine.follow(old) == 0
+    client.delete(MARK + counters.PLACE, MARK + counters.EARNED)
+    client.close()
+
+
 # ── What was paid ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -676,6 +697,21 @@ def test_it_archives_everything_in_rounds_as_its_role_may(working: Keeping, old:
     assert retention.waiting(old, working.own) == []
 
 
+def test_a_look_at_the_archive_reads_the_parts_that_came_since_the_last_one(old: Conn, shelf: Shelf) -> None:
+    fund(old, 10**9)
+    lying, query = retention.Lying(), "SELECT kind, count(*)::int, sum(bytes)::bigint FROM ledger.archives GROUP BY 1"
+    for turn in range(3):
+        shown_and_folded(old, 1)
+        put_away(old, shelf)
+        found = {each.name: (each.parts, each.bytes) for each in retention.measure(old, LedgerSettings(), lying)}
+        assert found["folds"][0] > turn
+        assert {name: told for name, told in found.items() if told[0]} == {
+            name: (number, size) for name, number, size in old.execute(query)
+        }
+    change(old, "UPDATE ledger.archives SET bytes = 10^9")  # what is not read again is not seen
+    assert {each.name: (each.parts, each.bytes) for each in retention.measure(old, LedgerSettings(), lying)} == found
+
+
 def test_what_is_paid_leaves_as_the_ledgers_role_may(working: Keeping, old: Conn) -> None:
     rig = Rig(old, new_chain(), settings=dataclasses.replace(EAGER, marker_accounts=False))
     dust(rig, 3)
@@ -804,6 +840,8 @@ def test_tables_that_are_not_archived_are_deleted_by_age_and_the_last_word_stays
     while with_keeping.round():
         pass
     assert [bytes(row[0]) for row in journal.execute("SELECT key FROM ledger.idempotency")] == [b"l" * 16]
+    since = "SELECT now() - forgotten_until > interval '30 days' FROM ledger.retention WHERE name = 'idempotency'"
+    assert journal.execute(since).fetchone() == (True,)
     left = journal.execute("SELECT slot, ok FROM ledger.reconciliations ORDER BY id").fetchall()
     assert left == [(40, False), (1, True)]
     for table in ("suspicions", "leaps"):

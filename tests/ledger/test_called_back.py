@@ -67,6 +67,17 @@ def test_who_is_stopped_while_his_batch_waits_is_not_paid_by_it_and_the_others_a
     assert rig.states() == {"cancelled": 1, "posted": 1}
 
 
+def test_no_token_account_is_opened_for_whom_the_screening_refuses_while_it_waits(rig: Rig) -> None:
+    rig.creator(1, 10**6, account=False)
+    rig.payouts.plan()
+    assert rig.rows("SELECT kind, state FROM ledger.batches") == [("accounts", "planned")]
+    begin_to_screen(rig)
+    rig.payouts = rig.fresh()
+    assert rig.payouts.sign() == []  # at a time at which nobody is planned for, who would be screened for that
+    assert rig.rows("SELECT kind, state FROM ledger.batches") == [("accounts", "cancelled")]
+    assert list(rig.holds()) == [1]
+
+
 def test_a_plan_from_before_a_change_of_wallet_pays_nothing_to_the_old_one(rig: Rig) -> None:
     plan(rig, 1)
     change_wallet(rig)

@@ -16,13 +16,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg import Connection
 
-from cluster import database, migrations
+from cluster import database, migrations, roles
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from ledger import audit, book, fold, money, review, spool, waiting
+from ledger import audit, book, caps, fold, money, owed, review, spool, waiting
 from ledger.appearances import RECORDED, Appearance, parameters, search_record
+from ledger.archive.keeping import Keeping
 from ledger.fold import Fold, Outcome
 from ledger.groups import order_of_hashes
+from ledger.rounds import Epoch
 from ledger.seen import Seen
 from ledger.settings import Economics, LedgerSettings
 from tests.conftest import fresh_database
@@ -243,6 +245,25 @@ def test_investors_share_half_of_the_platforms_part(journal: Conn) -> None:
     assert earned(journal, party="investor") == {7: seventh, 8: eighth}
     assert book.balance(journal, book.account(journal, "platform")) == platform + 100
     assert_whole(journal)
+
+
+def test_nobody_can_put_in_a_stake_and_no_investor_is_paid(journal: Conn) -> None:
+    """Before either comes: a review takes back creators' parts of what does not count, and leaves investors theirs.
+
+    Who looks at moments in which they have a stake would keep half of the platform's part, whatever is taken back.
+    """
+    for role in (roles.SERVE, roles.JOBS, roles.LEDGER, roles.READER):
+        for may in ("INSERT", "UPDATE"):
+            query = "SELECT has_any_column_privilege(%s, 'ledger.segment_stakes', %s)"
+            assert journal.execute(query, (role.name, may)).fetchone() == (False,), (role.name, may)
+    fund(journal, 100_000)
+    journal.execute("INSERT INTO ledger.segment_stakes VALUES (1, 5, 100)")
+    journal.execute("INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (5, repeat('1', 32), 'creator')")
+    record(journal, search(shown(1)))
+    folded(journal)
+    assert earned(journal, party="investor") == {5: 50}
+    assert [each.creator_id for each in owed.due(journal, Economics(payout_min_pix=1), "m", 99)] == []
+    assert journal.execute("SELECT creator_id FROM ledger.owed").fetchall() == [(1,)]
 
 
 def test_earnings_mature_before_they_are_payable(journal: Conn) -> None:
@@ -561,6 +582,47 @@ def test_what_an_heir_records_late_is_of_the_day_it_was_made_and_never_older_tha
     assert folded(journal, bounded)[4:] == [Outcome.CAPPED]
 
 
+def away_for(connection: Conn, days: int, *searches: bytes) -> None:
+    """The spool of a replica that began so long ago comes back; its searches are said to be as old."""
+    began = open_incarnation(connection)
+    change(connection, "UPDATE ledger.incarnations SET started_at = now() - make_interval(days => %s) WHERE id = %s",
+           days + 1, began)  # fmt: skip
+    record(connection, *searches, incarnation=began, adopted=True)
+
+
+@pytest.mark.parametrize("days", [32, 25])
+def test_a_search_that_comes_after_its_key_is_forgotten_pays_no_second_time(
+    settings: Settings, journal: Conn, days: int
+) -> None:
+    """A replica's disk was away; its client had asked another one again. Keys that are there tell whether it had."""
+    fund(journal, 10**9)
+    long_ago, keys = time.time() - days * DAY_S, [bytes([each]) * 16 for each in range(1, 5)]
+    for key in keys[:2]:
+        record(journal, search(shown(1), key=key, at_s=long_ago))
+    assert sorted(folded(journal)) == [Outcome.FUNDED, Outcome.SEEN]
+    change(journal, "UPDATE ledger.idempotency SET created_at = now() - make_interval(days => %s)", days)
+    keeping = Keeping(settings, Epoch())
+    keeping.round()
+    keeping.close()
+    book.take_epoch(journal, "test")
+    away_for(journal, days, *(search(shown(n + 2), key=keys[n], at_s=long_ago - 60) for n in (0, 2)))
+    away_for(journal, days, search(shown(9), at_s=long_ago))  # without a key it is told from no other
+    away_for(journal, 2, search(shown(10), key=keys[3], at_s=long_ago))  # a replica's own clock was wrong
+    record(journal, search(shown(11), key=b"l" * 16, at_s=long_ago))
+    is_known = Outcome.FUNDED if days < 30 else Outcome.REPEATED_KEY
+    found = Fold(journal, DEMO, LedgerSettings())
+    while found.run_once() is not None:
+        pass
+    rows = journal.execute(
+        "SELECT o.outcome FROM ledger.outcomes o JOIN ledger.appearance_batches b USING (incarnation, seq)"
+        " ORDER BY b.recorded_at"
+    ).fetchall()
+    told = [outcome for (row,) in rows for outcome in bytes(row)][2:]
+    assert told == [Outcome.REPEATED_KEY, is_known, *[Outcome.FUNDED] * 3]
+    kept = journal.execute("SELECT count(*) FROM ledger.idempotency WHERE key = ANY(%s)", (keys[:3],)).fetchone()
+    assert kept == ((0,) if days > 30 else (3,))  # what is too late is no use of its key
+
+
 def test_a_wrong_clock_is_said_once_in_a_while(journal: Conn, caplog: pytest.LogCaptureFixture) -> None:
     accountant, ahead_s = Fold(journal, DEMO, LedgerSettings()), time.time() + DAY_S
     number = record(journal, search(shown(1), at_s=ahead_s))
@@ -586,6 +648,32 @@ def test_days_that_are_over_are_forgotten_by_the_clock_even_where_nothing_newer_
     for table in ("seen_runs", "day_runs", "pair_runs"):
         assert journal.execute(f"SELECT count(*) FROM ledger.{table}").fetchone() <= (5,), table
     assert earned(journal)[1] == 1800
+
+
+def test_what_a_clock_that_ran_ahead_has_left_keeps_no_day_from_being_forgotten(journal: Conn) -> None:
+    """The database's own clock was forty days ahead for a moment: that row is of no day, but may hold today's, too."""
+    today = book.clock_s(journal) // DAY_S
+    rows = {1: today - 9, 2: today - 8, 3: today + 40, 4: today - 8, 5: today + 40, 6: today, 7: today}
+
+    def forgotten(since: int) -> list[int]:
+        for number, newest_day in rows.items():
+            journal.execute(
+                "INSERT INTO ledger.day_runs (id, kind, keys, days, amounts, newest_day) OVERRIDING SYSTEM VALUE"
+                " VALUES (%s, 'viewer', '', '', '', %s) ON CONFLICT DO NOTHING",
+                (number, newest_day),
+            )
+        oldest = caps.forget(journal, "day_runs", since, kind="viewer")
+        left = [row[0] for row in journal.execute("SELECT id FROM ledger.day_runs ORDER BY id")]
+        assert oldest <= left[0] if left else oldest <= 8
+        journal.rollback()
+        return left
+
+    assert forgotten(today - 10) == [1, 2, 3, 4, 5, 6, 7]
+    assert forgotten(today - 9) == [2, 3, 4, 5, 6, 7]
+    assert forgotten(today - 3) == [5, 6, 7]  # the one ahead beside today's stays as long as these
+    assert forgotten(today) == []
+    rows = {1: today + 40, 2: today + 40}
+    assert forgotten(today - 3) == [1, 2]
 
 
 def backlog(connection: Conn, *searches: bytes) -> None:
@@ -639,12 +727,24 @@ def test_what_an_older_version_kept_of_a_clock_ahead_keeps_nobody_from_earning_f
     fund(journal, 10**9)
     record(journal, search(shown(1)))
     folded(journal)
-    change(journal, "UPDATE ledger.seen_runs SET seconds = %s", np.array([2**32 - 1], "<u4").tobytes())
+    query = "UPDATE ledger.seen_runs SET seconds = %s, mark = NULL"  # it knew no marks
+    change(journal, query, np.array([2**32 - 1], "<u4").tobytes())
     record(journal, search(shown(1)))
     assert folded(journal) == [Outcome.FUNDED, Outcome.SEEN]
     tomorrow = time.time() + DAY_S + 60
     record(journal, search(shown(1), at_s=tomorrow), recorded_s=tomorrow)
     assert folded(journal)[2:] == [Outcome.FUNDED]
+
+
+def test_what_waits_while_the_databases_clock_is_set_back_pays_no_second_time(journal: Conn) -> None:
+    """It was recorded before that, as were the looks that it repeats; and the ledger has begun anew since."""
+    fund(journal, 10**9)
+    before = time.time() + 26 * 3600
+    record(journal, search(shown(1), at_s=before), recorded_s=before)
+    folded(journal)
+    record(journal, search(shown(1), at_s=before + 120), recorded_s=before + 120)
+    assert folded(journal) == [Outcome.FUNDED, Outcome.SEEN]
+    assert earned(journal) == {1: 900}
 
 
 # ── Batches that cannot be read ────────────────────────────────────────────────────────────────────────────────────

@@ -11,6 +11,7 @@ from cluster.errors import Rejected, Temporary
 from ledger import book, screening
 from ledger.settings import Economics
 from tests.ledger.chains import FINAL_BLOCKS, SMALL, Rig, assert_paid
+from tests.ledger.test_fold import change
 
 TRANSFER = """INSERT INTO ledger.transfers (source, target, amount_pix, pending_entry)
               SELECT {source}, {target}, 1, {entry} FROM ledger.transfers LIMIT 1"""
@@ -140,6 +141,20 @@ def test_who_is_owed_more_than_a_day_may_pay_is_paid_in_parts(rig: Rig) -> None:
     rig.creator(1, 2500)
     rig.pay(4)
     assert (rig.on_chain(1), rig.balance("payable", 1)) == (1000, 1500)
+
+
+def test_who_is_owed_what_many_days_may_pay_keeps_nobody_waiting(rig: Rig) -> None:
+    """They are paid a day's limit, and then it is the others' turn."""
+    rig.payouts.economics = dataclasses.replace(SMALL, payout_day_max_pix=1000)
+    rig.creator(1, 10_000)
+    for creator in (2, 3, 4):
+        rig.creator(creator, 400)
+    paid = []
+    for _ in range(4):
+        rig.pay(3)
+        paid.append([rig.on_chain(creator) for creator in (1, 2, 3, 4)])
+        change(rig.connection, "DELETE FROM ledger.payout_days")  # as on the next day
+    assert paid == [[1000, 0, 0, 0], [1000, 400, 400, 0], [1000, 400, 400, 400], [2000, 400, 400, 400]]
 
 
 def test_where_a_day_may_pay_less_than_the_smallest_payout_nobody_is_due(rig: Rig) -> None:

@@ -147,7 +147,7 @@ async def test_a_strangers_idempotency_key_silences_nobody(settings: Settings, j
 
 
 async def test_a_database_that_has_forgotten_is_noticed_while_nobody_searches(settings: Settings) -> None:
-    recorder = Recorder(quick(settings, orphan_after_s=0.1))
+    recorder = Recorder(quick(settings, adopt_interval_s=0.1))
     await recorder.start()
     for number in range(3):
         recorder.record([shown(number)])
@@ -361,7 +361,7 @@ def fixture_no_room(settings: Settings) -> Iterator[Path]:
 async def test_a_replica_that_can_begin_no_spool_starts_says_so_and_records_when_it_can(
     settings: Settings, no_room: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recorder = Recorder(quick(settings, orphan_after_s=0.1))
+    recorder = Recorder(quick(settings, adopt_interval_s=0.1))
     (said,) = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
     assert str(no_room) in said
     assert "No space left" in said
@@ -405,7 +405,7 @@ async def test_a_spool_of_ones_own_that_is_damaged_is_set_aside_and_recording_go
 ) -> None:
     """The database has forgotten three searches, of which the spool has one still; two more wait."""
     folder = settings.data_dir / "spool"
-    recorder = Recorder(quick(settings, orphan_after_s=0.1))
+    recorder = Recorder(quick(settings, adopt_interval_s=0.1))
     await recorder.start()
     for number in range(4):
         recorder.record([shown(number)])

@@ -333,6 +333,19 @@ def test_an_epoch_of_a_forgotten_time_does_not_come_again(rig: Rig) -> None:
     assert book.take_epoch(rig.connection, "after") > max(held)
 
 
+def test_an_epoch_of_a_forgotten_time_does_not_come_again_where_the_clock_was_ahead(rig: Rig) -> None:
+    """By two days, and it has been set right since."""
+    rig.connection.execute("ALTER TABLE ledger.fence DISABLE TRIGGER guarded")
+    rig.connection.execute("UPDATE ledger.fence SET epoch = epoch + 2 * 86400 * 1000000::bigint")
+    rig.connection.execute("ALTER TABLE ledger.fence ENABLE TRIGGER guarded")
+    rig.connection.commit()
+    snapshot = Snapshot(rig.connection)
+    held = [book.take_epoch(rig.connection, "forgotten") for _ in range(3)]
+    assert held == sorted(set(held))
+    snapshot.bring_back(rig.connection)
+    assert book.take_epoch(rig.connection, "after") not in held
+
+
 def test_a_database_that_lies_elsewhere_was_restored(rig: Rig) -> None:
     """By whatever means, or a standby has taken over: the ledger finds out when it begins."""
     adoption.watch(rig.connection)

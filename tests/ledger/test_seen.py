@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
+import os
+import struct
 import time
+import zlib
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +21,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg import Connection
 
+from cluster.errors import Temporary
+from cluster.settings import Settings
 from ledger import runfiles, runstore, seen
 from ledger.fold import Fold, Outcome
 from ledger.groups import order_of_hashes
+from ledger.rounds import Epoch, Folding
 from ledger.runfiles import Run, rows_of
 from ledger.seen import KEYS, Seen
 from ledger.settings import LedgerSettings
+from tests.conftest import until
 from tests.ledger.test_fold import DEMO, fund, record, search, shown
 
 
@@ -188,3 +198,141 @@ def test_while_the_disk_is_full_memory_holds_what_was_seen(tmp_path: Path, monke
         known.accept(Run(rows_of((number + 1, number)), (keys, np.full(10, 9, np.uint32))))
     known.store.close()
     assert list(folder.glob("*.keys"))
+
+
+def run_of_ten(number: int) -> Run:
+    keys = np.arange(10 * number, 10 * number + 10, dtype=np.uint64)
+    return Run(rows_of((number + 1, number)), (keys, np.full(10, 9, np.uint32)))
+
+
+def test_while_the_disk_is_full_memory_holds_so_much_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runstore, "MEMORY_ROWS_MAX", 10)
+    monkeypatch.setattr(runstore, "PAUSE_S", 0.0)
+    folder = tmp_path / "seen"  # which is not there: no file can be made in it
+    known = Seen(86_400, folder)
+    for number in range(5):
+        assert known.store.has_room()
+        known.accept(run_of_ten(number))
+    for _ in range(3):
+        assert not known.store.has_room()
+    folder.mkdir()  # there is room again, which is noticed though nothing is folded
+    until(known.store.has_room, 10, "memory has been written to a file")
+    asked = np.arange(50, dtype=np.uint64)
+    assert len(known.sift(asked, np.full(50, 10, np.uint32), np.arange(50))[0]) == 0
+    known.store.close()
+
+
+def test_nothing_is_folded_while_there_is_no_room_for_what_is_remembered(
+    settings: Settings, journal: Connection[Any], small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Searches wait in the database meanwhile, what has matured is payable, and a person is told."""
+    fund(journal, 10**9)
+    monkeypatch.setattr(runstore, "PAUSE_S", 0.0)
+    real = runfiles.write
+
+    def full(*_: Any) -> Run:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(runfiles, "write", full)
+    folding, segments = Folding(settings, Epoch()), itertools.count(1)
+
+    def folded_by(rounds: int) -> int:
+        for _ in range(rounds):
+            folding.round()
+        row = journal.execute("SELECT coalesce(sum(appearances), 0)::int FROM ledger.folds").fetchone()
+        return row[0] if row else 0
+
+    for _ in range(30):
+        record(journal, search(*(shown(next(segments)) for _ in range(10))))
+        folded_by(1)
+    assert 160 < folded_by(3) <= 180
+    assert "the disk takes no file" in folding.trouble
+    monkeypatch.setattr(runfiles, "write", real)
+    until(lambda: folded_by(1) == 300, 20, "all is folded")
+    assert folding.trouble == ""
+    folding.close()
+
+
+def test_what_does_not_fit_into_memory_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runstore, "MEMORY_ROWS_MAX", 10)
+    monkeypatch.setattr(runstore, "READ_ROWS", 10)
+    monkeypatch.setattr(runfiles, "write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    known = np.array([(number + 1, number, 10) for number in range(5)], np.int64)
+
+    def read(rows: runstore.Known) -> Iterator[runfiles.Columns]:
+        yield run_of_ten(int(rows[0, 1])).columns
+
+    store = runstore.Store(KEYS, tmp_path)
+    store.load(known[:4], read)
+    assert store.in_memory() == 40
+    with pytest.raises(Temporary, match="the disk takes no file"):
+        runstore.Store(KEYS, tmp_path).load(known, read)
+
+
+def spoilt(path: Path, at: int) -> None:
+    with path.open("r+b") as file:  # in its place: it is mapped into memory
+        file.seek(at)
+        (byte,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_what_a_damaged_file_holds_is_never_believed(
+    journal: Connection[Any], tmp_path: Path, small: None, column: int
+) -> None:
+    """Not a second and not a key that has rotted: the rows are read in its place."""
+    fund(journal, 10**9)
+    segments = itertools.count(1)
+    for _ in range(3):
+        record(journal, search(*(shown(next(segments)) for _ in range(10))))
+        folded_with(journal, tmp_path)
+    for path in tmp_path.glob("*.keys"):
+        run = runfiles.read(KEYS, path)
+        assert run is not None
+        begins = runfiles.HEAD.size + 16 * len(run.rows)
+        spoilt(
+            path, begins + (0 if column == 0 else 8 * len(run) + 3)
+        )  # the least byte of a key, the greatest of a second
+    record(journal, search(*(shown(number) for number in range(1, 31))))
+    assert set(folded_with(journal, tmp_path)[30:]) == {Outcome.SEEN}
+
+
+def test_no_file_is_made_of_one_that_was_damaged_since_it_was_opened(
+    journal: Connection[Any], tmp_path: Path, small: None
+) -> None:
+    fund(journal, 10**9)
+    accountant, segments = Fold(journal, DEMO, LedgerSettings(), tmp_path), itertools.count(1)
+    done: set[Path] = set()
+
+    def go_on() -> None:
+        for _ in range(40):
+            record(journal, search(*(shown(next(segments)) for _ in range(10))))
+            accountant.run_once()
+            for path in {*tmp_path.glob("*.keys")} - done:
+                done.add(path)
+                with contextlib.suppress(FileNotFoundError):  # another file was made of it meanwhile
+                    spoilt(path, path.stat().st_size - 1)
+
+    with pytest.raises(runfiles.Damaged, match="is made again"):
+        go_on()
+    accountant.close()
+    count = next(segments)
+    record(journal, *(search(*(shown(n) for n in range(first, first + 10))) for first in range(1, count, 10)))
+    assert set(folded_with(journal, tmp_path)[count - 1 :]) == {Outcome.SEEN}
+
+
+def test_a_file_of_the_release_before_is_read_and_ours_is_by_it(tmp_path: Path) -> None:
+    """It left four bytes of the head empty, and looks at none of them."""
+    file = runfiles.write(KEYS, tmp_path, rows_of((1, 5)), [run_of_ten(0).columns])
+    assert file.path is not None
+    before, data = struct.Struct("<8sQQI4x"), bytearray(file.path.read_bytes())
+    magic, rows, count, check = before.unpack_from(data)
+    head = zlib.crc32(before.pack(magic, rows, count, 0))
+    assert check == zlib.crc32(bytes(data[before.size : before.size + 16]), head)
+    before.pack_into(data, 0, magic, rows, count, check)
+    file.path.write_bytes(data)
+    (read,) = runfiles.listed(KEYS, tmp_path, rows_of((1, 5)))
+    assert read.keys.tolist() == list(range(10))

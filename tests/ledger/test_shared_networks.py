@@ -69,6 +69,21 @@ def test_a_network_of_many_people_is_worth_as_much_as_they(journal: Connection[A
     assert found == [(1, 27_000), (2, 81_000)]
 
 
+def test_a_network_of_many_people_is_not_bounded_below_what_they_are_worth(
+    journal: Connection[Any], settings: Settings
+) -> None:
+    fund(journal, 10**12)
+    hashes, bounded = Hashes(settings), dataclasses.replace(LISTED, address_day_max_pix=20_000)
+    for creator, network in ((1, CAMPUS), (2, ALONE)):
+        for viewer in range(10):
+            looks = [shown(creator * 1000 + n, creator, 1000, f"{network} {viewer}") for n in range(10)]
+            record(journal, search_record(looks, NO_KEY, bytes(8), int(time.time() * 1000), hashes.origin(network)))
+    accountant = Fold(journal, bounded, LedgerSettings(fold_batches_max=3), networks=SharedNetworks(bounded, hashes))
+    while accountant.run_once() is not None:
+        pass
+    assert earned(journal, "maturing") == {1: 63_000, 2: 18_000}  # seven people, and one with the network's bound
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

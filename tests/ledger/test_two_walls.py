@@ -6,6 +6,8 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import itertools
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +15,10 @@ import pytest
 from psycopg import Connection
 from solders.account import Account
 from solders.pubkey import Pubkey
+from solders.signature import Signature
 
 from cluster.errors import Temporary
-from ledger import packing, resolutions, stops, verdict
+from ledger import chain, packing, resolutions, stops, verdict
 from ledger import reconcile as reconciling
 from ledger.chain import RpcRefusal
 from ledger.localnet.methods import RpcError, answer
@@ -857,6 +860,56 @@ def test_what_two_nodes_deny_is_not_waited_for(three: tuple[Rig, list[Node]], de
     assert rig.rows("SELECT count(*)::int FROM ledger.chain_transactions WHERE signature = %s", made_up) == [(0,)]
     if denying > 1:
         assert (rig.balance("platform", asset="SOL"), rig.freezes()) == (before + 5000, [])
+
+
+@pytest.mark.parametrize("again", ["the same", "others"])
+def test_a_node_that_makes_up_hundreds_costs_a_bounded_number_of_questions(
+    three: tuple[Rig, list[Node]], again: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come before what is true, each time, and no round would reach their end."""
+    monkeypatch.setattr(reconciling, "ROUND_MAX", 100)
+    monkeypatch.setattr(reconciling, "PIECE_MAX", 50)
+    rig, nodes = three
+    rng, before, distrust = random.Random(1), rig.balance("platform", asset="SOL"), reconciling.Distrust()
+    named: list[dict[str, Any]] = []
+
+    def make_up(slot: int) -> None:
+        known = [each["signature"] for each in named[-900:]] if again == "the same" else []
+        signatures = known or [str(Signature(rng.randbytes(64))) for _ in range(900)]
+        named.extend({"signature": signature, "slot": slot, "err": None} for signature in signatures)
+
+    nodes[0].lies["getSignaturesForAddress"] = lambda told: [*named[-900:], *told]
+    for turn in range(1, 4):
+        make_up(rig.chain.height_at("finalized"))
+        rig.chain.enqueue(rig.chain.airdrop(rig.treasury.payer.gas, 5000))
+        rig.advance(FINAL_BLOCKS + 1)
+        found = reconcile(rig.connection, rig.rpc, rig.treasury, distrust=distrust)
+        assert (found.conclusive, found.ok, rig.freezes()) == (True, True, [])
+        assert rig.balance("platform", asset="SOL") == before + turn * 5000
+    made_up = {each["signature"] for each in named}
+    for node in nodes:
+        asked = [params[0] for method, params in node.asked if method == "getTransaction" and params[0] in made_up]
+        assert len(asked) <= 50
+
+
+def test_a_node_that_goes_on_without_an_end_is_left_out_where_others_have_ended(
+    three: tuple[Rig, list[Node]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, most in (("SIGNATURES_MAX", 50), ("HISTORY_SHORT", 100), ("HISTORY_MAX", 500)):
+        monkeypatch.setattr(chain, name, most)
+    rig, nodes = three
+    numbers, before = itertools.count(), rig.balance("platform", asset="SOL")
+    nodes[0].lies["getSignaturesForAddress"] = lambda _: [
+        {"signature": f"made up {next(numbers)}", "slot": 1, "err": None} for _ in range(50)
+    ]
+    rig.chain.enqueue(rig.chain.airdrop(rig.treasury.payer.gas, 5000))
+    rig.advance(FINAL_BLOCKS + 1)
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).conclusive
+    assert rig.balance("platform", asset="SOL") == before + 5000
+    assert next(numbers) <= 4 * 100  # of two addresses, twice
+    nodes[1].is_away = True  # one that has ended outvotes nobody
+    with pytest.raises(Temporary, match="more than 500 transactions"):
+        reconcile(rig.connection, rig.rpc, rig.treasury)
 
 
 def test_what_two_nodes_deny_that_has_moved_money_freezes_payouts_and_is_booked_in_the_end(

@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from cluster.errors import Rejected
 from cluster.storage import Storage
-from pipelines import frame_vectors, repool, takedown
+from pipelines import frame_vectors, prefixes, repool, takedown
 from tests.pipelines.test_sink import SETTINGS, begin, connection, finalise, ingest, pictures, shown, storage
 
 __all__ = ["connection", "storage"]  # fixtures
@@ -95,4 +95,4 @@ def test_a_takedown_removes_them(connection: Connection, storage: Storage, bucke
     ingest(connection, storage, bucket, settings=KEEPING)
     assert list(frame_vectors.listed(storage, bucket)) == [(1, 1)]
     takedown.remove(connection, storage, bucket, 1)
-    assert list(storage.list(f"s3://{bucket}/{frame_vectors.FOLDER}/")) == []
+    assert list(storage.list(f"s3://{bucket}/{prefixes.FRAMES}/")) == []

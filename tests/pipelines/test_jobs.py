@@ -16,7 +16,7 @@ from cluster import database, runtime
 from cluster.cli import Context
 from cluster.errors import Rejected, Temporary
 from cluster.runtime import S3Endpoint
-from cluster.settings import Settings
+from cluster.settings import S3Settings, Settings
 from cluster.storage import Storage
 from pipelines import catalog, cli, ingest, jobs, leases, lists, model_names
 from pipelines.jobs import Options
@@ -258,11 +258,31 @@ def test_a_job_is_listed_when_uploads_of_what_was_taken_down_are_deleted(
     lists.remember(connection, listing)
     connection.execute("INSERT INTO media.jobs (id, source) VALUES ('again', %s)", (listing,))
     with pytest.raises(Temporary):
-        ingest.list_source(connection, Away(s3), bucket, "again", listing, Options(), 1)
+        ingest.list_source(connection, Away(s3), S3Settings(bucket=bucket), "again", listing, Options(), 1)
     assert (jobs.is_listed(connection, "again"), storage.exists(upload)) == (False, True)
-    ingest.list_source(connection, storage, bucket, "again", listing, Options(), 1)
+    ingest.list_source(connection, storage, S3Settings(bucket=bucket), "again", listing, Options(), 1)
     assert (jobs.is_listed(connection, "again"), storage.exists(upload)) == (True, False)
     assert jobs.get(connection, "again")["videos"]["removed"] == 1
+
+
+@pytest.mark.parametrize("folders", [None, ["s3://{}/ana/"], ["s3://{}/v/ana/"], []])
+def test_a_driver_lists_what_is_in_the_folders_of_a_jobs_key(
+    connection: Connection, s3: S3Endpoint, bucket: str, folders: list[str] | None
+) -> None:
+    """Whatever stands in the row: a release before this one kept no folders there."""
+    storage, at = Storage(s3), S3Settings(bucket=bucket, ingest_buckets=(bucket,))
+    named = None if folders is None else [folder.format(bucket) for folder in folders]
+    options = Options(creator="ana", speaks_for=["ana"], folders=named)
+    for number, folder in enumerate(("ana", "v/ana")):
+        storage.put_bytes(folder.encode(), f"s3://{bucket}/{folder}/a.mp4")
+        job_id, uri = f"of-{number}", f"s3://{bucket}/{folder}/"
+        connection.execute("INSERT INTO media.jobs (id, source) VALUES (%s, %s)", (job_id, uri))
+        if uri in (named if named is not None else [f"s3://{bucket}/ana/"]):
+            ingest.list_source(connection, storage, at, job_id, uri, options, 1)
+            assert jobs.get(connection, job_id)["videos"]["total"] == 1
+        else:
+            with pytest.raises(Rejected, match="in none of the folders"):
+                ingest.list_source(connection, storage, at, job_id, uri, options, 1)
 
 
 @pytest.mark.parametrize(

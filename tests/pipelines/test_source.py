@@ -592,8 +592,9 @@ def test_uploads_are_no_source_where_a_job_speaks_for_some_creators_only(
                 whole, storage, creator="ana", rights=ANA
             )  # a bucket of somebody else's, with a folder of that name
         assert "mp4" not in caught.value.detail
-    with pytest.raises(Rejected, match="holds uploads of others too"):
-        source.listed(f"s3://{bucket}/hers", storage, manifest_uri=upload, rights=ANA)
+    for each in (upload, of_list):
+        with pytest.raises(Rejected, match="holds uploads of others too"):
+            source.listed(f"s3://{bucket}/hers", storage, manifest_uri=each, rights=ANA)
     assert len(source.listed(of_list, storage, creator="ana", rights=ANA).videos) == 2
 
 
@@ -607,6 +608,100 @@ def test_what_is_left_out_as_others_is_counted_and_not_named(storage: Storage, b
     with pytest.raises(Rejected) as caught:
         source.listed(f"{hers}/bob", storage, creator="ana", rights=ANA)
     assert "mp4" not in caught.value.detail
+
+
+SECRETS = ("bruno", "acme", "merger", "q3", "Manifest.CSV", "line ")  # of the manifest above, and of others' rows
+
+
+def ana_in(bucket: str, *folders: str) -> Rights:
+    return dataclasses.replace(ANA, folders=tuple(f"s3://{bucket}/{folder}" for folder in folders))
+
+
+@pytest.fixture
+def plans(storage: Storage, bucket: str) -> str:
+    """The address of a folder that is shared, with a manifest in which others' rows are wrong in several ways."""
+    for name in ("ana/own.mp4", "ana/hers.mp4", "ana/unsaid.mp4", "bruno/q3.mp4"):
+        storage.put_bytes(name.encode(), f"s3://{bucket}/shared/{name}")
+    rows = (
+        "file,title,creator,language\nana/hers.mp4,Merger with acme,bruno,\nbruno/q3.mp4,Plans,bruno,the merger\n"
+        "bruno/gone-q3.mp4,Plans,bruno,\nana/own.mp4,Own,ana,\nana/lost.mp4,Mine,ana,\nana/typed.mp4,Mine,ana,klingonish\n"
+    )
+    storage.put_bytes(rows.encode(), f"s3://{bucket}/shared/Manifest.CSV")
+    return f"s3://{bucket}/shared"
+
+
+@pytest.mark.parametrize("given", ["", "ana/own.csv"])
+def test_a_manifest_above_the_folders_of_a_job_says_whose_a_file_is_and_nothing_else(
+    storage: Storage, bucket: str, plans: str, given: str
+) -> None:
+    storage.put_bytes(b"file,title\nunsaid.mp4,Said\n", f"{plans}/ana/own.csv")
+    found = source.listed(
+        f"{plans}/ana",
+        storage,
+        creator="ana",
+        manifest_uri=given and f"{plans}/{given}",
+        rights=ana_in(bucket, "shared/ana/"),
+    )
+    assert [video.title for video in found.videos] == ["Own", "Said" if given else "Unsaid"]
+    assert {ownership.GIVEN_ABOVE: []}.items() <= kinds(found).items()
+    for secret in SECRETS:
+        assert secret not in str(found)
+
+
+def test_a_manifest_above_that_cannot_be_read_is_named_in_the_log_alone(
+    storage: Storage, bucket: str, plans: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.put_bytes(b"file,merger with acme\nq3.mp4,bruno\n", f"{plans}/Manifest.CSV")
+    with pytest.raises(Rejected) as caught:
+        source.listed(f"{plans}/ana", storage, creator="ana", rights=ana_in(bucket, "shared/ana/"))
+    assert caught.value.code == "bad-manifest"
+    for secret in SECRETS:
+        assert secret not in str(caught.value)
+    assert "shared/Manifest.CSV, line 1: unknown column 'merger with acme'" in caplog.text
+    with pytest.raises(Rejected, match="unknown column"):  # of one's own folder all is said
+        source.listed(f"{plans}/ana", storage, creator="ana", rights=ana_in(bucket, "shared/"))
+
+
+def test_rows_that_name_others_are_counted_in_a_shared_folder_and_not_quoted(
+    storage: Storage, bucket: str, plans: str
+) -> None:
+    found = source.listed(plans, storage, creator="ana", rights=ana_in(bucket, "shared/"))
+    assert [video.title for video in found.videos] == ["Own", "Unsaid"]
+    said = kinds(found)
+    assert said["it is another creator's; this job speaks for ana"] == [
+        f"Manifest.CSV, line {line}" for line in (3, 2, 4)
+    ]
+    assert said["no file of this name is there"] == ["Manifest.CSV, line 6: ana/lost.mp4"]
+    assert "klingonish" in str(found.remarks)  # one's own row
+    for secret in SECRETS[:-2]:
+        assert secret not in str(found.remarks)
+
+
+def test_a_manifest_that_is_named_gives_others_what_it_says_and_names_none_of_it(
+    storage: Storage, bucket: str, plans: str
+) -> None:
+    storage.put_bytes(b"file,title,creator\nunsaid.mp4,Merger,bruno\n", f"s3://{bucket}/ana/own.csv")
+    manifest_uri, rights = f"s3://{bucket}/ana/own.csv", ana_in(bucket, "shared/ana/", "ana/")
+    found = source.listed(f"{plans}/ana", storage, creator="ana", manifest_uri=manifest_uri, rights=rights)
+    assert [video.title for video in found.videos] == ["Own"]
+    assert "unsaid" not in str(found.remarks)
+
+
+@pytest.mark.parametrize("uri", ["shared", "shared/", "shared/anabel", "shared/bruno/q3.mp4", "not-there", ""])
+def test_source_and_manifest_are_in_a_folder_of_the_job(storage: Storage, bucket: str, plans: str, uri: str) -> None:
+    rights = ana_in(bucket, "shared/ana/")
+    for asked, manifest_uri in ((f"s3://{bucket}/{uri}", ""), (f"{plans}/ana", f"s3://{bucket}/{uri}")):
+        with pytest.raises(Rejected) as caught:
+            source.listed(asked, storage, creator="ana", manifest_uri=manifest_uri, rights=rights)
+        assert (caught.value.status, caught.value.code) == (403, "not-yours")
+        assert "is in none of the folders that this key's jobs may name" in caught.value.detail
+
+
+def test_pixrs_own_objects_are_no_files_of_its_bucket(storage: Storage, bucket: str) -> None:
+    for name in ("ledger/heads/1.json", "frames/1/measurements.parquet", "thumbnails/1/0.webp", "v/frames/one.mp4"):
+        storage.put_bytes(b"1", f"s3://{bucket}/{name}")
+    found = source.listed(f"s3://{bucket}", storage, own_bucket=bucket)
+    assert ([video.title for video in found.videos], found.remarks) == (["One"], [])
 
 
 def test_a_wallet_is_that_of_the_creator_whom_its_row_names(storage: Storage, bucket: str) -> None:

@@ -139,6 +139,8 @@ def fill(release: Release, films: Path) -> list[str]:
     keys = {}
     for scope in SCOPES:
         own = ("--creator", str(creator)) if scope == "creator" else ()
+        if scope == "ingest" and "--for-any" in release.pixr("keys", "create", "--help"):
+            own = ("--for-any",)
         keys[scope] = json.loads(release.pixr("keys", "create", f"old-{scope}", "--scope", scope, *own, "--json"))[
             "key"
         ]
@@ -153,7 +155,8 @@ def fill(release: Release, films: Path) -> list[str]:
         moments = [each["moments"][0] for each in shown]
         browser.post("/v1/events", json={"segment_id": moments[0]["segment_id"]}).raise_for_status()
     with release.http(release.secret("api_admin_key")) as admin:
-        last = release.value("SELECT max(id) FROM media.videos")
+        found = ", ".join({str(int(each["video_id"])) for each in moments})  # what is searched for later is not hidden
+        last = release.value(f"SELECT max(id) FROM media.videos WHERE id NOT IN ({found})")
         admin.patch(f"/v1/videos/{last}", json={"visibility": "unlisted"}).raise_for_status()
     until(lambda: all_paid(release), "what was earned is paid")
     links = [each[name].partition("#")[0] for each in moments for name in ("thumbnail_url", "play_url")]

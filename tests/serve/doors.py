@@ -122,12 +122,19 @@ class Doors:
     def database(self) -> Connection[Any]:
         return database.connect(self.settings.postgres.url, autocommit=True)
 
-    def key(self, *scopes: str, creator_id: int | None = None, creators: Sequence[str] = ()) -> dict[str, str]:
+    def key(
+        self,
+        *scopes: str,
+        creator_id: int | None = None,
+        creators: Sequence[str] = (),
+        folders: Sequence[str] | None = None,
+    ) -> dict[str, str]:
         """Headers with a fresh key of these scopes; one of scope ingest speaks for any creator unless some are named."""
         with self.database() as connection:
-            name = f"{'-'.join(scopes)}-{creator_id}"
+            name = "-".join([*scopes, str(creator_id), *creators])  # keys of one name may do the same
             speaks_for = creators or (keys.ANY if "ingest" in scopes else None)
-            return bearer(keys.create(connection, name, scopes, creator_id=creator_id, creators=speaks_for)[1])
+            asked: dict[str, Any] = {"creator_id": creator_id, "creators": speaks_for, "folders": folders}
+            return bearer(keys.create(connection, name, scopes, **asked)[1])
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -19,7 +20,7 @@ from cluster import cache
 from cluster.errors import Rejected, Temporary
 from pipelines.relevance import Calibration
 from serve import gates
-from serve.encoding import RemoteEncoding, _decoded
+from serve.encoding import PictureThreads, RemoteEncoding, _decoded
 from serve.services import Facts, Vector
 from serve.settings import SearchSettings
 from serve.store import Store
@@ -189,6 +190,28 @@ async def test_few_pictures_are_under_way_at_once_and_the_rest_is_sent_away(stor
     found: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(each) for each in found} == {Temporary}
     assert all(each.retry_after_s > 0 for each in found)
+
+
+async def test_an_encoder_holds_few_pictures_and_texts_wait_for_none_of_them() -> None:
+    """Also where those who asked have gone while their pictures are looked at."""
+    threads, may, begun = PictureThreads(2), threading.Event(), list[bytes]()
+
+    def look(data: bytes, _model: str) -> Vector:
+        begun.append(data)
+        may.wait(30)
+        return UNIT
+
+    asked = [asyncio.create_task(threads.run(look, bytes([number]), "")) for number in range(40)]
+    await reached(lambda: len(begun) == 2)
+    for task in asked[:20]:
+        task.cancel()
+    await asyncio.gather(*asked[:20], return_exceptions=True)
+    async with asyncio.timeout(5):
+        await asyncio.to_thread(lambda: None)  # as a text is encoded
+    assert begun == [b"\0", b"\1"]
+    may.set()
+    await asyncio.gather(*asked[20:])
+    assert begun[2:] == [bytes([number]) for number in range(20, 40)]  # what nobody waited for was not begun
 
 
 async def test_a_picture_of_too_many_pixels_does_not_reach_the_encoder(store: Store) -> None:

@@ -302,9 +302,17 @@ def test_every_kind_that_is_held_for_long_keeps_places_for_keys() -> None:
     search = SearchSettings(kept_part=4)
     made = gates.of(search)
     assert [each._kept for each in (made.streams, made.bodies, made.large_shares)] == [16, 32, 3]
-    assert [each._strangers_max for each in (made.large_bodies, gates.pictures(search))] == [3, 3]
+    assert [each._strangers_max for each in (made.large_bodies, made.pictures, gates.pictures(search))] == [3, 3, 3]
     with pytest.raises(ValueError, match="kept_part"):
         SearchSettings(kept_part=1)
+
+
+@pytest.mark.parametrize(("searches", "images", "at_once"), [(8, 4, 4), (8, 16, 4), (2, 4, 1), (1, 4, 1), (64, 4, 4)])
+def test_searches_by_a_picture_have_half_of_the_places_of_searches_at_most(
+    searches: int, images: int, at_once: int
+) -> None:
+    search = SearchSettings(searches_max=searches, images_max=images)
+    assert gates.of(search).pictures._places_max == at_once
 
 
 @pytest.mark.parametrize("weight", [gates.STRANGER, 0.5, float("nan")])

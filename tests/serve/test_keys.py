@@ -150,6 +150,35 @@ def test_a_name_stands_for_one_creator(postgres_url: str) -> None:
             keys.create(connection, "ada", ["creator"], creator_id=2)
 
 
+async def test_keys_of_one_name_are_one_caller_so_they_may_do_the_same(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        admin = doors.key("admin")
+
+        async def make(**asked: Any) -> tuple[int, Any]:
+            answer = await doors.http.post("/v1/keys", headers=admin, json={"name": "studio", **asked})
+            return answer.status_code, answer.json()
+
+        status, first = await make(scopes=["ingest"], creators=["ana", "bo"])
+        assert status == 201
+        for other in (
+            {"scopes": ["ingest"], "creators": ["mallory"]},
+            {"scopes": ["ingest"], "creators": ["ana"]},
+            {"scopes": ["ingest"], "creators": "any"},
+            {"scopes": ["search"]},
+            {"scopes": ["ingest", "search"], "creators": ["ana", "bo"]},
+        ):
+            status, said = await make(**other)
+            assert (status, said["code"]) == (409, "principal-taken"), other
+            assert f"revoke key {first['id']}" in said["detail"] + said.get("hint", "")
+        status, second = await make(scopes=["ingest"], creators=["bo", "ana"])  # another one of the same caller
+        assert status == 201
+        rotated = await doors.http.post(f"/v1/keys/{first['id']}/rotate", headers=admin, json={"grace_s": 0})
+        assert rotated.status_code == 201
+        for number in (second["id"], rotated.json()["id"]):
+            assert (await doors.http.delete(f"/v1/keys/{number}", headers=admin)).status_code == 200
+        assert (await make(scopes=["search"]))[0] == 201  # no other one lives
+
+
 @pytest.mark.parametrize("scopes", [["creator"], ["search"], ["ingest"], ["admin"]])
 def test_there_is_no_key_for_a_creator_who_does_not_exist(postgres_url: str, scopes: list[str]) -> None:
     with database.connect(postgres_url) as connection:
@@ -270,11 +299,11 @@ async def test_a_key_of_scope_ingest_says_for_whom_it_speaks(settings: Settings)
 
         assert await make() == (422, "bad-creators")
         assert await make(creators="any") == (201, "any")
-        assert await make(creators=["bo", "ana", "bo"]) == (201, ["bo", "ana"])
+        assert await make(name="both", creators=["bo", "ana", "bo"]) == (201, ["bo", "ana"])
         assert (await make(creators=["Al\u200bice"]))[0] == 422
         assert (await make(creators=[]))[0] == 422
         assert await make(scopes=["search"], creators=["ana"]) == (422, "bad-creators")
-        assert await make(scopes=["search"]) == (201, None)
+        assert await make(name="s", scopes=["search"]) == (201, None)
         assert await make(name="a", scopes=["admin", "ingest"]) == (201, "any")
         with doors.database() as connection:
             connection.execute("INSERT INTO media.creators (handle, name) VALUES ('cy', 'cy')")
@@ -287,10 +316,18 @@ async def test_a_key_of_scope_ingest_says_for_whom_it_speaks(settings: Settings)
 async def test_a_rotated_key_speaks_for_the_same_creators_and_an_old_one_for_any(settings: Settings) -> None:
     async with opened(settings) as doors:
         with doors.database() as connection:
-            number, token = keys.create(connection, "robot", ["ingest"], creators=["ana"])
+            folders = ["s3://pixr/incoming/ana/"]
+            number, token = keys.create(connection, "robot", ["ingest"], creators=["ana"], folders=folders)
             _, rotated = keys.rotate(connection, number)
             before = "INSERT INTO app.api_keys (principal_id, hash, scopes) VALUES (1, %s, '{ingest}')"  # of a release before
             connection.execute(before, (keys.digest("pixr_old"),))
+            named = before.replace("scopes)", "scopes, creators)").replace("}')", "}', '{bo,cy}')")
+            connection.execute(named, (keys.digest("pixr_named"),))
+        usual = ("s3://first/bo/", "s3://first/cy/")
+        for each, at in ((token, (*folders,)), (rotated, (*folders,)), ("pixr_named", usual), ("pixr_old", None)):
+            found = await keys.identify(doors.services, each)
+            assert found is not None
+            assert found.folders_in(("first", "second")) == at
         for each, speaks_for in ((token, ("ana",)), (rotated, ("ana",)), ("pixr_old", None)):
             found = await keys.identify(doors.services, each)
             assert found is not None
@@ -305,3 +342,45 @@ def test_the_command_line_makes_a_key_for_creators(settings: Settings) -> None:
     both = pixr(folder, "keys", "create", "k", "--scope", "ingest", "--for", "ana", "--for-any", **environ)
     assert_refused(both, "give one of them")
     assert "ana, bo" in pixr(folder, "keys", "list", **environ).stdout
+
+
+async def test_a_key_for_named_creators_has_folders(settings: Settings) -> None:
+    async with opened(settings) as doors:
+        admin, bucket = doors.key("admin"), settings.s3.ingest_buckets[0]
+
+        async def make(**asked: Any) -> tuple[int, Any]:
+            body = {"name": "k", "scopes": ["ingest"], "creators": ["ana", "b/c"], **asked}
+            answer = await doors.http.post("/v1/keys", headers=admin, json=body)
+            return answer.status_code, answer.json().get("folders", answer.json().get("code"))
+
+        assert await make() == (201, [f"s3://{bucket}/ana/"])
+        assert await make(folders=[f"s3://{bucket}/in", f"s3://{bucket}/in/"]) == (201, [f"s3://{bucket}/in/"])
+        assert await make(name="any", creators="any") == (201, None)
+        wrong: list[dict[str, Any]] = [
+            {"creators": "any", "folders": [f"s3://{bucket}/in/"]},
+            {"scopes": ["search"], "creators": None, "folders": [f"s3://{bucket}/in/"]},
+            *(
+                {"folders": [f"s3://{name}"]}
+                for name in (f"{bucket}/ledger/", f"{bucket}/uploads", bucket, "elsewhere/in")
+            ),
+        ]
+        for asked in wrong:
+            assert await make(**asked) == (422, "bad-folders"), asked
+        for folders in ([], ["in"], [""], [f"s3://{bucket}/in//x"]):
+            assert (await make(folders=folders))[0] in (400, 422), folders
+        listed = (await doors.http.get("/v1/keys", headers=admin)).json()["keys"]
+        assert [each["folders"] for each in listed] == [None, [f"s3://{bucket}/in/"], [f"s3://{bucket}/ana/"], None]
+        rotated = await doors.http.post(f"/v1/keys/{listed[1]['id']}/rotate", headers=admin, json={})
+        assert rotated.json()["folders"] == [f"s3://{bucket}/in/"]
+
+
+def test_the_command_line_makes_a_key_with_folders(settings: Settings) -> None:
+    environ, folder = {"PIXR_POSTGRES_URL": settings.postgres.url}, settings.data_dir
+    create = ("keys", "create", "k", "--scope", "ingest")
+    made = pixr(folder, *create, "--for", "ana", "--folder", "s3://pixr/in/ana", **environ)
+    assert made.returncode == 0, made.stderr
+    assert "its jobs read from s3://pixr/in/ana/" in " ".join((made.stdout + made.stderr).split())
+    usual = pixr(folder, *create, "--for", "ana", "--json", **environ)
+    assert json.loads(usual.stdout)["folders"] == ["s3://pixr/ana/"]
+    assert_refused(pixr(folder, *create, "--for-any", "--folder", "s3://pixr/in", **environ), "named creators")
+    assert_refused(pixr(folder, *create, "--for", "ana", "--folder", "s3://pixr/ledger", **environ), "Pixr itself")

@@ -472,3 +472,28 @@ async def test_figures_are_for_operators(room: Room) -> None:
             assert (await http.get("/metrics", headers=room.doors.key("admin"))).status_code == 200
             assert "dependencies" in (await http.get("/readyz", headers=room.doors.key("admin"))).json()
             assert (await http.get("/healthz")).status_code == 200
+
+
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seen"),
+    [
+        ({"Host": "rebind.evil.example:8001", "User-Agent": BROWSER}, False),
+        ({"Host": "rebind.evil.example:8001", "Sec-Fetch-Site": "same-origin"}, False),
+        ({"Host": "rebind.evil.example:8001", "Origin": "http://rebind.evil.example:8001"}, False),
+        ({"Host": "127.0.0.1.evil.example", "User-Agent": BROWSER}, False),
+        ({"Host": "127.0.0.1:8001", "User-Agent": BROWSER, "Sec-Fetch-Site": "none"}, True),
+        ({"Host": "[::1]:8001", "User-Agent": BROWSER}, True),
+        ({"Host": "localhost:8001", "User-Agent": BROWSER}, True),
+        ({"Host": "pixr.internal:8001", "User-Agent": "Prometheus/3.5.0"}, True),
+    ],
+)
+async def test_what_a_network_may_read_is_not_read_by_a_page_whose_name_leads_a_browser_there(
+    room: Room, headers: dict[str, str], seen: bool
+) -> None:
+    assert (await room.http.get("/metrics", headers=headers)).status_code == (200 if seen else 401)
+    assert ("dependencies" in (await room.http.get("/readyz", headers=headers)).json()) is seen
+    admin = room.doors.key("admin")
+    assert (await room.http.get("/metrics", headers=headers | admin)).status_code == 200

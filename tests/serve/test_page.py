@@ -40,6 +40,65 @@ async def test_the_page_comes_with_headers_that_let_it_ask_nobody_else(settings:
             assert (unchanged.status_code, unchanged.content) == (304, b"")
 
 
+OTHER = "https://other.example"
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_led"),
+    [
+        ({"Sec-Fetch-Site": "cross-site"}, True),
+        ({"Sec-Fetch-Site": "same-site"}, True),
+        ({"Referer": f"{OTHER}/page"}, True),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Sec-Fetch-Site": "same-origin", "Referer": "http://test/"}, False),
+        ({}, False),
+    ],
+)
+async def test_the_page_is_told_where_another_site_has_led_to_it(
+    settings: Settings, headers: dict[str, str], is_led: bool
+) -> None:
+    async with opened(settings) as doors:
+        answer = await doors.http.get("/?q=leopard", headers=headers)
+        assert (b"data-led-from-elsewhere" in answer.content) is is_led
+        assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+        told_by = {name.strip() for name in answer.headers["vary"].split(",")}
+        assert told_by >= {"Sec-Fetch-Site", "Origin", "Referer"}
+        tag = {"If-None-Match": answer.headers["etag"]}
+        assert (await doors.http.get("/?q=leopard", headers=headers | tag)).status_code == 304
+        other = {"Sec-Fetch-Site": "none" if is_led else "cross-site"}
+        assert (await doors.http.get("/?q=leopard", headers=other | tag)).status_code == 200
+
+
+ASKED = """performance.getEntriesByType('resource').map((each) => new URL(each.name))
+  .filter((each) => each.pathname === '/v1/search')
+  .map((each) => each.searchParams.get('q') + ' ' + each.searchParams.get('intent')).join()"""
+
+
+@pytest.mark.browser
+def test_a_search_that_another_site_has_led_to_pays_nobody_and_those_of_the_person_do(page: Page) -> None:
+    at = page.run("location.origin")
+    page.open(f"{at}/?q=orchard")
+    page.until(f"{SHOWN} === 2")
+    assert page.run(ASKED) == "orchard search"
+    page.open(at.replace("127.0.0.1", "localhost"))  # another site to a browser
+    page.run(f"void (location.href = '{at}/?q=harbour')")
+    page.until(f"location.origin === '{at}' && {SHOWN} === 2")
+    assert page.run(ASKED) == "harbour typing"
+    page.run("void (location.hash = 'more')")  # as who has opened it could
+    page.until(f"({ASKED}) === 'harbour typing,harbour typing'")
+    page.run("document.getElementById('q').value = 'fruit'")
+    page.run("document.getElementById('search').requestSubmit()")
+    page.until(f"{SHOWN} === 4")
+    assert page.run(ASKED).endswith(",fruit search")
+    page.run("history.back()")
+    page.until(f"{SHOWN} === 2")
+    assert page.run(ASKED).endswith(",harbour typing")
+    page.run("history.forward()")
+    page.until(f"{SHOWN} === 4")
+    assert page.run(ASKED).endswith(",fruit search")
+    assert page.complaints == []
+
+
 @pytest.mark.browser
 def test_a_search_is_answered_with_pictures_and_a_moment_plays(page: Page, shelf: Shelf, tmp_path: Path) -> None:
     page.run("document.getElementById('q').value = 'orchard'")

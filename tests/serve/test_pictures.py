@@ -1,20 +1,33 @@
-"""A search can name a picture of the deployment's own store, and nothing else that lies there."""
+"""A search can name a picture of the deployment's own store, and nothing else that lies there; texts wait for no pictures."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import dataclasses
+import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
+from cluster.errors import Temporary
 from cluster.settings import Settings
-from serve.encoding import QueryEncoder
+from serve import query as queries
+from serve import search
+from serve.encoding import QueryEncoder, RemoteEncoding
+from serve.query import Body, Intent
+from serve.search import Answer, Caller
+from serve.services import Services, Vector
 from serve.settings import SearchSettings
-from tests.serve.doors import Doors, near, opened, without_store
+from serve.viewers import Viewer
+from tests.serve.doors import Doors, MakeEncoding, near, opened, without_store
 from tests.serve.scenes import Gallery, Scenes
 from tests.serve.test_search import Room, videos
+
+HELD_S = 30.0
 
 
 @pytest.fixture
@@ -89,3 +102,49 @@ async def test_a_store_that_is_away_is_said(room: Room) -> None:
 def test_a_folder_that_would_open_others_is_refused(folder: str) -> None:
     with pytest.raises(ValueError, match="image_folder"):
         SearchSettings(image_folder=folder)
+
+
+def held(model: QueryEncoder, may: threading.Event) -> MakeEncoding:
+    """The real encoder, which looks at no picture before it may."""
+
+    async def image(data: bytes, name: str) -> Vector:
+        await asyncio.to_thread(may.wait, HELD_S)
+        return await asyncio.to_thread(model.image, data, name)
+
+    def made(of: Any, store: Any) -> RemoteEncoding:
+        found: RemoteEncoding = near(model)(of, store)  # type: ignore[assignment]
+        facts, text, _ = found._calls
+        return RemoteEncoding(of, store, facts, text, image)
+
+    return made
+
+
+async def asked_by(services: Services, whose: str, **body: Any) -> Answer:
+    query = queries.of(Body(intent=Intent.TYPING, **body), services.search)
+    return await search.answer(services, query, Caller(Viewer("address", whose, whose), share=whose))
+
+
+async def test_new_texts_are_answered_beside_more_pictures_than_there_are_places_for_searches(
+    hung: tuple[Settings, Gallery], model: QueryEncoder, painted: Scenes
+) -> None:
+    """Each picture from an address of its own, so that none has had more turns than who asks for a text."""
+    may, patient = threading.Event(), dataclasses.replace(
+        hung[0].section(SearchSettings), gate_wait_s=2.0, image_timeout_s=HELD_S, deadline_s=HELD_S, encode_timeout_s=HELD_S
+    )  # fmt: skip
+    async with opened(hung[0].with_section(patient), held(model, may)) as doors:
+        services, picture = doors.services, base64.b64encode(painted.picture("banana")).decode()
+        strangers = [
+            asyncio.create_task(asked_by(services, f"stranger {number}", image=picture, limit=number + 1))
+            for number in range(24)
+        ]
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        for number in range(6):
+            assert (await asked_by(services, "quiet", text=f"a rocket {number}")).page.degraded == ()
+        assert time.monotonic() - began < patient.gate_wait_s  # no text has waited for the end of another's patience
+        assert services.gate.held <= services.search.searches_max // 2
+        may.set()
+        ended = await asyncio.gather(*strangers, return_exceptions=True)
+        assert {type(each) for each in ended} <= {Answer, Temporary}
+        assert [type(each) for each in ended].count(Answer) >= services.gates.pictures._strangers_max
+        assert services.gate.held == services.gates.pictures.held == services.gates.pictures.waiting == 0

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PLOT_GOES_ON, PLOT_JUMPS = 0.5, 0.3
 SNAPSHOTS_MAX = 3
 RESTARTS = 0.15  # of the rounds of a world of days
+RESTORE_S = 1  # at least
 DEAD_BLOCKS = WINDOW_BLOCKS + 2 * FINAL_BLOCKS  # after which nothing that was signed before can land
 
 
@@ -123,6 +124,8 @@ def _go_back(world: World, snapshot: Snapshot, kept: Kept) -> None:
     if world.climate.restoring is Restoring.BY_HAND:  # which takes its time, and nothing tells what was signed since
         world.advance(DEAD_BLOCKS)
         world.ground.clock += timedelta(minutes=10)
+    else:  # an epoch that is taken after it is of a later microsecond than those that it forgets
+        world.ground.clock += timedelta(seconds=RESTORE_S)
     snapshot.bring_back(world.ground.admin.raw, numbers=world.climate.restoring is Restoring.PLATFORM)
     world.truth.kept = kept.copy()
     for replica in world.crowd.replicas:
