@@ -206,6 +206,7 @@ class DoorSettings:
     connections_per_address_max: int = 512  # an IPv6 address counts by its /64
     new_connections_per_address_per_s: float = 150.0  # over ten seconds; who keeps connections open needs few
     hang_ups_per_address_per_s: float = 3.0  # over three seconds: requests whose client did not wait for the answer
+    hang_ups_per_s: float = 50.0  # of all addresses; above it those are refused who hung up in the last seconds
     header_bytes_max: int = 16_384
     url_bytes_max: int = 8_192
     headers_max: int = 100
@@ -213,10 +214,15 @@ class DoorSettings:
 
     # Of replicas. `search_timeout_s` is for /v1/search: [search] deadline_s and a second.
     connect_timeout_s: float = 1.0
-    queue_timeout_s: float = 3.0
+    queue_timeout_s: float = 3.0  # for a place at a replica, or at the object store
+    search_queue_timeout_s: float = 1.0  # likewise for a search
     search_timeout_s: float = 4.0
     answer_timeout_s: float = 60.0
     body_timeout_s: float = 20.0  # a request with a larger body, from its first byte to its answer
+    # What a replica is asked at once, beside what follows: the rest waits here, where who gives up leaves no work behind.
+    # All `_per_replica_max` together are below [search] ongoing_requests_max, above which a replica would refuse them.
+    searches_per_replica_max: int = 128  # which has places, and a queue with manners, for fewer
+    others_per_replica_max: int = 128  # the page, pictures, videos and whatever else is small
     # Larger bodies on their way in. Callers who send a key have as many places again, which strangers cannot take: a
     # replica judges the key before it looks at a body, and a wrong one gives its place back ([search] refused_pause_s).
     bodies_per_replica_max: int = 64

@@ -55,6 +55,9 @@ UNAVAILABLE = Answer(503, _AWAY, "no replica of Pixr can answer at present; ask 
 ENDED = Answer(503, _AWAY, "the replica ended before it had answered; ask again", "unavailable", retried=True)
 LATE = Answer(503, _AWAY, "there was no answer in time; ask again", "unavailable", retried=True)
 BUSY = Answer(503, _AWAY, "Pixr is busy; ask again", "unavailable", retried=True)
+REPLICAS_FULL = Answer(
+    503, _AWAY, "the replica does not answer, or too many requests wait for it; ask again", "busy", retried=True
+)
 TOO_MANY = Answer(
     429, "Too Many Requests", "this address has too many connections", "too-many-connections", retried=True
 )

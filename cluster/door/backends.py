@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 2.0
 ANSWER_BYTES_MAX = 4 << 20
 MAINTENANCE = 0b1  # of `srv_admin_state`: switched off through the socket or the configuration
-ROOMS = ("pixr", "bodies", "bodies_with_key", "streams")
+ROOMS = ("pixr", "searches", "bodies", "bodies_with_key", "streams")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 A pure function of `Door`: the same values give the same text. How it is to be read: a client's connection is counted
 by address before anything is kept for it; a request is read whole, within a deadline, before a replica hears of it;
-it goes to one of five rooms, each with bounds of its own, so that none takes another's place: `pixr` (whatever is
-small and answered at once), `bodies` and `bodies_with_key` (uploads), `streams` (answers that last) and `objects`
-(media, from the object store). Knows no file but those it names, and starts nothing.
+it goes to one of six rooms, each with bounds of its own, so that none takes another's place: `searches`, `pixr` (what
+else is small and answered at once), `bodies` and `bodies_with_key` (uploads), `streams` (answers that last) and
+`objects` (media, from the object store). A room asks a replica so much at once; what is beyond waits for a place, those
+of an address that has few first, and who gives up leaves the queue. Knows no file but those it names, and starts nothing.
 """
 
 from __future__ import annotations
@@ -24,17 +25,22 @@ HEALTH_PATH = "/-/healthz"  # of a replica, outside of its queue; fails as soon 
 SPARE_CONNECTIONS = 64  # for the door's own socket and for connections that are being refused
 OVERREAD_BYTES = 32_768  # of headers above the limit that are still read, so as to answer 431
 HEADERS_READ_MAX = 1024
-COUNTERS = 4  # a connection's address, an object's, a body's, and its network
+COUNTERS = 6  # a connection's address, an object's, a body's, its network, who asks, and everybody
 RATE_S = 10  # over which new connections are counted
-HANG_UPS_S = 3  # likewise requests and their answers: what comes before they are many, a replica has to do
+HANG_UPS_S = 3  # likewise requests that were given up: what comes before they are many, a replica has to do
 # Older versions are deprecated (RFC 8996). The ciphers are those of TLS 1.2; 1.3 has none that are weak.
 TLS = "ssl-min-ver TLSv1.2 ciphers ECDHE+AESGCM:ECDHE+CHACHA20"
-COUNTED = f"conn_cur,conn_rate({RATE_S}s),http_req_rate({HANG_UPS_S}s),gpc0_rate({HANG_UPS_S}s)"
+CALLERS = "callers"  # by the address that asks, which a load balancer may say
+EVERYBODY = "everybody"
 SECRET_HEADER = "X-Pixr-Door"  # noqa: S105  a header's name
 # Serve obeys these: how long a request may take, whether its caller is watched, which model is meant.
 SERVES_HEADERS = ("x-request-timeout-seconds", "x-request-disconnect-disabled", "serve-multiplexed-model-id")
+REPLIED = "    http-response set-var(txn.replied) bool(true)"
 # What a 503 of HAProxy's own means in a room while a replica is known: no place became free in time, or it has just died.
-FULL = dict.fromkeys(bodies.ROOMS, answers.BODIES_FULL) | {"streams": answers.STREAMS_FULL}
+FULL = dict.fromkeys(("pixr", "searches"), answers.REPLICAS_FULL) | dict.fromkeys(bodies.ROOMS, answers.BODIES_FULL)
+FULL["streams"] = answers.STREAMS_FULL
+RETRIED = ("pixr", "searches")  # rooms whose requests may be asked once more, if that is safe
+BEHIND_MS = 20  # by which a request stands behind in a queue for each one that its address has under way
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ def _defaults(door: Door) -> list[str]:
         f"    timeout check {_ms(wanted.check_timeout_s)}",
         "    option http-ignore-probes",
         "    option http-restrict-req-hdr-names delete",
+        "    option abortonclose",  # who hangs up leaves a queue, and its request is ended: it says who does so too often
         "    option redispatch 1",
         "    retries 2",
         *(f"    http-error status {code} {answer.rule(retry)}" for code, answer in answers.ALL.items()),
@@ -123,10 +130,16 @@ def _tables(door: Door) -> list[str]:
     size = 4 * (door.connections_max + SPARE_CONNECTIONS)
     return [
         "backend addresses",
-        f"    stick-table type ipv6 size {size} expire 10s store {COUNTED}",
+        f"    stick-table type ipv6 size {size} expire 10s store conn_cur,conn_rate({RATE_S}s)",
         "",
         "backend addresses_of_objects",
         f"    stick-table type ipv6 size {size} expire 10s store conn_cur",
+        "",
+        f"backend {CALLERS}",
+        f"    stick-table type ipv6 size {size} expire 10s store conn_cur,gpc0_rate({HANG_UPS_S}s)",
+        "",
+        f"backend {EVERYBODY}",
+        f"    stick-table type integer size 1 expire 10s store gpc0_rate({HANG_UPS_S}s)",
         *bodies.tables(size),
     ]
 
@@ -136,7 +149,8 @@ def _frontend(door: Door) -> list[str]:
     binds = [f"    bind {address} proto h1{_encryption(door)}" for address in bind_addresses(door.host, door.port)]
     lines = ["frontend door", *binds, f"    maxconn {door.connections_max}", *_counting(door), *_cleaning(door)]
     lines += [
-        *_counting_answers(wanted),
+        *_asking(),
+        *_counting_hang_ups(wanted),
         *refusals.rules(wanted),
         "    http-after-response set-status 503 if { status 502 504 }",
         *bodies.rules(wanted),
@@ -156,6 +170,7 @@ def _frontend(door: Door) -> list[str]:
         "    use_backend bodies_with_key if has_body_to_come has_key",
         "    use_backend bodies if has_body_to_come",
         f"    use_backend streams if {{ path,url_dec {STREAM_PATH} }}",
+        f"    use_backend searches if {{ path,url_dec {SEARCH_PATH} }}",
         "    default_backend pixr",
     ]
 
@@ -179,25 +194,34 @@ def _counting(door: Door) -> list[str]:
     ]
 
 
-def _counting_answers(wanted: DoorSettings) -> list[str]:
+def _asking() -> list[str]:
+    """Of requests that wait for a replica those come first whose address has fewest, as if the others had come later."""
+    return [
+        f"    http-request track-sc4 {bodies.ADDRESS} table {CALLERS}",
+        f"    http-request track-sc5 int(1) table {EVERYBODY}",
+        f"    http-request set-priority-offset sc_conn_cur(4),mul({BEHIND_MS})",
+    ]
+
+
+def _counting_hang_ups(wanted: DoorSettings) -> list[str]:
     """Refuse an address whose requests were ended by their client, before an answer, too often in the last seconds.
 
     HAProxy forgets such a request, but the replica does most of its work, so that no bound on what is under way counts it.
-    Counted are the address's requests, less its answers (refusals too), less its connections, each of which may have one
-    request under way. HAProxy ends a request that is given up with a 400 that nobody reads: no rule of the door (`at_door`)
-    and no replica (`replied`) has made that one, and it is no answer.
+    HAProxy ends a request that is given up, by a FIN or a reset, with a 400 that nobody reads: no rule of the door
+    (`at_door`) and no replica (`replied`, which each room says) has made that one. Who gives up while they wait for a
+    place has cost no replica anything, and is not counted. Where all together do it too often, once is too often.
     """
-    most = math.ceil(wanted.hang_ups_per_address_per_s * HANG_UPS_S)
-    refused = answers.TOO_MANY_HANG_UPS.rule(wanted.retry_after_s)
-    answered = "{ var(txn.at_door) -m bool } || { var(txn.replied) -m bool } || !{ status 400 }"
+    most, together = (
+        math.ceil(each * HANG_UPS_S) for each in (wanted.hang_ups_per_address_per_s, wanted.hang_ups_per_s)
+    )
+    refused = f"return status 429 {answers.TOO_MANY_HANG_UPS.rule(wanted.retry_after_s)}"
+    given_up = "{ status 400 } !{ var(txn.at_door) -m bool } !{ var(txn.replied) -m bool }"
     return [
         "    http-request set-var(txn.at_door) bool(true)",
-        "    http-response set-var(txn.replied) bool(true)",
-        f"    http-after-response sc-inc-gpc0(0) if {answered}",
-        "    http-request set-var(txn.answered) sc0_gpc0_rate",
-        "    http-request set-var(txn.under_way) sc0_conn_cur",
-        "    http-request set-var(txn.hung_up) sc0_http_req_rate,sub(txn.answered),sub(txn.under_way)",
-        f"    http-request return status 429 {refused} if {{ var(txn.hung_up) -m int gt {most} }}",
+        f"    http-after-response sc-inc-gpc0(4) if {given_up}",
+        f"    http-after-response sc-inc-gpc0(5) if {given_up}",
+        f"    http-request {refused} if {{ sc_gpc0_rate(4) gt {most} }}",
+        f"    http-request {refused} if {{ sc_gpc0_rate(5) gt {together} }} {{ sc_gpc0_rate(4) gt 0 }}",
     ]
 
 
@@ -249,9 +273,13 @@ def _to_objects(door: Door) -> list[str]:
 
 def _replicas(door: Door, room: str) -> list[str]:
     wanted = door.settings
-    own = dict.fromkeys(bodies.ROOMS, wanted.bodies_per_replica_max) | {"streams": wanted.streams_per_replica_max}
+    own = dict.fromkeys(bodies.ROOMS, wanted.bodies_per_replica_max) | {
+        "pixr": wanted.others_per_replica_max,
+        "searches": wanted.searches_per_replica_max,
+        "streams": wanted.streams_per_replica_max,
+    }
     retry, full = wanted.retry_after_s, FULL.get(room)
-    lines = [f"backend {room}", "    balance leastconn", "    http-response del-header Server"]
+    lines = [f"backend {room}", "    balance leastconn", REPLIED, "    http-response del-header Server"]
     lines += [f"    http-error status {code} {answer.rule(retry)}" for code, answer in answers.UNREAD.items()]
     if room in bodies.ROOMS:
         lines += bodies.ended_by_an_error()
@@ -259,29 +287,36 @@ def _replicas(door: Door, room: str) -> list[str]:
         lines.append(f"    http-error status 503 {full.rule(retry)}")
     if room not in bodies.ROOMS:  # too large to be kept until they are whole
         lines.append("    option http-buffer-request")
-    if room == ROOMS[0]:
+    if room in RETRIED:
         lines += [
             "    retry-on conn-failure empty-response",
             "    http-request disable-l7-retry unless { method GET HEAD }",
-            f"    http-request set-timeout server {_ms(wanted.search_timeout_s)} if {{ path,url_dec {SEARCH_PATH} }}",
+        ]
+    if room == "searches":
+        lines += [
+            f"    timeout queue {_ms(wanted.search_queue_timeout_s)}",
+            f"    timeout server {_ms(wanted.search_timeout_s)}",
+        ]
+    if room == ROOMS[0]:
+        lines += [
             "    option httpchk",
             f"    http-check send meth GET uri {HEALTH_PATH} ver HTTP/1.1 hdr Host door",
             "    http-check expect status 200",
         ]
     lines += refusals.of_replicas(retry)
-    return lines + [_server(door, room, number, own.get(room)) for number in range(1, wanted.replicas_max + 1)]
+    return lines + [_server(door, room, number, own[room]) for number in range(1, wanted.replicas_max + 1)]
 
 
-def _server(door: Door, room: str, number: int, connections_max: int | None) -> str:
+def _server(door: Door, room: str, number: int, connections_max: int) -> str:
     """A slot: what is known takes one each, the others wait without an address."""
     wanted = door.settings
     known = door.backends[number - 1].address if number <= len(door.backends) else ""
-    line = f"    server {slot(number)} {known or '127.0.0.1:1'}"
-    line += f" maxconn {connections_max}" if connections_max else ""
+    line = f"    server {slot(number)} {known or '127.0.0.1:1'} maxconn {connections_max}"
     if room != ROOMS[0]:
         return f"{line} track {ROOMS[0]}/{slot(number)}"
     line += f" check inter {_ms(wanted.check_interval_s)} fastinter 250ms downinter 250ms"
-    line += f" fall {wanted.check_failures_max} rise 1 observe layer4 error-limit 3 on-error mark-down"
+    # What requests meet is a reason to look sooner, and no proof: one that has too much to do refuses connections, too.
+    line += f" fall {wanted.check_failures_max} rise 1 observe layer4 error-limit 3 on-error fastinter"
     return line if known else f"{line} disabled"
 
 
@@ -289,6 +324,7 @@ def _objects(door: Door) -> list[str]:
     wanted = door.settings
     return [
         "backend objects",
+        REPLIED,
         f"    http-error status 503 {answers.STORE_AWAY.rule(wanted.retry_after_s)}",
         f"    http-error status 502 {answers.STORE_ENDED.rule(wanted.retry_after_s)}",
         "    retry-on conn-failure empty-response",

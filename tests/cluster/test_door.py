@@ -57,12 +57,13 @@ def running(tmp_path: Path, server: Server) -> Iterator[OwnDoor]:
         yield made
 
 
-def hang_up(own: OwnDoor, source: str, request: bytes) -> None:
-    """Send a request, and reset the connection a little later."""
+def hang_up(own: OwnDoor, source: str, request: bytes, is_reset: bool = True) -> None:
+    """Send a request, and reset or close the connection a little later."""
     connection = own.connect(source)
     connection.sendall(request)
     time.sleep(0.02)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if is_reset:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
@@ -232,6 +233,14 @@ def test_half_a_request_is_closed_at_the_deadline_however_it_trickles(running: O
     assert server.seen == []
 
 
+def test_half_a_head_is_no_request_and_is_closed_at_the_deadline_without_an_answer(running: OwnDoor) -> None:
+    with running.connect() as connection:
+        connection.sendall(HEAD)
+        began = time.monotonic()
+        assert received(connection) == b""
+        assert time.monotonic() - began < 1.9  # of the two seconds of `client_timeout_s`
+
+
 def test_who_asks_nothing_keeps_no_connection_neither_before_an_answer_nor_after_it(
     tmp_path: Path, server: Server
 ) -> None:
@@ -325,9 +334,10 @@ def test_an_address_that_makes_connections_all_the_time_is_cut_off_and_may_come_
         until(lambda: own.get(source=ATTACKER)[0] == 200, 40, "it may come back, though it never stops to ask")
 
 
+@pytest.mark.parametrize("is_reset", [True, False])
 @pytest.mark.parametrize("request_", [SEARCH, POSTED])
 def test_an_address_that_hangs_up_all_the_time_is_refused_until_it_waits_for_answers(
-    tmp_path: Path, server: Server, request_: bytes
+    tmp_path: Path, server: Server, request_: bytes, is_reset: bool
 ) -> None:
     """What is asked and not waited for is work of a replica all the same, and no bound on what is under way holds for it."""
     with door(tmp_path, hang_ups_per_address_per_s=2.0) as own:
@@ -335,13 +345,13 @@ def test_an_address_that_hangs_up_all_the_time_is_refused_until_it_waits_for_ans
         own.feed(server)
         server.delay_s = 0.2
         for _ in range(60):
-            hang_up(own, ATTACKER, request_)
+            hang_up(own, ATTACKER, request_, is_reset)
         until(lambda: own.get(source=ATTACKER)[0] == 429, 5, "its requests are refused")
         assert problem(own.get(source=ATTACKER), 429)["code"] == "too-many-hang-ups"
         assert own.get()[0] == 200  # another address
         reached = len(server.seen)
         for _ in range(60):
-            hang_up(own, ATTACKER, request_)
+            hang_up(own, ATTACKER, request_, is_reset)
         assert len(server.seen) - reached <= 10  # of those that a decade of hang-ups leaves
         until(lambda: own.get(source=ATTACKER)[0] == 200, 40, "it may come back, though it asks all the time")
 
@@ -359,6 +369,79 @@ def test_who_waits_for_answers_is_never_taken_for_one_who_hangs_up(tmp_path: Pat
         assert {own.get("/-/hidden", source=FIRST)[0] for _ in range(20)} == {404}
         server.text = 0
         assert own.get(source=FIRST)[0] == 200
+
+
+def test_who_asks_one_request_after_another_never_hangs_up_however_their_answers_came(
+    tmp_path: Path, server: Server
+) -> None:
+    """A slow answer first, a burst of quick ones later: rates whose periods begin apart would make hang-ups of it."""
+    with door(tmp_path) as own, httpx.Client(base_url=own.url, timeout=10.0) as client:
+        own.start()
+        own.feed(server)
+        began = time.monotonic()
+        server.delay_s = 0.3
+        statuses = [client.get("/v1/x").status_code]
+        server.delay_s = 0.005
+        time.sleep(max(0.0, began + 3.05 - time.monotonic()))
+        statuses += [client.get("/v1/x").status_code for _ in range(24)]
+        time.sleep(max(0.0, began + 5.8 - time.monotonic()))
+        assert [*statuses, client.get("/v1/x").status_code] == [200] * 26
+
+
+def test_connections_that_are_kept_open_pay_for_no_hang_up(tmp_path: Path, server: Server) -> None:
+    with door(tmp_path, hang_ups_per_address_per_s=2.0) as own, contextlib.ExitStack() as stack:
+        own.start()
+        own.feed(server)
+        for _ in range(100):
+            stack.enter_context(own.connect(ATTACKER)).sendall(SEARCH)
+        until(lambda: len(server.seen) == 100, 10, "they are answered")
+        server.delay_s = 0.2
+        for _ in range(60):
+            hang_up(own, ATTACKER, SEARCH)
+        assert len(server.seen) < 100 + 30
+        assert problem(own.get(source=ATTACKER), 429)["code"] == "too-many-hang-ups"
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_what_a_replica_refuses_is_no_hang_up(tmp_path: Path, server: Server, status: int) -> None:
+    with door(tmp_path, hang_ups_per_address_per_s=0.1) as own:
+        own.start()
+        own.feed(server)
+        server.text = status
+        for size in (2, 20_000):
+            assert {own.post("/v1/search", b"x" * size)[0] for _ in range(10)} == {400}
+        server.text = 0
+        assert own.get()[0] == 200
+
+
+def test_of_those_whom_a_load_balancer_speaks_for_each_is_judged_by_their_own_hang_ups(
+    tmp_path: Path, server: Server
+) -> None:
+    def asks(client: str) -> bytes:
+        return SEARCH.replace(b"\r\n\r\n", f"\r\nConnection: close\r\nX-Forwarded-For: {client}\r\n\r\n".encode())
+
+    with door(tmp_path, hang_ups_per_address_per_s=2.0, forwarded_from=(f"{ATTACKER}/32",)) as own:
+        own.start()
+        own.feed(server)
+        server.delay_s = 0.2
+        for _ in range(40):
+            hang_up(own, ATTACKER, asks("203.0.113.7"))
+        assert problem(own.raw(asks("203.0.113.7"), ATTACKER), 429)["code"] == "too-many-hang-ups"
+        assert own.raw(asks("198.51.100.9"), ATTACKER)[0] == 200
+
+
+def test_where_many_addresses_hang_up_each_of_them_is_refused_and_nobody_else(tmp_path: Path, server: Server) -> None:
+    """A few of each are as much work as many of one."""
+    with door(tmp_path, hang_ups_per_s=5.0) as own:
+        own.start()
+        own.feed(server)
+        server.delay_s = 0.2
+        for _ in range(2):
+            for number in range(30, 60):
+                hang_up(own, f"127.0.1.{number}", SEARCH)
+        assert len(server.seen) < 50
+        assert problem(own.get(source="127.0.1.30"), 429)["code"] == "too-many-hang-ups"
+        assert own.get()[0] == 200
 
 
 def test_an_address_may_come_back_when_its_connections_have_ended(tmp_path: Path, server: Server) -> None:

@@ -111,6 +111,16 @@ def test_who_speaks_plainly_is_closed_at_once_and_others_are_served_on(running: 
     assert get(running)[0] == 200
 
 
+def test_a_handshake_that_does_not_come_has_the_time_of_a_client(tmp_path: Path, pem: Path) -> None:
+    """HAProxy 2.8 has no shorter one for it: what the README says."""
+    with door(tmp_path, certificate=str(pem), request_timeout_s=0.3, client_timeout_s=1.5) as own:
+        own.start()
+        with own.connect() as silent:
+            began = time.monotonic()
+            assert received(silent) == b""
+            assert 1.2 < time.monotonic() - began < 4.0
+
+
 def test_programs_of_this_machine_trust_the_certificate_of_the_settings_and_others_do_not(running: OwnDoor) -> None:
     health.serve(running.url, certificate.trust(running.settings))
     with pytest.raises(Temporary, match="certificate"):

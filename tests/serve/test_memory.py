@@ -64,7 +64,8 @@ async def test_refused_bodies_leave_nothing_behind_where_nobody_collects(setting
     async with opened(settings) as doors:
 
         async def refused() -> int:
-            return (await doors.http.post("/v1/search", content=body)).status_code
+            kind = {"Content-Type": "application/json"}
+            return (await doors.http.post("/v1/search", content=body, headers=kind)).status_code
 
         assert await refused() == 422
         memory.release(all_of_it=True)
