@@ -58,6 +58,11 @@ ALL = LOOK.format(
 NAMED = LOOK.format(window="SELECT creator_id, account_id, n FROM ledger.owed WHERE creator_id = ANY(%(creators)s)")
 
 
+def payable_max_pix(economics: Economics) -> int:
+    """Return the most that one creator is paid at once, in base units of PIX."""
+    return min(economics.payout_max_pix, economics.payout_day_max_pix)
+
+
 def look(
     connection: Conn, economics: Economics, mint: str, limit: int, creators: Collection[int] | None = None
 ) -> tuple[list[Due], dict[int, str]]:
@@ -74,7 +79,7 @@ def look(
         Who can be paid, those first who have waited for longest; and for each of the others the instant until which they
         wait, or "infinity".
     """
-    most = min(economics.payout_max_pix, economics.payout_day_max_pix)
+    most = payable_max_pix(economics)
     if most < economics.payout_min_pix:  # an operator's emergency stop
         return [], {}
     values = {"most": most, "least": economics.payout_min_pix, "mint": mint, "again": LOOK_AGAIN_S,
@@ -139,7 +144,8 @@ def park(connection: Conn, waiting: Mapping[int, str]) -> None:
 
 def stand_behind(connection: Conn, creators: Collection[int]) -> None:
     """Let creators who are still owed something wait behind all others: none takes each day all that it may pay."""
-    connection.execute("UPDATE ledger.owed SET n = DEFAULT WHERE creator_id = ANY(%s)", (sorted(creators),))
+    if creators:
+        connection.execute("UPDATE ledger.owed SET n = DEFAULT WHERE creator_id = ANY(%s)", (sorted(creators),))
 
 
 def look_again(connection: Conn, creators: Sequence[int]) -> None:

@@ -130,7 +130,9 @@ def pend(rail: Rail, chunks: Sequence[Sequence[Due]], parent: str | None = None)
     planned = rail.with_free_ids([payout_batch(rail, chunk, tag=parent or "") for chunk in chunks])
     batches.add(rail.connection, planned, parent)
     batches.pend(rail.connection, list(zip(planned, chunks, strict=True)))
-    owed.stand_behind(rail.connection, [each.creator_id for chunk in chunks for each in chunk])
+    most = owed.payable_max_pix(rail.economics)  # who is paid this much may be owed more
+    paid_in_part = [each.creator_id for chunk in chunks for each in chunk if each.amount_pix >= most]
+    owed.stand_behind(rail.connection, paid_in_part)
     return planned
 
 
