@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,11 @@ from cluster.errors import Temporary
 from cluster.settings import Settings
 
 START_TIMEOUT_S = 180.0
+
+
+def end_all_on_sigterm() -> None:
+    """Have SIGTERM end this program as an exception does, so that everything that it has started is stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @contextmanager
