@@ -38,7 +38,7 @@ def groups(section: type) -> list[Group]:
 
 
 def _grouped(source: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the heading of each group with what is said beside and above its settings, by name."""
+    """Yield the heading of each group, and a mapping from its settings to what is said beside and above them."""
     lines, comments = source.splitlines(), _comments(source)
     alone = {number: text for number, text in comments.items() if lines[number - 1].lstrip().startswith("#")}
     heading, meanings = "", dict[str, str]()

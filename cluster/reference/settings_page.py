@@ -60,7 +60,7 @@ COLUMNS = "| setting | type | default | unit | accepted | meaning |\n|---|---|--
 
 
 def page(sections: Mapping[str, type]) -> str:
-    """Return the page of these sections, by name."""
+    """Return the page as Markdown; `sections` maps each section's name to its class."""
     links = " · ".join(f"[`[{name}]`](#{name})" for name in sections)
     return "\n".join([HEAD, links, *(part for name, section in sections.items() for part in _section(name, section))])
 

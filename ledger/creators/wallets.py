@@ -74,7 +74,7 @@ def check(wallet: str) -> str:
 
 
 def unpayable(connection: Connection[Any], wallets: Iterable[str]) -> dict[str, str]:
-    """Return the reason, by wallet, for each of `wallets` that cannot be paid."""
+    """Return the wallets that cannot be paid, each with the reason."""
     addresses = set(wallets)
     rows = connection.execute(
         "SELECT address, role FROM ledger.own_addresses WHERE address = ANY(%(all)s) UNION ALL"
@@ -86,10 +86,10 @@ def unpayable(connection: Connection[Any], wallets: Iterable[str]) -> dict[str, 
 
 
 def unpayable_of(connection: Connection[Any], wallets: Mapping[int, str]) -> dict[int, str]:
-    """Return the reason, by creator, for each of some creators' wallets that cannot be paid.
+    """Return the creators whose wallet cannot be paid, each with the reason.
 
-    Checks only wallets that were not found payable before (they are noted in `ledger.checked_wallets`), and those that are
-    the platform's own by now.
+    A wallet that was found payable before (`ledger.checked_wallets` notes that) is checked again only if it has become the
+    platform's own since.
     """
     rows = connection.execute(
         "SELECT creator_id, wallet FROM ledger.checked_wallets WHERE creator_id = ANY(%s)", (list(wallets),)
@@ -118,7 +118,7 @@ def note_rules(connection: Connection[Any], economics: Economics) -> None:
 
 
 def release_mended(connection: Connection[Any], creators: Collection[int]) -> None:
-    """Release the holds because of an unpayable wallet, of those among `creators` who have named another wallet since."""
+    """Release the holds of creators whose wallet could not be paid and who have named another one since."""
     if not creators:
         return
     connection.execute(

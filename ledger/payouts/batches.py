@@ -131,7 +131,7 @@ def know_account(connection: Conn, mint: str, recipient: BatchLine, batch_id: st
 
 
 def not_opened_by_us(connection: Conn, addresses: Sequence[str]) -> list[str]:
-    """Return those of these token accounts that the platform has not opened."""
+    """Return which of these token accounts were opened by others than the platform."""
     rows = connection.execute(
         "SELECT address FROM ledger.token_accounts WHERE batch_id IS NULL AND address = ANY(%s) ORDER BY address",
         (list(addresses),),
@@ -140,14 +140,14 @@ def not_opened_by_us(connection: Conn, addresses: Sequence[str]) -> list[str]:
 
 
 def forget_accounts(connection: Conn, addresses: Sequence[str]) -> None:
-    """Forget token accounts that no longer exist on chain, of those that the platform has not opened."""
+    """Forget token accounts that no longer exist on chain; accounts that the platform has opened stay noted."""
     connection.execute(
         "DELETE FROM ledger.token_accounts WHERE batch_id IS NULL AND address = ANY(%s)", (list(addresses),)
     )
 
 
 def opened_for(connection: Conn, creator_ids: Sequence[int]) -> dict[int, str]:
-    """Return the wallet of each of these creators for whom the platform has opened a token account, or is about to."""
+    """Map each creator for whom the platform has opened a token account, or is about to, to the account's wallet."""
     rows = connection.execute(
         "SELECT creator_id, wallet FROM ledger.token_accounts WHERE creator_id = ANY(%(ids)s) UNION"
         " SELECT (r->>0)::bigint, r->>1 FROM ledger.batches b, jsonb_array_elements(b.plan->'recipients') r"
@@ -300,7 +300,7 @@ LINEAGE_DAYS = 7  # no chain has ever stood still for so long, and a blockhash l
 
 
 def lineage(connection: Conn, batch_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Return, for each batch, the given-up batches whose payouts it may repeat, newest first: it must fail if one has paid."""
+    """Map each batch to the given-up batches whose payouts it may repeat, newest first: it must fail if one of them paid."""
     given_up_of: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
     for batch_id, given_up_id in connection.execute(OF_BATCHES, {"ids": list(batch_ids), "days": LINEAGE_DAYS}):
         given_up_of[batch_id].append(given_up_id)
@@ -308,7 +308,7 @@ def lineage(connection: Conn, batch_ids: Sequence[str]) -> dict[str, list[str]]:
 
 
 def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list[str]]:
-    """Return, by creator, the given-up batches that their next payout may repeat, newest first; most creators have none."""
+    """Map creators to the given-up batches that their next payout may repeat, newest first; most creators have none."""
     given_up_of: dict[int, list[str]] = {}
     for creator_id, given_up_id in connection.execute(OF_CREATORS, {"ids": list(creator_ids), "days": LINEAGE_DAYS}):
         given_up_of.setdefault(creator_id, []).append(given_up_id)
@@ -333,7 +333,7 @@ def has_landed(connection: Conn, batch_id: str) -> bool:
 
 
 def of_other_batches(connection: Conn, batch_id: str, signatures: Sequence[str]) -> set[str]:
-    """Return those of these signatures that belong to attempts of another batch."""
+    """Return which of these signatures belong to attempts of another batch."""
     rows = connection.execute(
         "SELECT signature FROM ledger.attempts WHERE signature = ANY(%s) AND batch_id <> %s",
         (list(signatures), batch_id),
@@ -360,7 +360,7 @@ def open_of(connection: Conn, creator_ids: Collection[int]) -> list[str]:
 
 
 def marked(connection: Conn, addresses: Sequence[str]) -> set[str]:
-    """Return those of these addresses at which a marker is or was on chain."""
+    """Return at which of these addresses a marker is or was on chain."""
     rows = connection.execute("SELECT address FROM ledger.markers WHERE address = ANY(%s)", (list(addresses),))
     return {row[0] for row in rows}
 
@@ -368,7 +368,7 @@ def marked(connection: Conn, addresses: Sequence[str]) -> set[str]:
 def opened_slot(connection: Conn, addresses: Sequence[str]) -> int:
     """Return the latest slot in which the platform opened any of these token accounts; 0 if it opened none.
 
-    From this slot on, every one that it opened exists on chain.
+    From this slot on, every account that it opened exists on chain.
     """
     row = connection.execute(
         "SELECT coalesce(max(a.slot), 0) FROM ledger.token_accounts t"
@@ -425,7 +425,7 @@ def persist(connection: Conn, signed: Sequence[tuple[Batch, str, bytes]], blockh
 
 
 def known(connection: Conn, signatures: Sequence[str]) -> set[str]:
-    """Return the ones of these signatures that some attempt has."""
+    """Return which of these signatures are those of our attempts."""
     rows = connection.execute("SELECT signature FROM ledger.attempts WHERE signature = ANY(%s)", (list(signatures),))
     return {row[0] for row in rows}
 

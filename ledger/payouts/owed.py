@@ -110,9 +110,12 @@ def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[D
 
 
 def wake(connection: Conn) -> list[int]:
-    """Wake parked creators for whom something has changed, or whose time has come. Returns the former.
+    """Wake parked creators for whom something has changed, or whose time has come.
 
     Must be called before `look`, never after: what changes during `look` then wakes them the next time.
+
+    Returns:
+        The creators for whom something has changed.
     """
     taken = connection.execute(
         "DELETE FROM ledger.woken WHERE id IN (SELECT id FROM ledger.woken ORDER BY id LIMIT %s) RETURNING creator_id",

@@ -77,7 +77,7 @@ class Rail(Protocol):
         """Return how many payouts fit in one batch beside the markers of `guards` earlier batches."""
 
     def lineage_of(self, creator_ids: Collection[int]) -> Mapping[int, list[str]]:
-        """Return, by creator, the given-up batches that their next payout may repeat; it must fail if one has paid."""
+        """Map each creator to the given-up batches that their next payout may repeat: it must fail if one of them paid."""
 
     def id_of(self, text: str) -> str:
         """Derive the id of a batch from a text: 32 hexadecimal digits, which nobody can guess without the secret."""

@@ -89,7 +89,7 @@ class Held:
 
 @dataclass
 class Distrust:
-    """Nodes that have named more transactions which others deny than a mistake explains; they are not believed alone."""
+    """Nodes that are not believed alone for a while: too many of the transactions that they named were denied by others."""
 
     denied: Counter[str] = field(default_factory=Counter)  # by node, since that was last too many
     until: dict[str, float] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class Distrust:
             del self.denied[node]
 
     def believed(self, named: Sequence[New]) -> list[New]:
-        """Return the transactions that a node names which is believed alone, or several nodes name."""
+        """Leave out the transactions that are named only by nodes which are not believed alone."""
         nobody = {node for node, until in self.until.items() if time.monotonic() < until}
         return [each for each in named if not nobody.issuperset(each.nodes)] if nobody else list(named)
 
@@ -120,7 +120,7 @@ class New(NamedTuple):
 
 @dataclass
 class Difference:
-    """The last difference between chain and journal (base units, lamports), and how often it had the history read again."""
+    """The last difference of chain and journal (base units, lamports), and how often history was read again because of it."""
 
     amounts: tuple[int, int] = (0, 0)
     reads: int = 0
@@ -313,7 +313,7 @@ def _effects(
 
 
 def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -> set[New]:
-    """Return the ones of these transactions that a node has made up.
+    """Return the transactions among `unknown` that a node has made up.
 
     A transaction is denied if at least `OPINIONS` other nodes, and more than report it, have the block that it should be in
     and do not know it. Otherwise a node that makes transactions up could keep later ones from being booked. An attempt of

@@ -1,7 +1,7 @@
 """Screening: an operator's own code decides about recipients before payouts to them are planned.
 
 `[ledger] screening = "package.module:function"` names that code. It is called with the recipients of the next payouts and
-returns, by creator, the reasons for those who must not be paid; they are held with that reason. While it fails no payout is
+returns the creators who must not be paid, each with a reason, for which they are then held. While it fails no payout is
 planned; payouts that are planned already are settled all the same.
 """
 
@@ -49,7 +49,7 @@ def load(name: str) -> Screening:
 
 
 def ask(screening: Screening, recipients: Sequence[Recipient]) -> dict[int, str]:
-    """Call the screening; return the reasons not to pay, by creator, of these recipients only.
+    """Call the screening; return those of the recipients who must not be paid, each with the reason.
 
     Raises:
         Temporary: the screening raised an error.

@@ -241,7 +241,7 @@ class Chain:
         return str(self.ask("getGenesisHash"))
 
     def slot(self, commitment: str = "finalized") -> int:
-        """Return the newest slot by one node."""
+        """Return the newest slot, as the first node that answers reports it."""
         return int(self.ask("getSlot", {"commitment": commitment}, read=_whole))
 
     def takes(self, raw: bytes) -> bool:
@@ -316,11 +316,11 @@ class Chain:
         return min(heights[-1], heights[-opinions] + AHEAD_BLOCKS_MAX)
 
     def rent(self, size: int) -> int:
-        """Return the lamports that an account of `size` bytes must hold, as reported by one node."""
+        """Return the lamports that an account of `size` bytes must hold, as the first node that answers reports it."""
         return int(self.ask("getMinimumBalanceForRentExemption", size, read=_whole))
 
     def balance(self, address: str, commitment: str = "finalized") -> int:
-        """Return the lamports of an address, by one node."""
+        """Return the lamports of an address, as the first node that answers reports them."""
         return int(self.ask("getBalance", address, {"commitment": commitment}, read=lambda told: _whole(told["value"])))
 
     def accounts(self, addresses: Sequence[str], commitment: str = "finalized") -> tuple[int, list[Account | None]]:
@@ -352,7 +352,10 @@ class Chain:
         return self.ask_all("getMultipleAccounts", list(addresses), options, least=opinions, read=read)
 
     def not_wallets(self, addresses: Sequence[str], opinions: int = 1) -> dict[str, str]:
-        """Return the ones of these addresses that a program owns, as all nodes that answer agree, each with the program.
+        """Find the addresses whose account belongs to a program; return each with its program.
+
+        The account of an ordinary wallet belongs to the system program, which does not count. Every node that answers must
+        report another owner.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -380,10 +383,11 @@ class Chain:
         return self._runner.run(self._effects(signatures, opinions))
 
     def remembered(self, signature: str, slot: int, opinions: int) -> Effect | None:
-        """Return what a transaction did, if fewer nodes than `opinions` still have the block of `slot`; the others abstain.
+        """Return what an old transaction did, as reported by all nodes that still have its block, the one of `slot`.
 
-        Returns None while a node that has the block does not answer or disagrees; if no node has it; and while `slot` is
-        not yet finalized by `opinions` nodes.
+        For transactions that `effect` cannot decide, because fewer nodes than `opinions` still have the block. Returns None if
+        at least `opinions` nodes have it, or none has; while one that has it does not answer or reports something else; and
+        while `opinions` nodes have not finalized `slot` yet.
         """
         able = self._runner.run(self._able(slot))
         if not 0 < able < opinions or slot > self.finalized_height(opinions)[1]:
@@ -391,7 +395,7 @@ class Chain:
         return self.effect(signature, able)
 
     def raw(self, signature: str) -> bytes:
-        """Return the bytes of a finalized transaction, by one node.
+        """Return the bytes of a finalized transaction, from the first node that answers.
 
         Raises:
             Temporary: the node does not have it.
@@ -470,7 +474,8 @@ class Chain:
     def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0) -> list[Simulation]:
         """Simulate unsigned transactions, each on one node that has reached `slot_min`, under a fresh blockhash.
 
-        They run at once, and each begins with another node.
+        Simulations run at the same time. They are spread over the nodes in turn; one that its node does not
+        answer goes on to the next node.
         """
         return self._runner.run(self._simulate_all(raws, slot_min))
 

@@ -113,7 +113,7 @@ def _judge(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: int) -> 
 
 
 def _asked_again(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: int) -> int | None:
-    """Ask every node about a batch that would fail by one node; return the compute units if another node says that it succeeds.
+    """Ask every node about a batch that one node says would fail; return the compute units if another says that it succeeds.
 
     It is safe to go on, whatever has landed before, since the marker then makes the newly signed transaction fail. Giving the
     batch back is not safe, and needs the same report from every node that answers.

@@ -57,7 +57,7 @@ class _Known:
     visibility: str
 
     def new_words(self, said: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """Return the words (title, tags …) to apply, by name, and the names of words that differ but must stay.
+        """Return the words (title, tags …) to apply, and the names of words that differ but must stay.
 
         A word is new if it is neither what the manifest said last nor what is stored.
         """

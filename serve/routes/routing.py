@@ -97,7 +97,7 @@ def _dependants(dependant: Dependant) -> Iterator[Dependant]:
 def check_names(names: Sequence[str], known: Mapping[str, bool]) -> None:
     """Refuse unknown parameters, and parameters that are given twice though they take one value.
 
-    `known` has, by name, whether a parameter may be given several times.
+    `known` maps each name to whether the parameter may be given several times.
 
     Raises:
         Rejected: 422; for an unknown parameter, with a near known name, or how a further page is asked.
