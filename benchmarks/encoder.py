@@ -19,7 +19,7 @@ QUERY = "a red apple and a rocket in a forest"
 
 
 def run(settings: Settings) -> Iterable[Figure]:
-    """The configured model, on one thread of the CPU."""
+    """Measure the configured model on one thread of the CPU."""
     import open_clip  # noqa: F401  # loading is measured after imports
     import torch
     import transformers  # noqa: F401

@@ -1,4 +1,4 @@
-"""The cost of a short video in an ingest job: one of many beside one of few. With few, the job's own cost shows."""
+"""The cost of a short video in an ingest job of many videos, and in one of few, where the cost of the job itself shows."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ STAGES = {"SearchApi": "replica", "QueryEncoder": "encoder", "proxy": "proxy"}
 
 
 class Prepared:
-    """An encoding that reads vectors from a table; a text's checksum selects the row."""
+    """An encoder that looks a text's vector up in a table instead of computing it; the text's checksum selects the row."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -89,7 +89,7 @@ class Prepared:
 
 
 class Towered(Prepared):
-    """An encoding that has a real encoder encode every text, as deployed, and then returns the table's vector."""
+    """An encoder that lets a real one encode every text, as when deployed, and then returns the vector of the table."""
 
     def __init__(self, path: Path, remote: encoding.RemoteEncoding) -> None:
         super().__init__(path)
@@ -101,7 +101,7 @@ class Towered(Prepared):
 
 
 def place(text: str) -> int:
-    """Return the table row of a text; the first half are `near` queries."""
+    """Return which row of the table of query vectors a text stands for; `near` queries are the first half of the table."""
     return zlib.crc32(text.encode()) % (2 * QUERIES)
 
 

@@ -62,7 +62,7 @@ def load(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]], seco
 
 
 def cpu_s(process: psutil.Process) -> float:
-    """Seconds of CPU that a process has used."""
+    """Return the CPU seconds that a process has used."""
     times = process.cpu_times()
     return float(times.user + times.system)
 

@@ -123,7 +123,7 @@ def run(
     paces: Paces | None = None,
     town: Town | None = None,
 ) -> Result:
-    """All worlds of a seed; `connection` is to a database that is emptied."""
+    """Run the four worlds of a seed and compare them; `connection` is to a database that is emptied before each."""
     paces, free = paces or Paces(), rules.free(economics)
     people = people_of(seed, economics, paces, town or towns.of_seed(seed))
     farms = strategies_of(seed) if chosen is None else chosen

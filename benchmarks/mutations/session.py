@@ -43,7 +43,7 @@ class Session:
     # ── The map ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def unmapped(self, files: Mapping[str, str], ledger: str) -> list[str]:
-        """Return the test files that are not mapped yet, or that have changed since, or since whose mapping the ledger has."""
+        """Return the test files to map: new ones, and those that have changed, or the ledger has, since they were mapped."""
         known = {file: (hashed, of) for file, hashed, of in self._rows.execute("SELECT file, hash, ledger FROM files")}
         for gone in known.keys() - files.keys():
             self._forget(gone)

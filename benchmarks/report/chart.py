@@ -118,7 +118,7 @@ def _y_axis(chart: Chart, top: float) -> Axis:
 
 
 def _grid(chart: Chart, x: Axis, y: Axis) -> Iterator[str]:
-    """Lines at the ticks of y, the axes, and their words."""
+    """Yield the lines at the ticks of y, the axes, and their labels."""
     yield _text(16, y.stop - 14, chart.y, "soft")
     for tick in y.ticks:
         place = y.place(tick)
@@ -134,7 +134,7 @@ def _grid(chart: Chart, x: Axis, y: Axis) -> Iterator[str]:
 
 
 def _legend(chart: Chart) -> tuple[list[str], float]:
-    """Name the series in as many lines as they need; and where the plot may begin below."""
+    """Return the legend, in as many lines as it needs, and the height below which the plot may begin."""
     parts: list[str] = []
     x, y = 16.0, 50.0
     for number, series in enumerate(chart.series):
@@ -176,7 +176,7 @@ def _lines(chart: Chart, x: Axis, y: Axis) -> Iterator[str]:
 
 
 def _bars(chart: Chart, x: Axis, y: Axis) -> Iterator[str]:
-    """Beside each other in each name's place, with their value on top."""
+    """Yield the bars: those of one name side by side, each with its value on top."""
     wide = (x.place(1) - x.place(0)) * BARS_SHARE / len(chart.series)
     for number, series in enumerate(chart.series):
         offset = (number - len(chart.series) / 2) * wide

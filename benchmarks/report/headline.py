@@ -10,10 +10,10 @@ ANYTHING = r"(?P<value>.+)"
 
 @dataclass(frozen=True)
 class Bar:
-    """What is wanted of a figure's first number, or of its ratio to the baseline: `limit` or better.
+    """The bar that a figure must reach: its first number, or its ratio to the baseline, must be `limit` or better.
 
-    Without a limit the row's baseline is the bar and its first number the limit (`3 ms wanted`). Without a text the row's
-    baseline says what the bar is.
+    If `limit` is None, it is the first number of the row's baseline (`3 ms wanted`). `text` is what the table shows as the
+    bar; if it is empty, the table shows the row's baseline.
     """
 
     better: Literal["more", "less"]
@@ -23,7 +23,7 @@ class Bar:
     is_binding: bool = True  # else it only says which side of the baseline is the better one
 
     def is_met(self, number: float, limit: float) -> bool:
-        """Compare a number with the limit."""
+        """Whether a number is at the limit or on its better side."""
         return number >= limit if self.better == "more" else number <= limit
 
 
@@ -34,7 +34,7 @@ LESS_IS_BETTER = Bar("less", 1.0, of="ratio", is_binding=False)
 
 @dataclass(frozen=True)
 class Suite:
-    """What measures: its name in the table, and how the commands of its rows begin."""
+    """A benchmark suite: its name in the table, and how the commands of its rows in LOG.md begin."""
 
     name: str
     commands: tuple[str, ...]
@@ -42,7 +42,7 @@ class Suite:
 
 @dataclass(frozen=True)
 class Headline:
-    """A figure as readers know it, and its rows.
+    """A figure under the name that readers know, and the patterns that find its rows in LOG.md.
 
     Args:
         suite: What measures it.

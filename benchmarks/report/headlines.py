@@ -50,7 +50,7 @@ AT_MOST_2, AT_MOST_10 = Bar("less", 2, text="2 % at most"), Bar("less", 10, text
 
 
 def _http(moments: str, how: str, what: str = "p50 .+, p95", through: str = "vectors by table") -> str:
-    """The name of a figure of requests over HTTP."""
+    """Return the name that LOG.md gives to a figure of requests over HTTP."""
     return f"{moments} x 512 synthetic, {how}, {through}, over HTTP, 4 clients, uncached: {what}"
 
 

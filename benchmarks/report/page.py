@@ -59,7 +59,7 @@ def _lines(rows: Sequence[Row], drawn: dict[str, str]) -> Iterator[str]:
 
 
 def write(log: Path = LOG) -> list[Path]:
-    """Draw the page beside a log; the files that have changed.
+    """Draw the page beside a log; return the files that have changed.
 
     Raises:
         Rejected: see `draw`.

@@ -31,7 +31,7 @@ RUNS_MAX = 7  # the newest, of the ledger
 
 @dataclass(frozen=True)
 class Plot:
-    """A file beside the page.
+    """A plot: its SVG file, its caption, and the function that draws it from the rows of LOG.md.
 
     Args:
         file: Its name under `plots/`.
@@ -58,12 +58,12 @@ def _sources(matches: Sequence[Match]) -> str:
 
 
 def recall_latency(rows: Sequence[Row]) -> Chart | None:
-    """Recall by ef over the median time of a query."""
+    """Plot recall over the median time of a query, with one point for each `ef`."""
     return _recall(rows, "p50_ms", "median ms of a query by SQL, one connection", "Recall against latency, by ef")
 
 
 def recall_cpu(rows: Sequence[Row]) -> Chart | None:
-    """Recall by ef over CPU."""
+    """Plot recall over CPU time, with one point for each `ef`."""
     return _recall(rows, "cpu_ms", "CPU ms of PostgreSQL a query", "Recall against CPU, by ef")
 
 
@@ -80,7 +80,7 @@ def _recall(rows: Sequence[Row], group: str, x: str, title: str) -> Chart | None
 
 
 def cpu_rows(rows: Sequence[Row]) -> Chart | None:
-    """CPU by the size of the catalogue: of whole requests, and of their parts in PostgreSQL."""
+    """Plot CPU time over the size of the catalogue: of whole requests, and of their parts in PostgreSQL."""
     whole = {
         "whole request, text and vectors": newest_run(matching(rows, SEARCH_WORDS, REQUEST.format("hybrid"))),
         "whole request, vectors alone": newest_run(matching(rows, SEARCH.commands, REQUEST.format("vectors alone"))),
@@ -102,7 +102,7 @@ def cpu_rows(rows: Sequence[Row]) -> Chart | None:
 
 
 def _sum(stages: str) -> float:
-    """Of `replica 2.65, encoder 0.05, …`, or a number by itself."""
+    """Sum the numbers in `replica 2.65, encoder 0.05, …`; a number alone is its own sum."""
     return round(sum(float(stage.split()[-1]) for stage in stages.split(", ")), 2)
 
 
@@ -110,7 +110,7 @@ def _sum(stages: str) -> float:
 
 
 def frames_bare(rows: Sequence[Row]) -> Chart | None:
-    """The newest row of each model, a second and a CPU second, beside the bare loop of the same run."""
+    """Plot frames per second and per CPU second, the newest row of each model beside the bare loop of the same run."""
     groups: dict[str, Match] = {}
     for row, match in matching(rows, INGEST.commands, STEADY):
         if row.baseline.endswith(" bare loop"):
@@ -125,7 +125,7 @@ def frames_bare(rows: Sequence[Row]) -> Chart | None:
 
 
 def fold_insert(rows: Sequence[Row]) -> Chart | None:
-    """Run by run: what the fold does in a second, beside bare INSERTs of the same bytes in the same run."""
+    """Plot, run by run, what the fold does in a second beside bare INSERTs of the same bytes."""
     runs = [each for each in matching(rows, LEDGER.commands, FOLD) if "bare batched INSERT" in each[0].baseline]
     if len(runs) < 2:
         return None

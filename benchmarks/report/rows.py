@@ -92,7 +92,7 @@ def matching(rows: Sequence[Row], commands: tuple[str, ...], figure: str) -> lis
 
 
 def newest_run(matches: Sequence[Match]) -> list[Match]:
-    """Select those of the same commit and command as the newest: points of one curve belong to one state of the code."""
+    """Keep the matches with the newest one's commit and command: points of one curve belong to one state of the code."""
     if not matches:
         return []
     newest, _ = matches[-1]

@@ -19,7 +19,7 @@ HEAD = """| figure | measured | wanted | result | baseline | ratio | date, commi
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table; `result` is one of the seven above."""
+    """A line of the table; `result` is one of the words from `MET` to `BEHIND`."""
 
     name: str
     value: str

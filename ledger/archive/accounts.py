@@ -34,7 +34,7 @@ Lines = dict[str, NDArray[Any]]  # by the names of COLUMNS; each (postings,)
 
 @dataclass(frozen=True)
 class Kept:
-    """The object of postings by account that lies beside a part."""
+    """What the database stores about a part's object of postings by account: name, size, and where its blocks begin."""
 
     name: str
     size: int  # bytes
@@ -51,7 +51,7 @@ class Found(NamedTuple):
 
 
 class Index:
-    """Collects the postings of a part, entry by entry, and writes or compares its object of postings by account."""
+    """Collects the postings of one part of the journal's archive, sorts them by account, and writes or compares the object."""
 
     def __init__(self) -> None:
         self._postings: list[bytes] = []
@@ -122,7 +122,7 @@ class Index:
 
 
 def note(connection: Conn, archive_id: int, kept: Kept) -> None:
-    """Write the object of a part to `ledger.archived_accounts`, in the caller's transaction."""
+    """Store name, size and blocks of a part's object in `ledger.archived_accounts`, in the caller's transaction."""
     connection.execute(
         "INSERT INTO ledger.archived_accounts (archive_id, name, bytes, places) VALUES (%s, %s, %s, %s)",
         (archive_id, kept.name, kept.size, kept.places),

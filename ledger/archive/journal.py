@@ -82,7 +82,7 @@ class ArchivedEntry:
 
     @property
     def is_as_asked(self) -> bool:
-        """Whether the entry's content is what the caller wrote under its key."""
+        """Whether the entry still has the hash `content`, of what its caller asked for, stored when it was written."""
         return book.content_hash(self.kind, self.document, self.postings, self.reverses) == self.content
 
     def row(self) -> Row:
@@ -141,7 +141,7 @@ def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
 
 
 def forget(connection: Conn, which: str, final: int) -> int:
-    """Delete archived postings, up to entry `final`, and commit; return how many entries were gone through.
+    """Delete archived postings, up to entry `final`, and commit; return how many entries this step has covered.
 
     `which` is "journal" for the postings of accruals and maturities, "rest" for all others (see `rest_until`).
     """
@@ -171,7 +171,7 @@ def rest_until(connection: Conn, before: datetime) -> int:
 
 
 def live(connection: Conn, numbers: tuple[int, int]) -> Iterator[ArchivedEntry]:
-    """Yield entries of the tables, none of whose postings has been deleted."""
+    """Yield entries whose postings are all still in the tables."""
     with connection.cursor(name="entries") as cursor:
         cursor.itersize = FETCHED_ROWS
         for row in cursor.execute(ENTRIES, numbers):

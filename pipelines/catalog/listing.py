@@ -46,7 +46,7 @@ class Seen:
 
     @property
     def videos(self) -> LiteralString:
-        """The SQL condition that holds for a row `v` of videos that the reader may see; its parameters are in `asked`."""
+        """The SQL condition for a row `v` of videos that the reader may see; `asked` has the values of its placeholders."""
         if self.everything:
             return "true"
         return f"({VISIBLE} OR v.creator_id IN ({OWN}))" if self.is_somebody else VISIBLE
@@ -58,7 +58,7 @@ class Seen:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The parameters of `videos`."""
+        """The values of the placeholders in the SQL condition `videos`."""
         return {"own": self.creator_id, "handles": list(self.handles)}
 
 
@@ -72,7 +72,7 @@ class Wanted:
     tag: str = ""
 
     def condition(self) -> LiteralString:
-        """The SQL condition that holds for a row `v` of videos that pass; its parameters: the fields, `tags` and `number`."""
+        """The SQL condition for a row `v` of videos that pass; its placeholders are named like fields, `tags` and `number`."""
         parts: list[LiteralString] = ["v.status = %(status)s" if self.status else "v.status <> 'removed'"]
         if self.visibility:
             parts.append("v.visibility = %(visibility)s")
@@ -87,7 +87,7 @@ class Wanted:
 
     @property
     def tags(self) -> list[str]:
-        """The tag as given, as an earlier release may have stored it, and in the form that is stored now."""
+        """The two forms in which the tag may be stored: as given, by an earlier release, and cleaned, as now."""
         return [*dict.fromkeys((self.tag, characters.cleaned(self.tag)))]
 
     @property
