@@ -422,7 +422,7 @@ class Reconciling(OnChain):
 
 
 def open_chain(settings: Settings, share: float = 1.0) -> Chain:
-    """Open a pool of the nodes that the settings name; it may make the part `share` of the allowed requests per second."""
+    """Open a pool of the nodes that the settings name, which may use `share` (0 to 1) of the allowed requests per second."""
     ledger_settings = settings.section(LedgerSettings)
     shown: Counter[str] = Counter()
     nodes = []

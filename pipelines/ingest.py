@@ -214,7 +214,9 @@ def prepare(
     options: jobs.Options,
     survey: Survey,
 ) -> JobContext:
-    """List the source once, end the leases of drivers that died, and register the model; nodes are asked meanwhile.
+    """List the source once, end the leases of drivers that died, and register the model.
+
+    Meanwhile the nodes of the cluster are asked whether they can confine a decoder.
 
     Args:
         settings: All settings.
@@ -223,7 +225,7 @@ def prepare(
         submission: Number of this driver's submission.
         job_source: S3 prefix, upload list, or CATALOGUE.
         options: What to do, besides the source.
-        survey: The nodes; asking them is begun here.
+        survey: Asks the nodes; begun here.
 
     Returns:
         What the stages need.

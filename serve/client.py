@@ -155,7 +155,8 @@ class Client:
             parameters: See `search`.
 
         Yields:
-            `("text", answer)` with what the words have found, unless all was found as quickly; then `("fused", answer)`.
+            First `("text", answer)` with what the words have found, if that is there before the whole answer; last
+            `("fused", answer)`, the whole answer.
 
         Raises:
             Rejected: a parameter is unknown or wrong.

@@ -1,6 +1,6 @@
 """Farms: bots of one strategy at work in one world. A farm has cells, each with networks or keys and creators of its own.
 
-A cell's bots look at the farm's moments and, as a cover, at other people's. What the farm's creators have received for good
+A cell's bots look at the farm's moments and, as a cover, at other people's. What the farm's creators have finally earned
 tells it which tactic is best (see `learning`). It does the same in a world without rules. Knows no bound and no review.
 """
 
@@ -65,7 +65,7 @@ class Farm:
         return sum(cell.sources for cell in self.cells)
 
     def see(self, settled: Ids, number: int, *, is_in_time: bool) -> None:
-        """Take note of what the farm's creators have for good, once the earnings of the day `number` are final."""
+        """Note what the farm's creators have earned, once the earnings of the day `number` are final."""
         gains = np.add.reduceat(settled - self._settled, np.arange(0, len(settled), len(self.cells[0].creators)))
         self._settled = settled
         if number >= self._sleeps and not self.strategy.stuffs:

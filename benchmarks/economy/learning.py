@@ -1,4 +1,4 @@
-"""Learning: how a farm finds its best tactic, from what it has received for good.
+"""Learning: how a farm finds its best tactic, from earnings that are final: they can no longer be taken back.
 
 It begins with what a reader of the rules would do. Its cells try each of these tactics and variations of the best ones, and
 see what a day has brought only when that is final, days later. From a given day on all cells use the tactic that has brought
@@ -91,7 +91,7 @@ class Learner:
         return [self.trials[trial].tactic for trial in chosen]
 
     def see(self, day: int, gains: NDArray[np.int64], *, is_in_time: bool) -> None:
-        """Add what each cell has earned for good on a day, (cells,), to its tactic.
+        """Add the final earnings of each cell on a day, (cells,), to its tactic.
 
         `is_in_time`: the measured days have not begun, so that this can still decide a choice.
         """

@@ -118,14 +118,14 @@ class Searches:
 
 @dataclass
 class Sent:
-    """The outcomes of the appearances that a party has sent of its own creators, in base units of what each was worth."""
+    """What became of a party's appearances of its own creators: by outcome, what they were worth in base units of PIX."""
 
     creators: Ids
     by_outcome: dict[Outcome, int] = field(default_factory=dict)
 
     @property
     def worth(self) -> int:
-        """What all of them together would have paid, in base units of PIX."""
+        """What they were worth in all, whatever became of them, in base units of PIX."""
         return sum(self.by_outcome.values())
 
 
@@ -270,7 +270,7 @@ class Platform:
         self.release(creators)
 
     def settled(self, creators: Sequence[int]) -> NDArray[np.int64]:
-        """Return what each of these creators has for good, in base units of PIX: received, or payable and not withheld.
+        """Return the final earnings of each of these creators, in base units of PIX: received, or payable and not withheld.
 
         Maturing earnings are left out, since they may still be taken back.
         """

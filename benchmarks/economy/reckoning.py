@@ -2,9 +2,10 @@
 
 Honest days are counted by `ledger.accrual.vouching` without a ledger: no leaps, no holds, no other bound than a network's day
 (applied in proportion, not in the order of searches). Reports what honest creators lose, and how much the best known
-creators keep of what one bot's looks would earn them, if it looks at one of them or at several. They keep the more, the
-more of them it looks at: a bot that looks at all creators, as the people behind a carrier do, cannot be told from these. So
-where such people count, the best known keep their share of it, whatever the rules.
+creators keep of what one bot's looks would earn them, if it looks at one of them or at several. The more of them it looks
+at, the more they keep: a bot whose looks are spread over all creators cannot be told from the people behind a carrier, whose
+looks are spread in the same way. So where such people count, the best known keep their part of a bot's looks, whatever the
+rules.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Strategy:
                        is_believed=False)  # fmt: skip
 
     def pace(self, pace: Pace) -> Pace:
-        """Return the pace for this strategy: fewer cells if it needs honest creators; shorter tries then, or with sleepers."""
+        """Return the pace for this strategy: fewer cells if it pads, and shorter tries if it pads or sleeps."""
         cells = min(2, pace.cells) if self.pads else pace.cells
         return replace(pace, cells=cells, period=1 if self.pads or self.sleeps else pace.period)
 

@@ -1,7 +1,8 @@
 """Towns: honest worlds of several sizes, which differ in how much creators earn and how many people share a network.
 
-Shares are assumptions, chosen so that each way to look at the world is there; what follows from them is in the report by
-town. A network is what the ledger takes for one: an IPv4 /24 or an IPv6 /48. Knows no viewer and no creator.
+Shares are assumptions, chosen so that viewers of every kind occur (a household, an office, a university, a carrier's NAT, a
+key); the report says by town what follows from them. A network is what the ledger takes for one: an IPv4 /24 or an IPv6
+/48. Knows no viewer and no creator.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One world: honest people, farms and griefers on one ledger, day by day, and what each creator has for good after each day."""
+"""One world: honest people, farms and griefers on one ledger, day by day, and each creator's final earnings after each day."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def final_after(economics: Economics) -> int:
 
 
 class World:
-    """A world that runs once; afterwards `settled` says what each of `creators` had for good at the end of each day."""
+    """A world that runs once; afterwards `settled` has the final earnings of each of `creators` at the end of each day."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class World:
         return self
 
     def gained(self, creators: Ids, first: int, last: int) -> Ids:
-        """Return what the days from `first` up to but not including `last` have earned each of these creators for good."""
+        """Return the final earnings of each of these creators from the days `first` up to but not including `last`."""
         places = np.searchsorted(self.creators, creators)
         before = self.settled[first + self._lag - 1, places] if first else 0
         found: Ids = self.settled[last + self._lag - 1, places] - before

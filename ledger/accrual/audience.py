@@ -73,7 +73,7 @@ class Audience:
 
     @property
     def is_unjudged(self) -> bool:
-        """Whether there are pairs that no review has judged, or has judged only before their day ended."""
+        """Whether a review has work: some pairs are not judged yet, or were judged before their day had ended."""
         return bool(self.unjudged_pairs.runs) or self._newest > self._through
 
     def load(self, connection: Connection[Any]) -> None:

@@ -40,8 +40,8 @@ def order_of(values: NDArray[Any]) -> Places:
 def order_of_hashes(hashes: NDArray[np.uint64]) -> Places:
     """Return the stable ascending order of values that are spread evenly over 64 bits.
 
-    Sorts by the leading 48 bits, which nearly always decide, then checks the result; only if two hashes share these bits
-    and are out of order are all of them compared.
+    Sorts by the leading 48 bits, which nearly always decide, then checks the result; whole hashes are sorted only if
+    two that share these bits are out of order.
 
     Args:
         hashes: uint64, shape (rows,).

@@ -1,8 +1,9 @@
 """Earnings that are not payable yet, in buckets that tell on which UTC day they were earned.
 
-A bucket begins at a multiple of ten minutes, from which on its earnings are payable; that follows from when they were folded.
-Earnings of an earlier day than that implies are put as many seconds after the multiple as they are days older: so what is
-taken back of a day is that day's, however late it was folded. Knows no fold, no review and no kind of account.
+A bucket is an instant in `ledger.maturing`. Rounded down to ten minutes it says from when on the earnings are payable: some
+time after they were folded. The seconds above that say how many days older the earnings are than others that are payable at
+the same time: 0 if they were shown on the latest possible day. So a review takes back earnings of the judged day alone,
+however late they were folded. Knows no fold, no review and no kind of account.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def columns_of(pairs: Pairs) -> Columns:
 
 
 def newer_than(since: int, columns: Columns) -> Flags:
-    """Flag the rows of days after a UTC day.
+    """Flag the rows whose day comes after the UTC day `since`.
 
     Args:
         since: in days since 1970.

@@ -42,7 +42,7 @@ SAMPLES = 1_000  # keys of a file whose order is checked when it is opened
 
 
 class Damaged(Temporary):
-    """A file is not what was written any more. It is removed; a store that starts reads what it held from the database."""
+    """A file's content has changed since it was written. The file is removed; a store that starts reads the rows again."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ LARGER = 2  # a run this many times larger than all newer ones together stays as
 
 
 def merged_from(sizes: Sequence[int], runs_max: int = RUNS_MAX) -> int | None:
-    """Return the index from which on all runs become one; None while there are at most `runs_max`.
+    """Return the index of the first run to merge: it and all newer ones become one. None if there are at most `runs_max`.
 
     `sizes` are the numbers of rows of the runs, the oldest first.
     """

@@ -2,8 +2,8 @@
 
 Each fold writes its run as one row of a table. Such a row never changes and is deleted when it is too old; the table alone
 is the truth. To search it, another thread merges older rows into a few sorted files (see `runfiles`), and the newest ones
-stay in memory, about `MEMORY_ROWS_MAX` rows of a store, and up to `BEHIND` times as many while the disk is full or away: then
-there is no room for more until it is well again. Without a folder all runs stay in memory. Knows no SQL.
+stay in memory, about `MEMORY_ROWS_MAX` rows of a store, and up to `BEHIND` times as many while the disk is full or away:
+more is refused until the disk takes files again. Without a folder all runs stay in memory. Knows no SQL.
 """
 
 from __future__ import annotations

@@ -77,9 +77,9 @@ class Seen:
     def load(self, connection: Connection[Any], now_s: int) -> None:
         """Read the keys that earlier folds have kept.
 
-        In rows without a mark, which an older version has written, seconds after `now_s` come from a replica's clock that was
-        ahead, and are read as `now_s`. In other rows they stay: the database's clock was set back, and searches that were
-        recorded before that are compared with them.
+        In rows without a mark, which an older version has written, seconds after `now_s` come from a replica's clock that
+        was ahead, and are read as `now_s`. In other rows such seconds stay: the database's clock was set back, and searches
+        that were recorded before that are compared with them.
         """
         rows = connection.execute(
             "SELECT id, coalesce(mark, id), length(seconds) / 4 FROM ledger.seen_runs ORDER BY id"

@@ -28,7 +28,7 @@ class SharedNetworks:
 
     @classmethod
     def of(cls, settings: Settings) -> SharedNetworks:
-        """Return those of a deployment; the secret of the hashes is read only if any network is configured."""
+        """Return a deployment's shared networks; the secret of the hashes is read only if any network is configured."""
         economics = settings.section(Economics)
         return cls(economics, Hashes(settings) if economics.shared_networks else None)
 

@@ -82,7 +82,7 @@ class Totals:
         return creators_of(self.keys)
 
     def earned(self, trusted: Ids, economics: Economics) -> Amounts:
-        """Return what of each day's `net` counts.
+        """Return the part of each day's `net` that counts.
 
         Where `counts` of `vouching` is less than gross, net is lowered in proportion: net * counts / gross, but not below the
         creator's share of what counts (net is less than that share of gross where caps refused appearances).
@@ -128,7 +128,7 @@ class Judgement:
             yield Totals.of(self.runs, keys[start : start + PIECE_KEYS], self.whole_from)
 
     def best_before(self, keys: Keys, trusted: Ids, economics: Economics) -> Amounts:
-        """Return the most that counts (`Totals.earned`) of any of the `BEFORE_DAYS` days before each creator's day.
+        """Return, for each creator's day, the largest `Totals.earned` of the `BEFORE_DAYS` days before it.
 
         Args:
             keys: uint64, shape (days of creators,), ascending.
@@ -192,7 +192,7 @@ def days_of(keys: Keys) -> Ids:
 
 
 def with_dependents(keys: Keys) -> Keys:
-    """Return some creators' days with the `BEFORE_DAYS` days after each: the days that are compared with it.
+    """Add to creators' days the `BEFORE_DAYS` days after each, which are compared with it.
 
     Args:
         keys: uint64, shape (rows,).
@@ -212,7 +212,7 @@ def _usual(runs: Sequence[Run], keys: Keys, whole_from: int) -> Amounts:
 
 
 def newer_than(since: int, columns: Columns) -> Flags:
-    """Flag the rows of days after a UTC day.
+    """Flag the rows whose day comes after the UTC day `since`.
 
     Args:
         since: in days since 1970.

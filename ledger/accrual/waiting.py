@@ -89,7 +89,7 @@ class Stored:
 
     @property
     def latest_ms(self) -> int:
-        """The latest such time: a few seconds after the recording, since clocks may differ by seconds."""
+        """The latest time at which one of its searches counts: seconds after the recording, as clocks may differ by that."""
         assert self.recorded_ms is not None
         return self.recorded_ms + LATEST_MS
 

@@ -105,7 +105,7 @@ def screen(rail: Rail, recipients: Sequence[screening.Recipient]) -> set[int]:
 def parts(rail: Rail, ready: Sequence[Due]) -> list[list[Due]]:
     """Divide recipients into batches: as many in each as fit beside the markers that guard it.
 
-    A creator waits who has more given-up transactions than one transaction can guard against, until these are too old to
+    A creator with more given-up transactions than one transaction can guard against is left out until these are too old to
     matter.
     """
     lineage = rail.lineage_of([each.creator_id for each in ready])

@@ -128,7 +128,7 @@ def create_marker(payer: Payer, mark: Marker) -> Instruction:
 
 
 def memo(text: str) -> Instruction:
-    """Make a memo instruction; a text of its own keeps a transaction without a marker from equalling another."""
+    """Make a memo instruction; its unique text keeps transactions without a marker from being equal."""
     return Instruction(MEMO_PROGRAM, (), (), text.encode())
 
 

@@ -41,9 +41,9 @@ def is_past_validity(attempt: Attempt, height: int) -> bool:
 def expired(rail: ChainRail, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
     """Yield the attempts that are proven to have expired: their batches may be signed again.
 
-    The proof, in this order: for all attempts the finalized height, then what nodes answer that have reached its slot; and for
-    each attempt, just before it is yielded, the absence of its batch's marker. Without markers (`[ledger] marker_accounts`)
-    the first two are the proof.
+    The proof, in this order: for all attempts the finalized height, then the answers of nodes that have reached its slot;
+    and for each attempt, just before it is yielded, the absence of its batch's marker. Without markers (`[ledger]
+    marker_accounts`) the first two are the proof.
 
     Args:
         rail: the treasury and the nodes.
@@ -72,10 +72,10 @@ def may_expire_with_batch(rail: ChainRail, attempt: Attempt) -> bool:
 def may_give_back(rail: ChainRail, batch: Batch, slot: int | None) -> bool:
     """Whether it is proven that no transaction of the batch has landed or can; only then its money may go back.
 
-    Given-up transactions must be past their validity by the finalized height. The looks at nodes must not be older than that
-    height's slot and `slot`, and the marker must be absent at `finalized`, not before that height's slot. Since heights are
-    only what nodes report, the time `give_back_after_s` must also have passed by the database's clock. If none was given up,
-    only the marker is asked for.
+    If transactions of the batch were given up, all of this must hold: the finalized height is past the validity of each; they
+    were signed `give_back_after_s` ago by the database's clock, since heights are only what nodes report; by nodes that have
+    reached that height's slot and `slot`, nobody knows them (`nobody_knows`); and the marker does not exist at `finalized`, by
+    nodes that have reached that height's slot. If none was given up, only the marker is asked for.
 
     Args:
         rail: the treasury and the nodes.
@@ -190,9 +190,9 @@ def _marker_tells(rail: ChainRail, batch: Batch, attempts: Sequence[Attempt], lo
 def require_strangers(rail: ChainRail, batch: Batch, evidence: dict[str, Any], *, held: int) -> None:
     """Require that no transaction that names the batch's marker has moved the treasury's tokens.
 
-    The transactions that nodes still know must account for everything that the marker holds; otherwise a forgotten one has
-    made it, which may be ours. The evidence records whether the marker exists, since it then guards no payout any more (see
-    `batches.lineage`).
+    What the transactions that nodes still know have paid to the marker must add up to all that it holds. Otherwise a
+    transaction that nodes have forgotten has paid to it, and that one may be ours. The evidence records whether the marker
+    exists, since it then guards no payout any more (see `batches.lineage`).
 
     Args:
         rail: the treasury and the nodes.

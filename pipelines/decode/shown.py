@@ -24,7 +24,11 @@ class FirstPictures:
 
 
 def frames(rows: list[Row], pace: int) -> list[Row]:
-    """Return one row per picture. Camcorders and broadcasters write each of a picture's two fields as a packet of its own."""
+    """Merge the rows of packets that hold two fields of one picture, and return one row per picture.
+
+    Camcorders and broadcasters write each field as a packet of its own. `pace` is `FirstPictures.interlaced_pace`; 0 merges
+    only rows of equal time.
+    """
     pictures: list[Row] = []
     for pts, is_key in sorted(rows):
         if pictures and pts - pictures[-1][0] <= FIELD_SHARE_MAX * pace:

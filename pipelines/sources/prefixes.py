@@ -80,7 +80,7 @@ def require_in(uri: str, folders: Collection[str] | None) -> None:
 
 
 def usual(creators: Sequence[str], buckets: Sequence[str]) -> tuple[str, ...]:
-    """Return the folders of a key for which none were named: one for each creator, named by handle, in the first bucket.
+    """Return the folders of a key that names none: one for each creator, named by handle, in the first bucket.
 
     A handle that is not one part of a key (`ana/films`, `..`) has none: it would be in another creator's, or elsewhere.
     """

@@ -1,10 +1,10 @@
 """A pool of connections to one database that loses none of them, however its callers are cancelled.
 
 A caller waits for a *place*, of which there are `search.pool_max`. A caller with a place can be interrupted at two points
-alone: while its connection is made, and while its question runs. Taking an idle connection and giving it back await nothing.
-A connection whose caller is interrupted while it is made is made all the same and kept for the next caller. A connection
-whose question is interrupted is closed: the request to cancel a statement may reach the server late and end the next one.
-The next question opens a new connection, so that a database that is back is used at once.
+alone: while its connection is being opened, and while its question runs. Taking an idle connection and giving it back await
+nothing. If the caller is interrupted while a connection is being opened, opening goes on, and the connection is kept for
+the next caller. A connection whose question is interrupted is closed: the request to cancel a statement may reach the
+server late and end the next one. The next question opens a new connection, so that a database that is back is used at once.
 
 Not psycopg_pool, whose `getconn` and `putconn` lose connections when they are cancelled (psycopg #509, #1208, #1214, #1275,
 #1345; 3.3.3 with 96 callers that hang up: none of 8 left after four rounds).
@@ -140,7 +140,7 @@ class Connections:
         return answer
 
     def _keep_for_others(self, connecting: asyncio.Task[_PooledConnection]) -> None:
-        """Keep a connection whose caller was interrupted while it was made; the place is held until then."""
+        """Keep a connection that is open now and whose caller was interrupted meanwhile; its place was held until now."""
         if not connecting.cancelled() and connecting.exception() is None:
             pooled = connecting.result()
             self._give_back(pooled, pooled.manner, is_complete=True)

@@ -5,8 +5,8 @@ While the database is away the last state holds for `stale_max_s`, so that kept 
 taken down meanwhile, since that is a write.
 
 Each video that is ingested changes the catalogue, but kept answers need not be dropped for each: a change that only adds
-moments takes effect at once after a quiet time, and then every `growth_interval_s`. The generation never goes backwards: an
-older one that a standby answers is asked of the primary, and standbys that are behind are not read until they have caught up.
+moments takes effect at once after a quiet time, and then every `growth_interval_s`. The generation never goes backwards: if
+a standby answers an older one, the primary is asked, and standbys that are behind are not read until they have caught up.
 """
 
 from __future__ import annotations

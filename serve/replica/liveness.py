@@ -1,9 +1,9 @@
 """Liveness: whether this replica should be replaced by another one.
 
-It should be where none of its questions has been answered for `liveness_s` although a fresh connection is answered: its
-connections are exhausted (lost, a descriptor limit, a fault of ours). It should be too where the event loop is late all the
-time. A database that does not answer anyone is not a reason: another replica would fare no better. `/healthz` reports it,
-and so does `check` to Serve, which then starts another replica.
+A replica should be replaced if none of its questions was answered for `liveness_s` although a fresh connection is answered:
+then its connections are exhausted (lost, a descriptor limit, a fault of ours). It should also be replaced if the event loop
+is late all the time. A database that does not answer anyone is not a reason: another replica would fare no better. `/healthz`
+reports it, and so does `check` to Serve, which then starts another replica.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Recall:
         return {name: sum(looks) / len(looks) for name, looks in self._looks.items()}
 
     def looks(self, model: str) -> int:
-        """Return how many checks of a model the mean is taken of."""
+        """Return over how many checks of a model the mean is taken."""
         return len(self._looks[model])
 
     def follow(

@@ -49,7 +49,7 @@ class SameSecrets:
             log.warning("whether the secrets are the deployment's is not known yet: %s", error)
 
     async def until_known(self) -> None:
-        """Try until the database has answered; `check` raises what came of it."""
+        """Repeat the comparison until the database has answered; from then on `check` raises if the secrets differ."""
         while not self._is_known:
             await asyncio.sleep(AGAIN_S)
             try:

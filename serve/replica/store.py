@@ -4,8 +4,8 @@ Without it searches are answered all the same, and pay: it costs speed, and limi
 itself (see `access.limits`, `repeats`).
 
 Names begin with the mark of the deployment, so that deployments can share a server. Each call runs in a task of its own,
-limited in time, so that a caller who is cancelled leaves no connection in the middle of a reply: redis-py drops such a
-connection, but gives it back only if it is not cancelled once more while it does. Knows nothing of what is stored.
+limited in time, so that a caller who is cancelled leaves no connection in the middle of a reply: redis-py closes such a
+connection, but its pool never gets it back if the caller is cancelled once more meanwhile. Knows nothing of what is stored.
 """
 
 from __future__ import annotations

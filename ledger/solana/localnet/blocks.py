@@ -184,7 +184,7 @@ class LocalChain:
     # ── Blocks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def produce(self, time: int) -> Block:
-        """Make one block of the queue, at a Unix time; as on a real chain, transactions with an old blockhash are dropped."""
+        """Make one block from the queue, at a Unix time; as on a real chain, transactions with an old blockhash are dropped."""
         self.height += 1
         block = self._new_block(self.height, time)
         self._set_clock(time)
