@@ -40,7 +40,7 @@ def redrawn(modules: Path, folder: Path) -> tuple[Artwork, list[int]]:
 
 
 def recall(model: encoder.Encoder, artwork: Artwork, chosen: list[int]) -> dict[int, float]:
-    """Return how often a concept's name finds its picture among the first 1 and 5 of all pictures, by that number."""
+    """Map 1 and 5 to the share of concepts whose name finds their picture among that many first pictures."""
     studio = Studio(artwork, seed=SEED, others=0.0, worn=False)
     pictures = model.frames(np.stack([studio.portrait(index, model.image_size) for index in chosen]))
     texts = model.texts([artwork.concepts[index].name for index in chosen])

@@ -233,7 +233,7 @@ class Spent:
         return cls(seconds)
 
     def since(self, before: Spent, requests: float) -> dict[str, float]:
-        """Return the CPU milliseconds per request since `before`, by stage."""
+        """Map each stage to its CPU milliseconds per request since `before`."""
         return {stage: (total - before.seconds[stage]) * 1000 / requests for stage, total in self.seconds.items()}
 
 

@@ -58,7 +58,7 @@ def words(corpus: Corpus) -> Iterator[Figure]:
 
 
 def word_texts(count: int = 200) -> dict[str, list[str]]:
-    """Return texts by kind from the corpus' words: `word1` is in nearly all videos, `word1000` in a few of a thousand."""
+    """Map kinds of texts to texts of the corpus' words; `word1` is in nearly all videos, `word1000` in a few of a thousand."""
     rng = np.random.default_rng(3)
 
     def drawn(first: int, length: int) -> list[str]:

@@ -184,7 +184,7 @@ def known_port(settings: Settings, name: str) -> int:
 
 
 def preferred_ports(settings: Settings) -> dict[str, int]:
-    """Return by service the port that it takes if it is free, the same in whatever order services ask."""
+    """Map each service to the port that it takes if that is free: always the same, in whatever order services ask."""
     return PREFERRED | {"serve": settings.serve.port}
 
 

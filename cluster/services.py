@@ -91,7 +91,7 @@ class Talkative(Protocol):
     """A service that shows further lines in `pixr status`."""
 
     def notes(self) -> Mapping[str, str]:
-        """Return the lines by their titles; raise `Temporary` when they cannot be had."""
+        """Map titles to lines; raise `Temporary` when they cannot be had."""
 
 
 @runtime_checkable

@@ -352,7 +352,7 @@ class Settings:
 
 @functools.cache
 def section_types() -> Mapping[str, type]:
-    """Return every section's type by name: this package's and those that installed packages register; looked up once."""
+    """Map section names to types: this package's sections and those that installed packages register; looked up once."""
     kinds = {kind.SECTION: kind for kind in GROUND_SECTIONS}  # type: ignore[attr-defined]
     for entry in entry_points(group="pixr.settings"):
         kinds[entry.name] = entry.load()

@@ -61,7 +61,7 @@ class Tasks:
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """The kept tasks that failed and have not been well since: reasons by task name."""
+        """The names of the kept tasks that failed and have not been well since, each with the reason."""
         return {name: kept.reason for name, kept in self._kept.items() if not kept.is_well()}
 
     def keep(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:

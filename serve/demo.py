@@ -109,7 +109,7 @@ def _print_job(client: httpx.Client, console: Console) -> None:
 
 
 def _search(client: httpx.Client, queries: list[str], seed: int, console: Console) -> dict[str, str]:
-    """Search as an anonymous viewer; return the names of the creators whose moments were shown, by id."""
+    """Search as an anonymous viewer; return id and name of each creator whose moments were shown."""
     videos: dict[str, str] = {}  # one by each creator
     for number, query in enumerate(queries):
         key = f"demo-{seed}-{number}"
@@ -135,7 +135,7 @@ def _moments_table(query: str, answer: dict[str, Any]) -> Table:
 
 
 def _wait_for_payouts(client: httpx.Client, creators: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Wait until everything that was earned has been paid out; return the earnings by creator.
+    """Wait until everything that was earned has been paid out; return each creator's earnings.
 
     Raises:
         Temporary: payouts are not settled after the time that a local network needs.

@@ -40,7 +40,7 @@ class ReplicaGauges:
 
 
 def pool_states(readers: Mapping[str, float]) -> dict[str, float]:
-    """Return connections by state, from `Readers.gauges`.
+    """Map states to the number of connections in them, from `Readers.gauges`.
 
     `waiting` counts callers without a connection; `replaced` is a total that only grows.
     """

@@ -55,7 +55,7 @@ def _niche(people: People) -> Ids:
 
 
 def _known(people: People) -> Ids:
-    """Choose a creator of the smaller half, there from the first day and without a special audience: their days are alike."""
+    """Choose a less popular creator, there from the first day and without a special audience: all their days are alike."""
     smaller = people.catalogue.by_size()[people.town.creators // 2 :].tolist()
     there = [each for each in smaller if each not in people.kinds and not people.catalogue.begins[each]]
     return np.array(there[:1])
@@ -94,7 +94,7 @@ ATTACKS = (
 
 
 class Griefer:
-    """One attack in one economy."""
+    """One attack of one griefer in an economy, day by day."""
 
     def __init__(self, attack: Attack, party: int, people: People, seed: int) -> None:
         self.attack, self._people = attack, people

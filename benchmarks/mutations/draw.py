@@ -53,7 +53,7 @@ class Equivalent:
 
 
 def equivalents(path: Path = HERE / "equivalent.toml") -> dict[str, Equivalent]:
-    """Read the mutants that were judged equivalent, by key."""
+    """Map the keys of mutants that were judged equivalent to that judgement."""
     return {key: Equivalent(**value) for key, value in tomllib.loads(path.read_text(encoding="utf-8")).items()}
 
 

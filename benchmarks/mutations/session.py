@@ -80,7 +80,7 @@ class Session:
         return [row[0] for row in self._rows.execute("SELECT test FROM tests WHERE NOT is_sound ORDER BY test")]
 
     def lines(self) -> dict[str, dict[int, set[str]]]:
-        """Return the tests that run each line, by module and line."""
+        """Map each module and each of its lines to the tests that run the line."""
         found: dict[str, dict[int, set[str]]] = {}
         for test, module, numbers in self._rows.execute("SELECT test, module, numbers FROM lines"):
             of_module = found.setdefault(module, {})
@@ -91,12 +91,12 @@ class Session:
     # ── Verdicts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def verdicts(self, hashes: Mapping[str, str]) -> dict[str, str]:
-        """Return `killed`, `undecided` or `survived` by key, for the modules with these hashes."""
+        """Map the keys of mutants to `killed`, `undecided` or `survived`, for the modules with these hashes."""
         rows = self._rows.execute("SELECT key, module, of, ended FROM verdicts")
         return {key: ended for key, module, of, ended in rows if hashes.get(module) == of}
 
     def killers(self) -> dict[tuple[str, str], int]:
-        """Return how many mutants of a module each test has killed, by module and test."""
+        """Map pairs of module and test to how many mutants of the module the test has killed."""
         rows = self._rows.execute("SELECT module, by, count(*) FROM verdicts WHERE ended = 'killed' GROUP BY 1, 2")
         return {(module, by): count for module, by, count in rows}
 

@@ -47,7 +47,7 @@ def note(connection: Connection, settings: Settings) -> None:
 
 
 def compared(connection: Connection, settings: Settings) -> dict[str, bool | None]:
-    """Return by name whether each of this machine's secrets is the noted one; None where none is noted."""
+    """Map the name of each of this machine's secrets to whether it is the noted one; None where none is noted."""
     return dict(connection.execute(COMPARED, of(settings)).fetchall())
 
 

@@ -75,7 +75,7 @@ def _settings(source: str) -> list[ast.AnnAssign]:
 
 
 def _comments(source: str) -> dict[int, str]:
-    """Return the comments of a source by line number, without their `#`; those for linters are left out."""
+    """Map line numbers of a source to the comments there, without their `#`; comments for linters are left out."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     found = {token.start[0]: token.string[1:].strip() for token in tokens if token.type == tokenize.COMMENT}
     return {line: text for line, text in found.items() if not text.startswith(("fmt:", "noqa", "type:"))}

@@ -338,7 +338,7 @@ def _compare_once(connection: Conn, chain: Chain, addresses: dict[str, str]) -> 
 
 
 def _not_booked(connection: Conn, chain: Chain, addresses: dict[str, str], slot: int) -> list[dict[str, int]]:
-    """Return what each finalized transaction up to `slot` has changed that the journal has not booked yet, by asset."""
+    """Return, for each finalized transaction up to `slot` that the journal has not booked yet, its change of each asset."""
     signatures: set[str] = set()
     for address in addresses.values():
         row = connection.execute(

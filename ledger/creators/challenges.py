@@ -51,7 +51,7 @@ class Challenge:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a challenge."""
+    """The answer to a challenge: which one it answers, and the signature."""
 
     nonce: str  # of the challenge
     signature: str  # of its message: 64 bytes in base58

@@ -256,7 +256,7 @@ def _told(rail: ChainRail, addresses: Sequence[str]) -> set[str]:
 
 
 def _owners(rail: ChainRail, wallets: Mapping[str, str]) -> dict[str, list[Owner]]:
-    """Return the creators who are or were paid at these token accounts; `wallets` and the result are by address."""
+    """Map addresses of token accounts to the creators who are or were paid there; `wallets` maps them to their wallets."""
     address_of = {wallet: address for address, wallet in wallets.items()}
     rows = rail.connection.execute(
         "SELECT DISTINCT c.creator_id, c.new_wallet, c.new_wallet IS NOT DISTINCT FROM w.wallet"
@@ -286,9 +286,10 @@ def _open_batch(rail: ChainRail, transaction: VersionedTransaction) -> Batch | N
 
 
 def _called_back(rail: ChainRail, transaction: VersionedTransaction) -> list[str]:
-    """Return batches that are open in the backup, but were given back after it and are paid again by this transaction.
+    """Return the batches that this transaction pays again, and that are still open because the backup is older than their end.
 
-    The transaction makes their markers before its own. Their money has to go back first.
+    They were given back after the backup, and the transaction, signed later, guards against them: it makes their markers
+    before its own. Their money has to go back before the transaction is booked.
     """
     open_batches = _open_markers(rail)
     *guards, _ = _markers(transaction) or [""]
@@ -296,7 +297,7 @@ def _called_back(rail: ChainRail, transaction: VersionedTransaction) -> list[str
 
 
 def _open_markers(rail: ChainRail) -> dict[str, str]:
-    """Return the ids of open payout batches, by the addresses of their markers."""
+    """Map the addresses of open payout batches' markers to the ids of the batches."""
     rows = rail.connection.execute("SELECT id FROM ledger.batches WHERE kind = 'payout' AND ended_at IS NULL")
     return {str(rail.treasury.marker(batch_id).address): batch_id for (batch_id,) in rows.fetchall()}
 

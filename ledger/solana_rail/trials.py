@@ -169,7 +169,7 @@ def _would_fail(rail: ChainRail, batch: Batch, simulations: Sequence[Simulation]
 
 
 def build(rail: ChainRail, waiting: Sequence[Batch]) -> dict[str, list[Instruction]]:
-    """Return each batch's instructions, by batch id. A batch that does not fit beside its guarding markers is planned again."""
+    """Map each batch's id to its instructions. A batch that does not fit beside its guarding markers is planned again."""
     lineage = batches.lineage(rail.connection, [each.id for each in waiting]) if rail.settings.marker_accounts else {}
     built: dict[str, list[Instruction]] = {}
     for batch in waiting:

@@ -205,7 +205,7 @@ def add_lacking(connection: Connection, job_id: str, model: str) -> int:
 
 
 def finished(connection: Connection, videos: Sequence[Listed], model: str) -> dict[str, str]:
-    """Return the videos that a job would leave as they are, by source URI: "ready", "quarantined" or "removed"."""
+    """Map the source URI of each video that a job would leave as it is to "ready", "quarantined" or "removed"."""
     statuses: dict[str, str] = {}
     for start in range(0, len(videos), PAGE_ROWS):
         page = videos[start : start + PAGE_ROWS]

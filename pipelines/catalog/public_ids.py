@@ -24,13 +24,13 @@ def parts_of_moment(name: str) -> tuple[str, int]:
 
 
 async def videos(connection: AsyncConnection[Any], names: Sequence[str]) -> dict[str, int]:
-    """Return the number of each video that exists, by public id."""
+    """Map public ids to the numbers of videos; ids that name none are left out."""
     query = "SELECT public_id, id FROM media.videos WHERE public_id = ANY(%s)"
     return dict(await (await connection.execute(query, (list(names),))).fetchall())
 
 
 async def creators(connection: AsyncConnection[Any], names: Sequence[str]) -> dict[str, int]:
-    """Return the number of each creator that exists, by public id."""
+    """Map public ids to the numbers of creators; ids that name none are left out."""
     query = "SELECT public_id, id FROM media.creators WHERE public_id = ANY(%s)"
     return dict(await (await connection.execute(query, (list(names),))).fetchall())
 

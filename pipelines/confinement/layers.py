@@ -69,7 +69,7 @@ class AvailableLayers:
 
 @dataclass(frozen=True)
 class Confinement:
-    """How one child is confined."""
+    """What one child of the sandbox may use: the layers to apply, the user to become, and what its rules allow."""
 
     layers: Sequence[str]
     uid: int  # user to run as; 0: unchanged

@@ -95,7 +95,7 @@ async def matched(
 
 
 def marked(moments: Sequence[MomentDetails], matched: Set[tuple[int, str]]) -> Mapping[int, list[Highlight]]:
-    """Return the matched words of each moment, by segment id, in the order of the fields, `MARKS_MAX` at most."""
+    """Map segment ids to the matched words of the moment, in the order of the fields, `MARKS_MAX` at most."""
     return {
         moment.segment_id: list(
             islice((word for word in _words(moment) if (moment.video_id, word.text) in matched), MARKS_MAX)

@@ -499,7 +499,7 @@ async def sampled(connection: Connection, model: SearchModel, count: int) -> lis
 
 
 async def moment_details(connection: Connection, segment_ids: Sequence[int]) -> dict[int, MomentDetails]:
-    """Return what an answer shows of these moments, by segment id; moments that may not be seen are left out."""
+    """Map segment ids to what an answer shows of the moment; moments that may not be seen are left out."""
     async with connection.cursor(row_factory=class_row(MomentDetails)) as cursor:
         await cursor.execute(
             "SELECT s.id AS segment_id, s.video_id, s.creator_id, v.title, s.description, v.tags, s.start_ms, s.end_ms,"

@@ -617,7 +617,7 @@ def _document(row: Sequence[Any], counted: Sequence[int], failures: list[dict[st
 
 
 def _counted(connection: Connection, job_ids: Sequence[str]) -> dict[str, Sequence[int]]:
-    """Return the counts of each job's videos, by job id, in the order that `_counts` reads."""
+    """Map job ids to the counts of the job's videos, in the order that `_counts` reads."""
     rows = connection.execute(
         "SELECT job_id, count(*), count(*) FILTER (WHERE outcome IN ('ready', 'skipped')),"
         " count(*) FILTER (WHERE outcome = 'skipped'), count(*) FILTER (WHERE outcome = 'failed'),"
@@ -643,7 +643,7 @@ def _counts(counted: Sequence[int], total: int, seconds: float | None) -> tuple[
 
 
 def _failures(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return the first failures of each job, by job id."""
+    """Map job ids to the first failures of the job."""
     rows = connection.execute(
         "SELECT j.job_id, v.id::text, v.source_uri, v.title, j.outcome, j.error_code, j.error"
         " FROM unnest(%s::text[]) asked (id) CROSS JOIN LATERAL (SELECT * FROM media.job_videos WHERE job_id = asked.id"

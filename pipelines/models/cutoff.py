@@ -58,7 +58,7 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class Cutoff:
-    """The cut of a model."""
+    """The numbers by which a model's answers are cut: by default least relevances, with a reference a least cosine per text."""
 
     texts_ppm: int = PLAIN_PPM  # least relevance of answers to a text, without a reference
     pictures_ppm: int = PLAIN_PPM  # least relevance of answers to a picture or a moment

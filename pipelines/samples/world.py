@@ -80,7 +80,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """What one shot shows."""
+    """What one shot shows: a background with items, and their motion."""
 
     background: Background
     items: tuple[Item, ...]
@@ -119,7 +119,7 @@ class Artwork:
 
     @cached_property
     def _sheets(self) -> dict[str, Image.Image]:
-        """The picture sheets that were opened, by set."""
+        """The picture sheet of each set that was opened."""
         return {}
 
     def sprite(self, concept: int, name: str = SEEN) -> Image.Image:

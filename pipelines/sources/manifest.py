@@ -216,7 +216,7 @@ def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any] | s
 
 
 def _row(columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
-    """Return the values by column; columns without a name must be empty, or "" holds what is wrong with the row."""
+    """Map columns to values; columns without a name must be empty, or "" is mapped to what is wrong with the row."""
     row = {column: value for column, value in zip(columns, values, strict=False) if column}
     nameless = [value for column, value in itertools.zip_longest(columns, values, fillvalue="") if not column]
     return {**row, "": "more values than columns"} if any(nameless) else row

@@ -122,7 +122,7 @@ def _read(stored: StoredObject, storage: Storage, rights: Rights, is_known: Know
 def others(
     bucket: str, objects: Sequence[StoredObject], manifests: Iterable[Manifest], rights: Rights
 ) -> dict[str, str]:
-    """Return the objects that are not the job's, by URI, with the reason: uploads, and those given to other creators.
+    """Map URIs of objects that are not the job's to the reason: they are uploads, or given to other creators.
 
     Args:
         bucket: The bucket of the objects.

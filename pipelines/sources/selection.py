@@ -195,7 +195,7 @@ class _Names:
         return self._by(_folded)
 
     def _by(self, form: Callable[[str], str]) -> dict[str, list[str]]:
-        """Group the paths by a form of them."""
+        """Group paths that are equal once `form` is applied to them."""
         paths: dict[str, list[str]] = {}
         for path in self._paths:
             paths.setdefault(form(path), []).append(path)

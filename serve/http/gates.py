@@ -267,7 +267,7 @@ class Gate:
 
 
 def _order(caller: _CallerShare) -> tuple[float, int, int]:
-    """Return the key by which callers are served: the rank's turn after a place; the caller's turn; places held."""
+    """Return the sort key of the next caller: the turn that its rank would have with a further place; its own; places held."""
     return caller.rank.turn + 1 / caller.rank.weight, caller.turn, caller.held
 
 
@@ -385,6 +385,6 @@ def searches(search: SearchSettings) -> Gate:
 
 
 def places(gate: Gate, gates: Gates) -> dict[str, dict[str, float]]:
-    """Return how many places are taken at each gate and how many requests wait there, by the gate's name."""
+    """Map the name of each gate to how many places are taken there and how many requests wait."""
     by_name = {"searches": gate, **{field.name: getattr(gates, field.name) for field in fields(gates)}}
     return {name: {"taken": gate.held, "waiting": getattr(gate, "waiting", 0)} for name, gate in by_name.items()}

@@ -80,7 +80,7 @@ class Connections:
 
     @property
     def gauges(self) -> dict[str, float]:
-        """Return the gauges of the pool by name.
+        """Map the names of the pool's gauges to their values.
 
         They are: open and idle connections, free places, callers who wait for a place, and how many connections were closed
         so far because they could not be used again.

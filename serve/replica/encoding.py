@@ -50,7 +50,7 @@ OVERSIZE = 2  # a picture is scaled down to about this many times the side that 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in memory."""
+    """A model that is loaded, with its facts."""
 
     encoder: encoder.Encoder
     facts: EncoderInfo

@@ -60,7 +60,7 @@ class Recall:
 
     @property
     def means(self) -> Mapping[str, float]:
-        """The mean recall of the last checks, from 0 to 1, by name of the model; only of models that were checked."""
+        """The mean recall, from 0 to 1, of the last checks of each model that was checked."""
         return {name: sum(looks) / len(looks) for name, looks in self._looks.items()}
 
     def looks(self, model: str) -> int:

@@ -46,7 +46,7 @@ class Readiness:
 
 
 def questions_of(services: Services) -> Mapping[str, Question]:
-    """Return the question to each dependency of a replica, by name; one that is not answered raises."""
+    """Map the name of each dependency of a replica to the question that it is asked; the question raises if unanswered."""
     objects, storage, bucket = services.objects, services.storage, f"s3://{services.settings.s3.bucket}"
     return {
         "postgres": lambda: services.readers.primary(lambda connection: connection.execute("SELECT 1")),

@@ -37,7 +37,7 @@ class Services(SearchContext):
     same_secrets: SameSecrets
 
     def failing(self) -> Mapping[str, str]:
-        """Return the reason of each background task that failed and has not run well since, by its name."""
+        """Map each background task that failed and has not run well since to the reason."""
         owners = {"": self.tasks, "readers": self.readers.tasks, "warming": self.warming.tasks}
         owners["liveness"] = self.liveness.tasks
         return {

@@ -75,7 +75,7 @@ class VectorList:
 
     @property
     def ranks(self) -> Mapping[int, int]:
-        """The rank of each moment, from 1, by segment id; moments with equal values share a rank."""
+        """The rank, from 1, of each segment id; moments with equal values share a rank."""
         ranks = dense_ranks(hit.value for hit in self.hits)
         return {hit.segment_id: rank for hit, rank in zip(self.hits, ranks, strict=True)}
 

@@ -57,7 +57,7 @@ def of(details: Iterable[MomentDetails]) -> dict[str, Any]:
 
 
 def _counted(pairs: Iterable[tuple[Any, MomentDetails]]) -> list[tuple[Any, dict[str, int]]]:
-    """Count moments and videos by key; the most frequent first, equal ones in the order of their keys."""
+    """Count the moments and videos of each key; the most frequent key first, equally frequent ones in their own order."""
     moments: dict[Any, int] = {}
     videos: dict[Any, set[int]] = {}
     for key, moment in pairs:

@@ -151,7 +151,7 @@ async def _extra(name: str, work: Awaitable[Result], deadline_s: float, degraded
 async def _highlights(
     readers: Readers, search: SearchSettings, query: Query, shown: Sequence[MomentDetails]
 ) -> Mapping[int, Sequence[Highlight]]:
-    """Find the words of the query in what is shown of each moment, by segment id."""
+    """Map segment ids to the words of the query in what is shown of the moment."""
     if not shown:
         return {}
     limits, words = limits_of(search), await asyncio.to_thread(highlights.words_of, shown)

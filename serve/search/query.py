@@ -184,7 +184,7 @@ class Parameters(Asked, Narrowing):
         return Body.model_construct(fields_set, text=self.q, **alike, **nested)  # every part has been checked
 
     def _ending(self, ending: str, kind: type[BaseModel]) -> dict[str, float]:
-        """Return the fields of a nested model that the caller has given, by their names in that model."""
+        """Return the given parameters that end in `ending`, without it: fields of the nested model `kind`."""
         values = {name: getattr(self, name + ending) for name in kind.model_fields}
         return {name: value for name, value in values.items() if value is not None}
 

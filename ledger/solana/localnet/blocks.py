@@ -52,8 +52,8 @@ class Refused(Exception):
         """Refuse a transaction.
 
         Args:
-            message: why, in the words of a node.
-            error: the chain's own name for why, as JSON holds it.
+            message: the reason, in the words of a node.
+            error: the reason as the chain names it, in JSON.
             logs: what programs said.
             code: of the JSON-RPC error.
         """
