@@ -45,7 +45,7 @@ class Pass:
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Compare 4K video with FFmpeg and with key frames alone, and the memory for an hour with that for a minute."""
+    """Compare decoding 4K video with FFmpeg and with only its key frames, and memory for an hour with that for a minute."""
     large = ingest_files.lengthened(settings, ingest_files.base(settings, 3840, 2160), LARGE_S)
     cores = os.cpu_count() or 1
     rounds = []

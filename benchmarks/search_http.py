@@ -297,7 +297,7 @@ def figures(settings: Settings, corpus: Corpus) -> Generator[Figure, None, Costs
 
 
 def vectors_alone(settings: Settings, corpus: Corpus) -> Generator[Figure, None, float]:
-    """Measure only requests by vectors alone; return the CPU milliseconds of a whole request."""
+    """Measure requests by vectors and none by words; return the CPU milliseconds of a whole request."""
     figures, cpu_ms = _apart(_vectors_alone, settings, corpus)
     yield from figures
     return cpu_ms

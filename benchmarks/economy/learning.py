@@ -2,7 +2,7 @@
 
 It begins with what a reader of the rules would do. Its cells try each of these tactics and variations of the best ones, and
 see what a day has brought only when that is final, days later. From a given day on all cells use the tactic that has brought
-most. Knows no rule: it sees money alone.
+most. Knows no rule: it sees only money.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 `make mutate` (or `pixr bench mutations`) draws mutants (`settings.toml`), runs the tests that may notice each and reports the
 share that was noticed, module by module. It takes hours, can be ended at any time and goes on where it was.
 
-None of the existing tools fits. cosmic-ray (8.7) and mutmut (3.8) change Python alone, while half of what the ledger decides is
+None of the existing tools fits. cosmic-ray (8.7) and mutmut (3.8) change only Python, while half of what the ledger decides is
 SQL in string literals; mutmut leaves out constants and everything with a decorator (every property); cosmic-ray runs a command
 per mutant, in the checkout itself, without knowing which tests run a line. `operators.py` follows their operators.
 """

@@ -1,7 +1,7 @@
 """The session: what has been found out so far, in one SQLite file, so that a run goes on where the last one stopped.
 
 A verdict holds for the modules and test files with which it was found. If a module has changed, its mutants are run again. If a
-test file has changed or is new, the survivors are run again against that file alone.
+test file has changed or is new, the survivors are run again against that file only.
 """
 
 from __future__ import annotations

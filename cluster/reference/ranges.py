@@ -172,6 +172,6 @@ def _between(taken: float, refused: float, takes: Callable[[float], bool], *, wh
 
 
 def _without_changing_numbers(said: str, said_further: str) -> str:
-    """Return a message with N for each number that is another one in the refusal of a number further on."""
+    """Return the refusal `said`, with N for each number that differs in `said_further`, the refusal of a number further on."""
     further = iter(re.findall(r"\d+", said_further))
     return re.sub(r"\d+", lambda match: match[0] if next(further, match[0]) == match[0] else "N", said)

@@ -229,7 +229,7 @@ def forget(
 ) -> int:
     """Delete the oldest rows of a table of runs, up to the first row that is still needed; at most `FORGOTTEN_MAX`.
 
-    So rows are deleted from the old end alone, and a file of runs can tell which of its rows are gone.
+    So rows are only ever deleted from the old end, and a file of runs can tell which of its rows are gone.
 
     Args:
         connection: in the transaction of the fold.

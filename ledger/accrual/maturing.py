@@ -2,7 +2,7 @@
 
 A bucket is an instant in `ledger.maturing`. Rounded down to ten minutes it says from when on the earnings are payable: some
 time after they were folded. The seconds above that say how many days older the earnings are than others that are payable at
-the same time: 0 if they were shown on the latest possible day. So a review takes back earnings of the judged day alone,
+the same time: 0 if they were shown on the latest possible day. So a review takes back only earnings of the judged day,
 however late they were folded. Knows no fold, no review and no kind of account.
 """
 

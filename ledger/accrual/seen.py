@@ -131,7 +131,7 @@ class Seen:
     def _forget(self, connection: Connection[Any], since_s: int) -> int:
         """Delete the oldest rows, up to the first one that has a key seen after `since_s`; return the id of that row.
 
-        So rows are deleted from the old end alone, and a file of runs can tell which of its rows are gone.
+        So rows are only ever deleted from the old end, and a file of runs can tell which of its rows are gone.
         """
         row = connection.execute(
             "SELECT coalesce((SELECT id FROM ledger.seen_runs WHERE newest_at > to_timestamp(%s)"

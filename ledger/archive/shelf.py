@@ -1,7 +1,7 @@
 """The shelf: parts of the archive as objects in the object store, written once and read back before anything relies on them.
 
 A part is lines of JSON, compressed; the first line states its kind and format. Its name contains kind, day, numbers and the
-hash of its content: the same rows always have the same name and other rows another one, so that no object is ever
+hash of its content: the same rows always have the same name and different rows a different one, so that no object is ever
 overwritten by other content. Knows no table.
 """
 

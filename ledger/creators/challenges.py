@@ -2,7 +2,7 @@
 
 A challenge is a message to sign, in the format of Sign-In With Solana, so that wallet programs can show it and warn when its
 domain is not that of the page. It is bound to the deployment's domain, the creator, the wallet and the caller; it can be
-used once, within some minutes by the database's clock. The answer is a signature alone: it is verified against the message
+used once, within some minutes by the database's clock. The answer is only a signature: it is verified against the message
 that was stored, never against one that the caller sends. Does not know what a proof is good for (see `wallets`).
 """
 

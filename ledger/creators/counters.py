@@ -1,6 +1,6 @@
 """Live counters: what each creator has earned, in Redis, for pages that read it every second.
 
-The counters follow the folds of the journal; money is counted in PostgreSQL alone. They move in steps, from one fold to a
+The counters follow the folds of the journal; only PostgreSQL counts money. They move in steps, from one fold to a
 later one. A Lua script takes a step only if the counters stand at the fold where the step begins: so a step that is sent
 twice, or by two processes, counts once. Counters that are missing, or belong to another ledger, are computed again from the
 journal.

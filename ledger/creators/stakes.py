@@ -1,6 +1,6 @@
 """Stakes: how much investors have put into segments, as searches and the feed ask for it. Reads `ledger.segment_stakes`.
 
-Knows segments by id alone, and nothing of who invested.
+Knows segments only by id, and nothing of who invested.
 """
 
 from __future__ import annotations

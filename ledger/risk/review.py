@@ -23,7 +23,7 @@ Days are judged `JUDGED_AFTER_S` after they end, and again when pairs of them, o
 Where earnings mature within `OVER_MATURITY_S`, a day is judged before it ends, too. Until it has ended nothing of it is taken
 back, and what is doubtful is held. Earnings above proportion (see `velocity`) are held in the same way, and never taken back.
 When a person releases a hold for doubtful earnings, the creator is *trusted* for `fan_in_trust_s`: a greater share counts.
-Viewers are known as keyed hashes alone.
+Viewers are known only as keyed hashes.
 """
 
 from __future__ import annotations

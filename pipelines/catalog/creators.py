@@ -70,7 +70,7 @@ def _why_kept(video: Listed) -> str:
 
 
 def alike(connection: Connection, videos: Iterable[Listed]) -> list[Note]:
-    """Return a remark for each listed creator who has the same handle as another one but for case or Unicode form.
+    """Return a remark for each listed creator whose handle differs from another creator's in case or Unicode form only.
 
     One remark per pair, at the first video of the listed creator. A typing error would make a second creator, who earns from
     then on.

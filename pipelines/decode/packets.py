@@ -329,7 +329,7 @@ def duration_ms(container: InputContainer, stream: VideoStream, index: PacketInd
 
 
 def _held_ms(container: InputContainer, stream: VideoStream, index: PacketIndex) -> int:
-    """Return how long the last picture is shown, at least 1; its packet's duration is reliable in MOV alone."""
+    """Return how long the last picture is shown, at least 1; its packet's duration is reliable only in MOV."""
     pace, facts = _pace_ms(stream, index), index.facts
     if index.counted or not facts.pts_known or facts.picture_end is None:
         return pace

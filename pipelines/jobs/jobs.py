@@ -361,7 +361,7 @@ def _options(connection: Connection, stored: Mapping[str, Any]) -> Options:
     """Return options from how they are stored.
 
     Raises:
-        Rejected: an option is refused, or known to another release alone.
+        Rejected: an option is refused, or only another release knows it.
     """
     if unknown := sorted(stored.keys() - {option.name for option in dataclasses.fields(Options)}):
         raise Rejected(f"this release knows no option {unknown[0]!r} of a job", code="bad-option")

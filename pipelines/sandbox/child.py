@@ -205,7 +205,7 @@ def _by_descriptor(rule: Rule) -> str:
 
 
 def _opened(path: str) -> int:
-    """Open a path for naming it alone."""
+    """Open a path only to name it, neither to read nor to write it (O_PATH)."""
     return os.open(path, os.O_PATH | os.O_CLOEXEC)
 
 

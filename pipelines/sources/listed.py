@@ -1,6 +1,6 @@
 """Videos as a source lists them, with what manifests say of each (title, tags …), and remarks on single videos.
 
-Values alone.
+Only values.
 """
 
 from __future__ import annotations

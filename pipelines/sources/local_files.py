@@ -49,7 +49,7 @@ def find(
         is_known: Whether a creator with a handle exists.
 
     Returns:
-        The files in the order of their names, each with its manifest row, or with a row that holds the name alone.
+        The files in the order of their names, each with its manifest row, or with a row that holds only the name.
 
     Raises:
         Rejected: the path does not exist, cannot be read or holds no video, or a manifest is invalid.

@@ -83,7 +83,7 @@ def is_address(wallet: str) -> bool:
 
 
 def _check_words(entry: Entry) -> None:
-    """Check the texts of a row: valid characters, line breaks in the description alone, a title that is not too long.
+    """Check the texts of a row: valid characters, line breaks only in the description, a title that is not too long.
 
     Raises:
         ValueError: which text is wrong, and how.

@@ -1,10 +1,10 @@
 """Updates of existing videos, of their creators too, from a changed manifest, made when its source is ingested again.
 
-A word (here: title, description, tags, language or visibility) is applied if the manifest states another one than the last
-time. If it states the same one, what people have changed since stays; a word that was dropped from the manifest stays too.
+A word (here: title, description, tags, language or visibility) is applied if the manifest states a different one than the
+last time. If it states the same one, what people have changed since stays; a word that was dropped from the manifest stays too.
 For videos of releases that did not record what manifests said, only words that were never set are filled in.
 
-A video's creator changes only while nothing can have been earned for another one: no creator was named yet, or the
+A video's creator changes only while nothing can have been earned for a former one: no creator was named yet, or the
 video was never shown. After that it changes only if the job has `reassign`, and past earnings stay where they are. The
 job must be able to speak for both creators. Knows SQL and no manifest.
 """

@@ -1,7 +1,7 @@
 """Which objects of a bucket belong to a job that may speak for some creators only.
 
-Objects that any manifest of the bucket gives to another creator are excluded, however the source is cut; whose an
-upload is stands in its upload list alone. Knows objects and manifests, not what is done with them.
+Objects that any manifest of the bucket gives to another creator are excluded, whatever part of the bucket the
+source is; only its upload list says whose an upload is. Knows objects and manifests, not what is done with them.
 """
 
 from __future__ import annotations

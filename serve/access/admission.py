@@ -174,9 +174,9 @@ class Admission:
     def _check_operator(self, request: Request, principal: Principal | None) -> None:
         """Note in the scope's state whether the caller is an operator, who alone may read this replica's metrics.
 
-        Operators have a key of scope `admin`, call from a network in `operators_from` (but not a browser there that
-        the name of a site has led here), or are programs of this deployment that send the door's secret on their own behalf
-        (the supervisor).
+        Operators have a key of scope `admin`, call from a network in `operators_from`, or are programs of this deployment that
+        send the door's secret on their own behalf (the supervisor). A browser in such a network does not count if it asks
+        under a host name, since the page of any site may have made it ask (`manners.is_browser_by_name`).
 
         Raises:
             Rejected: 401 or 403, for /metrics to all others.

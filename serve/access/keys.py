@@ -343,7 +343,7 @@ def _register(
 
 
 def rotate(connection: Connection[Any], key_id: int, *, grace_s: int = ROTATION_GRACE_S) -> tuple[int, str]:
-    """Create a key with the scopes, creators, folders and lifetime of another one, which expires `grace_s` seconds from now.
+    """Create a key with the scopes, creators, folders and lifetime of an old one; let the old one expire in `grace_s` seconds.
 
     Returns the new key's id, and the new key itself. An old key that expires sooner anyway keeps its expiry.
 

@@ -249,7 +249,7 @@ def _announced(scope: Scope) -> int:
 
 
 def _once(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives the whole body as one message and then what follows it: that the client has left."""
+    """Return a `receive` that gives the whole body as one message, and after it the message that the client has left."""
     is_given = False
 
     async def received() -> Message:

@@ -123,7 +123,7 @@ def revoke(context: Context, key_id: int) -> None:
 
 
 def _show_new(context: Context, key: Any, token: str, as_json: bool) -> None:
-    """Print a new key; the key itself goes to standard output alone, so that a script can read it."""
+    """Print a new key; only the key itself goes to standard output, so that a script can read it."""
     document = key.document(context.settings.s3.ingest_buckets)
     if as_json:
         context.emit(document | {"key": token})

@@ -75,11 +75,12 @@ class _CallerShare:
 class Gate:
     """Places for one kind of work, shared fairly between callers. For use inside one event loop.
 
-    A free place goes to the rank (callers of one weight) that has had the least in proportion to its weight, and in it
-    to the caller who has had the fewest places: self-clocked fair queueing (Golestani 1994), applied twice. So a caller
-    who asks for less than a fair share never waits for the many requests of another, and callers of more weight keep
-    their part however many names callers without a key use. New callers start at the turn that was served last. A
-    request that has waited for `wait_s` is refused, since work that starts too late is useless.
+    Callers of the same weight are a rank. A free place goes to the rank that has had the fewest places for its weight,
+    and within the rank to the caller who has had the fewest: self-clocked fair queueing (Golestani 1994), applied twice.
+    So a caller with few requests does not wait for the many requests of another caller, and callers without a key, who
+    can appear under many names, do not take the part of a rank of more weight. A new caller counts as having had as many
+    places as the one who was served last. A request that has waited for `wait_s` is refused, since work that starts too
+    late is useless.
     """
 
     def __init__(

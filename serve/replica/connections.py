@@ -1,7 +1,7 @@
 """A pool of connections to one database that loses none of them, however its callers are cancelled.
 
-A caller waits for a *place*, of which there are `search.pool_max`. A caller with a place can be interrupted at two points
-alone: while its connection is being opened, and while its question runs. Taking an idle connection and giving it back await
+A caller waits for a *place*, of which there are `search.pool_max`. A caller with a place can be interrupted only at two
+points: while its connection is being opened, and while its question runs. Taking an idle connection and giving it back await
 nothing. If the caller is interrupted while a connection is being opened, opening goes on, and the connection is kept for
 the next caller. A connection whose question is interrupted is closed: the request to cancel a statement may reach the
 server late and end the next one. The next question opens a new connection, so that a database that is back is used at once.

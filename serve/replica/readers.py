@@ -2,7 +2,7 @@
 
 A standby is used only while it keeps up: one that is away, no longer streaming, further behind than is allowed, or behind a
 generation of the catalogue that is known already is left out until it has caught up. When none is left the primary answers.
-Questions that must see the newest write (keys, permissions, a writer's own change) ask the primary alone. Knows nothing of
+Questions that must see the newest write (keys, permissions, a writer's own change) ask only the primary. Knows nothing of
 what is asked. In settings, logs and metrics a standby is called a replica, as PostgreSQL calls it too.
 """
 

@@ -9,7 +9,7 @@
       → record   the appearances of a committed search's first page, into the spool            ledger.appearances
 
 What fails is left out step by step, and the answer says so: a kept page, lower recall, words alone, what is popular; then
-503. A search reads from the database and writes to the spool alone. Knows nothing of HTTP.
+503. A search reads from the database and writes only to the spool. Knows nothing of HTTP.
 """
 
 from __future__ import annotations

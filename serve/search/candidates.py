@@ -1,9 +1,9 @@
 """The two lists of a search, vectors and words, and their fusion by reciprocal rank into candidates.
 
-A list that cannot be made (the encoder or the database is away, or too slow) is left out and named in `degraded`; only
-when none can be made does the search fail. Reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009. Relevance
-orders equal scores alone (see `relevance`): without vectors, or where cosines cannot be looked up, it is 0. Knows nothing
-of what an answer shows.
+A list that cannot be made (the encoder or the database is away, or too slow) is left out and named in `degraded`; only when
+none can be made does the search fail. Reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009. Relevance only
+orders candidates of equal score (see `relevance`): without vectors, or where cosines cannot be looked up, it is 0. Knows
+nothing of what an answer shows.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class QueryParts:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the search goes by one wanted part alone."""
+        """Whether the query has one wanted part and nothing to keep away from, so that its vector is that part's own."""
         return len(self.wanted) == 1 and not self.unwanted and self.wanted[0].weight > 0
 
     def blended(self) -> Vector:
