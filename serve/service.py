@@ -183,7 +183,7 @@ class Deployer:
         """Check whether the cluster is there.
 
         Raises:
-            ConnectionError: it is not.
+            ConnectionError: the cluster is not there.
         """
         try:
             health.ray(runtime.endpoints(self._settings).ray_dashboard_url, ray_cluster.token(self._settings))

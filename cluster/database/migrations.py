@@ -238,7 +238,7 @@ def _require_made(connection: Connection, names: Sequence[str]) -> None:
     """Check that none of these indexes was left half made by `CREATE INDEX CONCURRENTLY`, which PostgreSQL does not use.
 
     Raises:
-        Rejected: one was.
+        Rejected: one of them was left half made.
     """
     row = connection.execute(
         "SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"

@@ -123,7 +123,7 @@ def ask(admin_socket: Path, *commands: str) -> str:
     """Send commands to HAProxy's admin socket and return its answer.
 
     Raises:
-        Temporary: it does not answer.
+        Temporary: HAProxy does not answer.
     """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

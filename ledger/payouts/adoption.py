@@ -186,7 +186,7 @@ def _require_payable(connection: Connection[Any]) -> None:
     paid once more when they are.
 
     Raises:
-        Temporary: it is not yet; folding and maturing take their time.
+        Temporary: some are not folded, or not matured yet; that takes its time.
     """
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM ledger.maturing WHERE matures_at <= f.placed_at AND matures_at <= now()),"

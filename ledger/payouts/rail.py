@@ -180,7 +180,7 @@ class Rail(Protocol):
             held: lamports that the marker holds.
 
         Raises:
-            Rejected: that is not proven; the words say what is missing.
+            Rejected: that is not proven; the message says what is missing.
         """
 
 

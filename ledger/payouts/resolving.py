@@ -122,7 +122,7 @@ def _end_rival(rail: Rail, rival: Attempt, effect: Effect | None) -> None:
     """Book the failure of another live attempt of a batch that has landed.
 
     Raises:
-        Rejected: it has not ended.
+        Rejected: the other attempt has not ended yet.
     """
     if effect is None:
         raise not_proven(f"transaction {rival.signature} of the same batch may still land")
@@ -318,7 +318,7 @@ def _landed(attempts: Sequence[Attempt], effects: Effects) -> Attempt | None:
     """Return the attempt that has landed, if any.
 
     Raises:
-        Rejected: several have.
+        Rejected: several attempts have landed.
     """
     landed = [each for each in attempts if (did := effects[each.signature]) is not None and did.error is None]
     if len(landed) > 1:

@@ -178,7 +178,7 @@ def check_mint(chain: Chain, payer: packing.Payer) -> None:
     """Require a mint with the decimals in which amounts are counted, and a treasury that can pay from its account.
 
     Raises:
-        Rejected: it is not so; the message says what was found instead.
+        Rejected: mint, decimals or account are not as required; the message says what was found.
     """
     _, (mint, account) = chain.accounts([str(payer.mint), str(payer.token_account)], "confirmed")
     hint = "set [ledger] mint and decimals to those of PIX on this chain"

@@ -102,7 +102,7 @@ def require_expired(rail: ChainRail, batch: Batch, open_ended: Sequence[Attempt]
         The finalized height that says so.
 
     Raises:
-        Rejected: that is not proven; the words say what is missing.
+        Rejected: that is not proven; the message says what is missing.
     """
     height, slot = rail.chain.finalized_height(rail.opinions)
     alive = [each for each in open_ended if not is_past_validity(each, height)]
@@ -201,7 +201,7 @@ def require_strangers(rail: ChainRail, batch: Batch, evidence: dict[str, Any], *
         held: lamports that the marker holds.
 
     Raises:
-        Rejected: that is not proven; the words say what is missing.
+        Rejected: that is not proven; the message says what is missing.
     """
     if batch.kind != "payout" or not rail.settings.marker_accounts:
         return

@@ -448,7 +448,7 @@ async def identify(services: KeyReaders, token: str, *, afresh: bool = False) ->
 
     Raises:
         Temporary: the database is away or too slow, and no valid result was cached in the last `GRACE_S`.
-        OperationalError: likewise.
+        OperationalError: the same, as psycopg reports it.
     """
     from serve.http.deadlines import within  # imports FastAPI; only replicas call this
 

@@ -48,7 +48,7 @@ class KnownKeys:
 
         Raises:
             Temporary: the database is away or too slow.
-            psycopg.Error: likewise.
+            psycopg.Error: the same, as psycopg reports it.
         """
         prefix = int.from_bytes(digest[:8], "big")
         if self._contains(prefix):

@@ -164,7 +164,7 @@ class Connections:
         """Wait for a place; a wait that is cancelled holds none.
 
         Raises:
-            Busy: none became free in time.
+            Busy: no place became free in time.
         """
         if self._places.locked():
             self._waiting += 1

@@ -50,7 +50,7 @@ class Liveness:
         """Check that this replica need not be replaced; for `/healthz` and for Serve.
 
         Raises:
-            Temporary: it should be replaced.
+            Temporary: it should be replaced; the message says why.
         """
         if self._reason:
             raise Temporary(self._reason)

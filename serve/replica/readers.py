@@ -173,7 +173,7 @@ class Readers:
         """Ask the first database that gives a connection.
 
         Raises:
-            Temporary: none gives one.
+            Temporary: no database gives a connection.
         """
         reason: Temporary = Away("the database does not answer")
         for reader in readers:

@@ -51,7 +51,7 @@ class Store:
         """Check that Redis answers.
 
         Raises:
-            Temporary: it does not.
+            Temporary: Redis does not answer.
         """
         if not await self._guarded(self._redis.ping):
             raise Temporary("Redis does not answer")

@@ -77,7 +77,7 @@ async def _tasks(failing: Mapping[str, str]) -> None:
     """Check the background tasks: one that fails again and again is a fault, though requests are still answered.
 
     Raises:
-        Temporary: some fail.
+        Temporary: tasks fail; the message names them.
     """
     if failing:
         raise Temporary(f"{', '.join(sorted(failing))} failed; the log says why")

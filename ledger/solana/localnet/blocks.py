@@ -147,7 +147,7 @@ class LocalChain:
         """Require that a transaction would succeed now.
 
         Raises:
-            Refused: it would not.
+            Refused: it was processed already, its blockhash is not valid, or it would fail.
         """
         signature = str(transaction.signatures[0])
         if self.store.transaction(signature) is not None:
