@@ -219,7 +219,12 @@ def _write_sheets(context: Context, connection: Connection, job_id: str, folder:
 def _in_s3(
     context: Context, connection: Connection, named: str, manifest: str, quiet: bool, extent: Extent
 ) -> tuple[UploadedSource, str, str]:
-    """Return the S3 source, uploading a local path first, with the local path and the manifest's URI."""
+    """Upload a source that is a local path; return what a job can read in its place.
+
+    Returns:
+        The source in S3, the local path that it was made from ("" if it was in S3 already), and the URI of the manifest
+        (of a local path "", since its rows are uploaded with the videos).
+    """
     from cluster import folders, runtime
     from cluster.errors import Rejected
     from cluster.settings import EMBEDDED

@@ -191,7 +191,7 @@ def _file_of(row: Mapping[str, Any] | str) -> str:
 
 
 def _creator_of(row: Mapping[str, Any] | str, is_known: Known) -> str:
-    """Return the creator that an invalid row names, or "": the reason is only for jobs that may speak for them."""
+    """Return the creator that an invalid row names, or "". Only jobs that may speak for them are told what is wrong."""
     creator = row.get("creator") if isinstance(row, Mapping) else None
     return handles.resolve(str(creator), is_known).strip() if creator else ""
 
@@ -216,7 +216,7 @@ def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any] | s
 
 
 def _row(columns: Sequence[str], values: Sequence[str]) -> dict[str, str]:
-    """Map columns to values; columns without a name must be empty, or "" is mapped to what is wrong with the row."""
+    """Map columns to values. If a column without a name has a value, the key "" says what is wrong with the row."""
     row = {column: value for column, value in zip(columns, values, strict=False) if column}
     nameless = [value for column, value in itertools.zip_longest(columns, values, fillvalue="") if not column]
     return {**row, "": "more values than columns"} if any(nameless) else row

@@ -180,7 +180,7 @@ async def looked_up(
 
 
 def measured(calibration: Calibration, parts: QueryParts, cosines: Sequence[Cosines]) -> Measured:
-    """Return the relevance of each moment: the least that the wanted parts give it, each by the curve of its own kind.
+    """Calibrate the cosine with each wanted part to a relevance, and return the least of these for each moment.
 
     `cosines` are those with each wanted part, in order; a moment that is missing for one part has relevance 0.
     """
