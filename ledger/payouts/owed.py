@@ -2,7 +2,7 @@
 
 The database itself notes whose balance rises to a payout or falls below one (schema 0020). `look` reads the first of these
 creators and tells who can be paid; `park` lets the others wait until that may have changed: at an instant, or when a new
-wallet, a released hold or a smaller doubt wakes them. Knows no batch, no screening and no chain.
+wallet, a released hold or a lower doubtful amount wakes them. Knows no batch, no screening and no chain.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def park(connection: Conn, waiting: Mapping[int, str]) -> None:
 
 
 def stand_behind(connection: Conn, creators: Collection[int]) -> None:
-    """Let creators who are still owed something wait behind all others: none takes each day all that it may pay."""
+    """Put creators who are still owed something at the end of the queue, so that the same ones do not use up every day."""
     if creators:
         connection.execute("UPDATE ledger.owed SET n = DEFAULT WHERE creator_id = ANY(%s)", (sorted(creators),))
 
