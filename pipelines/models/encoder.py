@@ -15,7 +15,7 @@ import logging
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,10 @@ AGREEMENT_MIN = 0.999  # least cosine of a bf16 vector with the exact one
 HUB_TIMEOUT_S = 3.0
 TROUBLES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EAGAIN, errno.EINTR, errno.ENOSPC, errno.ESTALE}
 UNFIT = ("could not be loaded", "loading state_dict")  # in errors of open_clip and torch for weights of another model
+
+FACTS = "facts.json"  # in a model's folder: its facts, and the digest of the weights that they are about
+FACTS_ARE: Mapping[str, Callable[[Any], Any]] = {"dimensions": int, "image_size": int, "fit": str, "fingerprint": str}
+WEIGHTS = "open_clip_*"  # the files that the facts follow from: weights and configuration
 
 Fit = Literal["squash", "shortest", "longest"]
 Floats = NDArray[np.float32]
@@ -150,6 +154,10 @@ class Encoder:
             ids = self._tokenizer([self._compounds.joined(text) for text in texts])
             vectors = self._text_tower(ids.to(self.device))
             return _unit(vectors)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a job must know before it loads the model: dimensions, image size, fit and fingerprint."""
+        return {name: getattr(self, name) for name in FACTS_ARE}
 
     def relevance_ppm(self, cosines: NDArray[np.floating[Any]], *, asked_by_text: bool = True) -> NDArray[np.int64]:
         """Return how relevant answers are, by the model's calibration.
@@ -427,8 +435,41 @@ def digest(name: str) -> str:
     folder = _folder(name)
     if folder is None:
         return ""
+    return _digest(folder, folder.rglob("*"))
+
+
+def stated(name: str) -> dict[str, Any] | None:
+    """Return the facts of a model as its folder states them, without loading it.
+
+    Returns:
+        What `Encoder.facts` would return; None if the folder states nothing, or something about other weights.
+
+    Raises:
+        Rejected: the statement cannot be read.
+    """
+    folder = _folder(name)
+    if folder is None or not (folder / FACTS).is_file():
+        return None
+    try:
+        facts = json.loads((folder / FACTS).read_bytes())
+        weights = facts.pop("weights")
+        typed = {fact: kind(facts[fact]) for fact, kind in FACTS_ARE.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        detail = f"{folder / FACTS} does not say what the model is: {type(error).__name__}: {error}"
+        raise Rejected(detail, code="model-broken", hint="delete it: the model is then loaded to be asked") from error
+    return typed if weights == _digest(folder, folder.glob(WEIGHTS)) else None
+
+
+def state(folder: Path) -> None:
+    """Load the model in a folder, and write its facts there for `stated`."""
+    facts = load(str(folder)).facts() | {"weights": _digest(folder, folder.glob(WEIGHTS))}
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _digest(folder: Path, files: Iterable[Path]) -> str:
+    """Return a digest of some files of a folder, by their paths and contents."""
     combined = hashlib.blake2b(digest_size=16)
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for file in sorted(path for path in files if path.is_file()):
         with file.open("rb") as opened:
             combined.update(
                 f"{file.relative_to(folder)} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode()

@@ -1,6 +1,7 @@
 """The table of models, `media.models`: what a job must know of an encoder before its actors have loaded it.
 
-A worker loads a new model once to describe it; from then on the digest of its files identifies it. Knows no frames.
+The folder of a new model may state its facts in `facts.json`; otherwise a worker loads the model once to describe it. From
+then on the digest of its files identifies it. Knows no frames.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def names_in_use(connection: Connection, except_name: str) -> list[str]:
 def register(connection: Connection, named: ModelSettings, cpus: float) -> ModelInfo:
     """Return the model of the settings, registered and with a partition for its vectors.
 
-    `cpus` are reserved for the worker that loads a model not seen before.
+    `cpus` are reserved for the worker that loads a model not seen before whose folder does not state its facts.
 
     Raises:
         Rejected: the model does not exist, or another one is registered under its name.
@@ -57,7 +58,8 @@ def register(connection: Connection, named: ModelSettings, cpus: float) -> Model
     from pipelines.models import encoder
 
     files = encoder.digest(named.name)
-    return _known(connection, named.name, files) or retry(lambda: _registered(connection, named, cpus, files))
+    registered = _known(connection, named.name, files) or _stated(connection, named.name, files)
+    return registered or retry(lambda: _registered(connection, named, cpus, files))
 
 
 def _known(connection: Connection, name: str, files: str) -> ModelInfo | None:
@@ -68,6 +70,17 @@ def _known(connection: Connection, name: str, files: str) -> ModelInfo | None:
         (name, files),
     ).fetchone()
     return ModelInfo(*row) if row else None
+
+
+def _stated(connection: Connection, name: str, files: str) -> ModelInfo | None:
+    """Register a model by the facts that its folder states; None if it states none.
+
+    The actors that embed compare the fingerprint, so a wrong statement puts no vector into the catalogue.
+    """
+    from pipelines.models import encoder
+
+    facts = encoder.stated(name)
+    return remember(connection, name, facts, files) if facts else None
 
 
 def _registered(connection: Connection, named: ModelSettings, cpus: float, files: str) -> ModelInfo:
@@ -87,7 +100,7 @@ def remember(connection: Connection, name: str, facts: Mapping[str, Any], files:
     Args:
         connection: Connection to the primary.
         name: Name of the model.
-        facts: What `facts_of` returned.
+        facts: What `Encoder.facts` returns.
         files: Digest of its files; empty if it has no local folder.
 
     Returns:
@@ -118,5 +131,4 @@ def facts_of(named: ModelSettings) -> dict[str, Any]:
     """Load a model and return its dimensions, fingerprint, image size and fit."""
     from pipelines.models import encoder
 
-    loaded = encoder.load(named.name, device=named.device, threads=named.threads)
-    return {name: getattr(loaded, name) for name in ("dimensions", "fingerprint", "image_size", "fit")}
+    return encoder.load(named.name, device=named.device, threads=named.threads).facts()
