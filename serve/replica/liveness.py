@@ -1,9 +1,9 @@
 """Liveness: whether this replica should be replaced by another one.
 
-A replica should be replaced if none of its questions was answered for `liveness_s` although a fresh connection is answered:
-then its connections are exhausted (lost, a descriptor limit, a fault of ours). It should also be replaced if the event loop
-is late all the time. A database that does not answer anyone is not a reason: another replica would fare no better. `/healthz`
-reports it, and so does `check` to Serve, which then starts another replica.
+A replica should be replaced if none of its questions was answered for `liveness_s` although a fresh connection is answered,
+twice in a row: then its connections are exhausted (lost, a descriptor limit, a fault of ours). It should also be replaced if
+the event loop is late all the time. A database that does not answer anyone is not a reason: another replica would fare no
+better. `/healthz` reports it, and so does `check` to Serve, which then starts another replica.
 """
 
 from __future__ import annotations
@@ -66,13 +66,19 @@ class Liveness:
                 self._on_time_at = time.monotonic()
 
     async def _watch(self) -> None:
-        """Ask the database now and then, also without traffic; where it does not answer, try a fresh connection."""
+        """Ask the database now and then, also without traffic; where it does not answer, try a fresh connection.
+
+        One answer over a fresh connection proves nothing: a database that is just back answers a fresh connection first.
+        """
+        is_answered_directly = False
         while True:
             await asyncio.sleep(self._liveness_s / 5)
             if await self._is_answered():
-                self._reason = ""
+                self._reason, is_answered_directly = "", False
             elif time.monotonic() - self._readers.answered_at > self._liveness_s:
-                exhausted = await self._readers.works_directly(DIRECT_TIMEOUT_S)
+                was_answered_directly = is_answered_directly
+                is_answered_directly = await self._readers.works_directly(DIRECT_TIMEOUT_S)
+                exhausted = was_answered_directly and is_answered_directly
                 if exhausted and not self._reason:
                     log.error("%s: %s", MEANS, dict(self._readers.gauges()))
                 self._reason = MEANS if exhausted else ""
