@@ -33,6 +33,12 @@ def require_open(uri: str, rights: Rights, own_bucket: str = "", *, is_source: b
     It may name what is in its folders, except what Pixr itself keeps in `own_bucket`. Of uploads only lists are sources: only
     a list says whose an upload is.
 
+    Args:
+        uri: The address.
+        rights: Creators that the job may speak for, and its folders.
+        own_bucket: The bucket that Pixr itself writes to.
+        is_source: Whether the address is named as a source, rather than as a manifest.
+
     Raises:
         Rejected: 403; or, whatever the rights, 422 for a key with empty parts, which some stores resolve to another
             object.

@@ -99,7 +99,7 @@ def checked(folders: Sequence[str], s3: S3Settings) -> tuple[str, ...]:
     """Return the folders for a new key in normal form, without duplicates.
 
     Raises:
-        Rejected: one is no folder of a bucket that jobs read, or holds what Pixr itself keeps there.
+        Rejected: one is not in a bucket that jobs read, or holds what Pixr itself keeps there.
     """
     for each in folders:
         require_whole(each)
