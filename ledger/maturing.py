@@ -10,20 +10,24 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, LiteralString
 
+import numpy as np
 from psycopg import Connection
 
 from ledger.money import Amounts
 from ledger.waiting import Ids
 
 MATURITY_BUCKET_S = 600
+# Reckoned once, not for each account.
 RIPENS: LiteralString = """
+    WITH bucket AS MATERIALIZED (
+        SELECT ceil(extract(epoch FROM greatest(now() + make_interval(secs => %(later_s)s), %(earliest)s::timestamptz))
+                    / %(bucket_s)s) * %(bucket_s)s AS at),
+    place AS MATERIALIZED (
+        SELECT to_timestamp(at + least(greatest(floor((at - %(maturity_s)s) / 86400) - %(day)s, 0), %(bucket_s)s - 1)) AS at
+        FROM bucket)
     INSERT INTO ledger.maturing AS m (account_id, matures_at, amount_pix)
-    SELECT t.account, to_timestamp(b.at + least(greatest(floor((b.at - %(maturity_s)s) / 86400) - t.day, 0), %(bucket_s)s - 1)),
-           sum(t.amount)::bigint
-    FROM unnest(%(accounts)s::bigint[], %(days)s::integer[], %(amounts)s::bigint[]) AS t (account, day, amount),
-         (SELECT ceil(extract(epoch FROM greatest(now() + make_interval(secs => %(later_s)s), %(earliest)s::timestamptz))
-                      / %(bucket_s)s) * %(bucket_s)s) AS b (at)
-    GROUP BY 1, 2
+    SELECT t.account, place.at, t.amount
+    FROM unnest(%(accounts)s::bigint[], %(amounts)s::bigint[]) AS t (account, amount), place
     ON CONFLICT (account_id, matures_at) DO UPDATE SET amount_pix = m.amount_pix + excluded.amount_pix"""
 # The UTC day, in days since 1970, on which what is in a bucket was shown.
 SHOWN_ON: LiteralString = """
@@ -41,8 +45,13 @@ def ripen(
     later_s: int = 0,
     earliest: datetime | None = None,
 ) -> None:
-    """Put what was shown on these UTC days into buckets, for so many seconds from now and until `earliest`."""
-    connection.execute(RIPENS, {
-        "accounts": accounts.tolist(), "days": days.tolist(), "amounts": amounts.tolist(), "maturity_s": maturity_s,
-        "later_s": later_s, "earliest": earliest, "bucket_s": MATURITY_BUCKET_S,
-    })  # fmt: skip
+    """Put what was shown on these UTC days into buckets, for so many seconds from now and until `earliest`.
+
+    An account comes once a day.
+    """
+    for day in np.unique(days).tolist():
+        rows = days == day
+        connection.execute(RIPENS, {
+            "accounts": accounts[rows].tolist(), "amounts": amounts[rows].tolist(), "day": day, "maturity_s": maturity_s,
+            "later_s": later_s, "earliest": earliest, "bucket_s": MATURITY_BUCKET_S,
+        })  # fmt: skip

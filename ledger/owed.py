@@ -63,6 +63,11 @@ ALL = LOOK.format(
 NAMED = LOOK.format(window="SELECT creator_id, account_id, n FROM ledger.owed WHERE creator_id = ANY(%(creators)s)")
 
 
+def most_pix(economics: Economics) -> int:
+    """What one creator is paid at once, and no more."""
+    return min(economics.payout_max_pix, economics.payout_day_max_pix)
+
+
 def look(
     connection: Conn, economics: Economics, mint: str, limit: int, creators: Collection[int] | None = None
 ) -> tuple[list[Due], dict[int, str]]:
@@ -71,7 +76,7 @@ def look(
 
     Of these `creators`, where they are named; else of those whose turn it is. Nobody is due more at once than a day may pay.
     """
-    most = min(economics.payout_max_pix, economics.payout_day_max_pix)
+    most = most_pix(economics)
     if most < economics.payout_min_pix:  # an operator's emergency stop
         return [], {}
     values = {"most": most, "least": economics.payout_min_pix, "mint": mint, "again": LOOK_AGAIN_S,
@@ -127,7 +132,8 @@ def park(connection: Conn, waiting: Mapping[int, str]) -> None:
 
 def stand_behind(connection: Conn, creators: Collection[int]) -> None:
     """Who of these is still owed something waits behind all others from now on: nobody takes each day all that it may pay."""
-    connection.execute("UPDATE ledger.owed SET n = DEFAULT WHERE creator_id = ANY(%s)", (sorted(creators),))
+    if creators:
+        connection.execute("UPDATE ledger.owed SET n = DEFAULT WHERE creator_id = ANY(%s)", (sorted(creators),))
 
 
 def look_again(connection: Conn, creators: Sequence[int]) -> None:

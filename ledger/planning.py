@@ -80,7 +80,9 @@ class Planning(Rail):
         made = self._unmarked([self.payout_batch(chunk, tag=parent or "") for chunk in chunks])
         batches.add(self.connection, made, parent)
         batches.pend(self.connection, list(zip(made, chunks, strict=True)))
-        owed.stand_behind(self.connection, [each.creator_id for chunk in chunks for each in chunk])
+        most = owed.most_pix(self.economics)  # who is paid so much may be owed more
+        paid_in_part = [each.creator_id for chunk in chunks for each in chunk if each.amount_pix >= most]
+        owed.stand_behind(self.connection, paid_in_part)
         return made
 
     def _unmarked(self, made: Sequence[Batch]) -> list[Batch]:

@@ -29,6 +29,7 @@ IDLE_MAX_S = 900.0  # a file that nobody has asked for in this time was left beh
 POLL_S = 0.2
 FETCHES_MAX = 3
 LOCK_TRIES_MAX = 100
+LOCK_WAIT_S = 10.0  # for a lock that others keep deleting with its file
 NOTES = (".dropped", ".done", ".lock")  # beside each file; the lock is deleted last
 DRAFT = "-"  # in the suffix of what is being fetched, after its size
 
@@ -195,9 +196,11 @@ def _locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[int]:
 
     Raises:
         OSError: another one holds it, and `how` does not wait.
+        Temporary: it is taken away as often as it is had, for `LOCK_WAIT_S`.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for _ in range(LOCK_TRIES_MAX):
+    until_s = time.monotonic() + LOCK_WAIT_S
+    while time.monotonic() < until_s:
         with _open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT) as descriptor:
             fcntl.flock(descriptor, how)
             if _is_lock_of(descriptor, path):

@@ -57,11 +57,12 @@ SHORT = ("connections", "slow-bodies", "paused-players", "hang-ups", "hang-ups-o
 
 
 def attacked(scene: Scene, show: Callable[..., None], name: str, seconds: float) -> siege.Siege:
-    attack, seed = ATTACKS[name], SEED + list(ATTACKS).index(name)
+    attack, number = ATTACKS[name], list(ATTACKS).index(name)
+    seed, own = SEED + number, 10 + number  # an address that has just hung up a lot is refused whatever it asks for
     numbers = range(attack.addresses)
     plan = siege.plan(
         scene, seed, seconds, {attack.kind: 1.0}, starts_per_s=attack.starts_per_s, at_once_max=attack.at_once_max,
-        addresses=tuple(f"127.0.{number % attack.networks}.{2 + number}" for number in numbers),
+        addresses=tuple(f"127.{own}.{each % attack.networks}.{2 + each}" for each in numbers),
         hold_s=(attack.hold_s, attack.hold_s),
     )  # fmt: skip
     return siege.besieged(scene, plan, seconds, show, attack.connected_min)

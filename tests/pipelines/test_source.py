@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -239,7 +240,7 @@ def as_nobody(folder: Path) -> Iterator[None]:
         pytest.skip("only root can become another user")
     folder.chmod(0o755)
     for parent in list(folder.parents)[:2]:
-        parent.chmod(0o711)
+        parent.chmod(stat.S_IMODE(parent.stat().st_mode) | 0o011)  # one of everybody's stays so
     os.seteuid(65534)
     try:
         yield
