@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,11 @@ from cluster.errors import Temporary
 from cluster.settings import Settings
 
 START_TIMEOUT_S = 180.0
+
+
+def end_all_on_sigterm() -> None:
+    """Have SIGTERM end this program as an exception does, so that all that was begun is ended."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @contextmanager

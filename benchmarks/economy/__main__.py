@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -53,7 +51,7 @@ def main(
         known = Kept(path, version(economy.ECONOMICS)).known(of_seeds)
         _end([result for result, _ in known.values()], f"{command} --first {first} --seeds {seeds}", write=write)
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that all that was begun is ended
+    ground.end_all_on_sigterm()
     with _server(settings.load(), alone=alone) as made:
         url = runtime.role_url(made, roles.OWNER)
         if controls:

@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from benchmarks import run as benchmarks
+from benchmarks.ground import end_all_on_sigterm
 from benchmarks.run import Figure
 from cluster import database, migrations, runtime, supervisor
 from cluster.settings import ROOT
@@ -39,6 +40,7 @@ WHOLE_SEEDS = 2000  # of which the machine is expected to be covered
 @click.option("--log", is_flag=True, help="Append the counts to benchmarks/LOG.md.")
 def main(seeds: int, fierce_seeds: int, first: int, wrong: int, processes: int, again: bool, log: bool) -> None:
     """Simulate payouts in bad weather. Exits with 1 where a seed fails, or a wrong protocol does not."""
+    end_all_on_sigterm()
     notes = None if again else ROOT / ".pixr" / "simulations" / f"{version()}.jsonl"
     kinds = [(OURS.name, 1.0, "", seeds), (OURS.name, FIERCE, "", fierce_seeds)]
     kinds += [(name, 1.0, weather, wrong) for each in NAMES for name, weather in ((each, ""), (OURS.name, each))]
