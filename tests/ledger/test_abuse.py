@@ -342,6 +342,26 @@ def test_nothing_is_due_of_what_no_review_has_seen(journal: Connection[Any]) -> 
     assert_whole(journal)
 
 
+def test_a_review_that_finds_nothing_has_seen_what_there_is(journal: Connection[Any]) -> None:
+    """Else what the last fold of all has earned would wait for somebody to search."""
+    fund(journal, 10**12)
+    economics = dataclasses.replace(NARROW, maturity_s=0)
+    accountant = Fold(journal, economics, LedgerSettings())
+    reviewing.begin(journal)
+    record(journal, *clicks(901, 10, 1, 10))
+    while accountant.run_once() is not None:
+        pass
+    assert due_to(journal, 901) == 0
+    review(journal, accountant.audience, economics)
+    due = due_to(journal, 901)
+    assert due > 0
+    journal.execute("UPDATE ledger.reviewed SET entry_id = 0")  # as where what was folded left nothing to judge
+    journal.commit()
+    assert due_to(journal, 901) < due
+    review(journal, accountant.audience, economics)
+    assert due_to(journal, 901) == due
+
+
 def test_what_was_crowded_out_is_of_its_viewers_day(journal: Connection[Any]) -> None:
     """Else one viewer could crowd others out, and have a day of their own beside."""
     fund(journal, 10**12)
