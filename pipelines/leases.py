@@ -109,17 +109,28 @@ def next_token(connection: Connection) -> int:
 
 
 def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> bool:
-    """Write what probing found; False when the lease has passed on."""
-    done = connection.execute(
-        "UPDATE media.videos SET content_hash = %(content_hash)s,"
-        " content_at = CASE WHEN content_hash IS DISTINCT FROM %(content_hash)s THEN now() ELSE content_at END,"
-        " repost_accepted = repost_accepted AND content_hash IS NOT DISTINCT FROM %(content_hash)s,"
-        " container = %(container)s, codec = %(codec)s,"
-        " width = %(width)s, height = %(height)s, fps = %(fps)s, duration_ms = %(duration_ms)s,"
-        " has_audio = %(has_audio)s, warning = nullif(%(warning)s, '')"
-        " WHERE id = %(video)s AND lease_token = %(token)s",
-        {**facts, "video": lease.video_id, "token": lease.token},
-    )
+    """Write what probing found; False when the lease has passed on.
+
+    Of another content than before the video's moments, which are shown until they are replaced, keep their time.
+    """
+    values = {**facts, "video": lease.video_id, "token": lease.token}
+    with connection.transaction():
+        connection.execute(
+            "UPDATE media.segments s SET shown_since = coalesce(v.content_at, v.created_at) FROM media.videos v"
+            " WHERE v.id = %(video)s AND v.lease_token = %(token)s AND v.content_hash IS DISTINCT FROM %(content_hash)s"
+            " AND s.video_id = v.id AND s.shown_since IS NULL",
+            values,
+        )
+        done = connection.execute(
+            "UPDATE media.videos SET content_hash = %(content_hash)s,"
+            " content_at = CASE WHEN content_hash IS DISTINCT FROM %(content_hash)s THEN now() ELSE content_at END,"
+            " repost_accepted = repost_accepted AND content_hash IS NOT DISTINCT FROM %(content_hash)s,"
+            " container = %(container)s, codec = %(codec)s,"
+            " width = %(width)s, height = %(height)s, fps = %(fps)s, duration_ms = %(duration_ms)s,"
+            " has_audio = %(has_audio)s, warning = nullif(%(warning)s, '')"
+            " WHERE id = %(video)s AND lease_token = %(token)s",
+            values,
+        )
     return done.rowcount == 1
 
 

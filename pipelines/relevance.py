@@ -23,10 +23,10 @@ FILE = "calibration.json"
 # Where an uncalibrated model is half sure, and over which width that changes. CLIP models give strangers a cosine of
 # about 0.15 and a good match 0.3 between text and picture; about 0.5 and 0.9 between two pictures.
 TEXTS_CENTRE, TEXTS_WIDTH = 0.25, 0.03
-# From where on two moments of an uncalibrated model show the same pictures: CLIP models give another coding of a picture 0.98
-# and more, and less to most other takes of one scene.
-SAME = 0.98
 PICTURES_CENTRE, PICTURES_WIDTH = 0.75, 0.05
+# From where on moments of two videos show the same pictures to an uncalibrated model: CLIP models give another coding of a
+# picture 0.98 and more, and less to most other takes of one scene.
+SAME = 0.98
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class Calibration:
 
     texts: Curve
     pictures: Curve
-    same: float = SAME  # the cosine from which on two moments show the same pictures
+    same: float = SAME  # the cosine from which on moments of two videos show the same pictures
 
     def __post_init__(self) -> None:
-        if not 0 < self.same <= 1:
-            raise ValueError("the cosine of what is the same is above 0, and 1 at most")
+        if not 0.5 < self.same <= 1:
+            raise ValueError("the cosine of what is the same is above 0.5, and 1 at most")
 
     @classmethod
     def of(cls, folder: Path | None) -> Calibration:

@@ -48,7 +48,7 @@ class Candidates:
     """The fused list, best first, and what could not be asked. `ranks`: by list, then by moment.
 
     `like` is the moment to find more of: of its creator nothing pays. `cut` has left out what is far. `model` is the one
-    whose vectors were compared, `same` the cosine from which on two moments show the same pictures.
+    whose vectors were compared, `same` the cosine from which on moments of two videos show the same pictures.
     """
 
     ranked: list[Ranked]
@@ -252,7 +252,7 @@ async def _standing(services: Services, query: Query, nearest: Nearest, matches:
 
 
 def _same(services: Services, nearest: Nearest) -> float:
-    """The cosine from which on two moments show the same pictures; above all cosines where that is nobody's concern."""
+    """From which cosine on moments of two videos show the same pictures; above all cosines where that is nobody's concern."""
     said_ppm = services.search.copies_cosine_ppm
     if said_ppm == 0 or nearest.facts is None:
         return math.inf

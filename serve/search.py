@@ -391,18 +391,15 @@ async def _earning(
     """Which of the moments that are shown make appearances; none where it cannot be told which of them are copies."""
     shown = [found[group[0].segment_id] for group in groups]
     paying = {each.segment_id for each in shown if _pays(asked, each)}
-    ids, model = {each.segment_id for each in shown}, asked.model
-    if asked.like is not None:
-        ids.add(asked.like.segment_id)
-    if not paying or len(ids) < 2 or model is None or asked.same > 1 or RELEVANCE in degraded:
+    firsts = [each for each in shown if not each.is_repost]  # who has another one's file takes no place from others
+    compared, model = [*firsts, *([] if asked.like is None else [asked.like])], asked.model
+    has_others = len({each.video_id for each in compared}) > 1
+    if not paying or not has_others or model is None or asked.same > 1 or RELEVANCE in degraded:
         return paying
-    try:
-        pairs = await services.readers.ask(lambda connection: index.alike(connection, model, sorted(ids), asked.same))
-    except (Temporary, psycopg.OperationalError) as error:
-        seldom.warning(f"no copies: {error}")
-        degraded.append(RELEVANCE)
-        return set()
-    return paying & copies.first(shown, pairs, asked.like)
+    ids = sorted({each.segment_id for each in compared})
+    work = services.readers.ask(lambda connection: index.alike(connection, model, ids, asked.same))
+    pairs = await _extra(services, RELEVANCE, degraded, work)
+    return paying & copies.first(firsts, pairs, asked.like) if pairs is not None else set()
 
 
 def _pays(asked: Candidates, moment: Found) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -84,8 +86,26 @@ async def test_copies_of_a_video_make_a_view_earn_no_more(room: Room, creator: i
     assert await everything(room) == before
 
 
+async def test_moments_of_one_video_that_show_the_same_each_earn(room: Room) -> None:
+    """A camera that stands still, or comes back to where it was, is no copy; one video beside it is, of the first of them."""
+    before = await everything(room)
+    first, second = room.gallery.moments["banana"]
+    with room.doors.database() as connection:
+        connection.execute(
+            "UPDATE media.embeddings e SET embedding = o.embedding FROM media.embeddings o"
+            " WHERE e.segment_id = %s AND o.segment_id = %s",
+            (second, first),
+        )
+        catalog.bump_generation(connection)
+    room.doors.services.generation.expire()
+    after = await everything(room)
+    assert after[second] == after[first] == before[first] > 0
+    copied(room, "banana", room.gallery.creators[0], noise=0.05)
+    assert await everything(room) == after
+
+
 async def test_what_only_resembles_earns_for_itself(room: Room) -> None:
-    """Another take of the same thing has another vector; so has each moment of a video."""
+    """Another take of the same thing has another vector."""
     before = await everything(room)
     made = copied(room, "banana", room.gallery.creators[0], noise=0.35)  # a cosine of 0.94
     after = await everything(room)
@@ -103,14 +123,20 @@ async def test_more_like_an_original_pays_no_copy_of_it_and_more_like_the_copy_p
     assert like_copy[first] > 0
 
 
-async def test_where_copies_cannot_be_told_apart_nothing_is_earned(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_where_copies_cannot_be_told_apart_nothing_is_earned(
+    room: Room, monkeypatch: pytest.MonkeyPatch, is_slow: bool
+) -> None:
     """And the answer is not kept, so that the same search earns a little later."""
 
     async def away(*_: Any) -> Any:
         raise Temporary("the database is away")
 
+    async def silent(*_: Any) -> Any:
+        await asyncio.sleep(60)
+
     with monkeypatch.context() as patched:
-        patched.setattr(index, "alike", away)
+        patched.setattr(index, "alike", silent if is_slow else away)
         answer = await room.doors.http.get("/v1/search", params={"q": "banana", "limit": 100})
         assert answer.json()["moments"]
         assert answer.json()["degraded"] == ["relevance"]
@@ -153,6 +179,77 @@ async def test_another_creators_file_earns_nothing_until_an_administrator_accept
         assert not set(made) & set(await everything(room))  # beside the original it shows the same pictures
 
 
+async def test_who_has_anothers_file_takes_no_place_from_those_who_earn(room: Room) -> None:
+    """A thief's copy of a file earns nothing, and is no original to the next film of the one whose file it is."""
+    other, owner = room.gallery.creators
+    repost, later = copied(room, "banana", other), copied(room, "banana", owner, noise=0.05)
+    with room.doors.database() as connection:
+        video, new = (
+            (connection.execute("SELECT video_id FROM media.segments WHERE id = %s", (each[0],)).fetchone() or ())[0]
+            for each in (repost, later)
+        )
+        connection.execute(
+            "UPDATE media.videos SET content_hash = %s WHERE id = ANY(%s)",
+            (SHA, [room.gallery.videos["banana"], video]),
+        )
+        catalog.bump_generation(connection)
+    room.doors.services.generation.expire()
+    earned = await everything(room, filters={"video_id": [str(video), str(new)]})
+    assert set(earned) == set(later)
+    assert min(earned.values()) > 0
+
+
+async def test_a_film_that_was_coded_again_is_still_the_first(room: Room) -> None:
+    """Whoever has copied it before that gains nothing by it."""
+    before = await everything(room)
+    copied(room, "banana", room.gallery.creators[0], noise=0.05)
+    with room.doors.database() as connection:
+        film = room.gallery.videos["banana"]
+        connection.execute(
+            "UPDATE media.segments s SET shown_since = v.created_at FROM media.videos v"
+            " WHERE v.id = s.video_id AND v.id = %s",
+            (film,),
+        )
+        connection.execute("UPDATE media.videos SET content_at = clock_timestamp() WHERE id = %s", (film,))
+        catalog.bump_generation(connection)
+    room.doors.services.generation.expire()
+    assert await everything(room) == before
+
+
+async def test_whatever_is_said_a_copy_earns_no_more_than_it_shows_and_not_beside_its_original(room: Room) -> None:
+    """A filter that leaves the original out lets the copy earn instead of it, and nothing lets both."""
+    copies_of = {
+        name: (room.gallery.moments[name], copied(room, name, room.gallery.creators[0], noise=0.05))
+        for name in ("banana", "rocket")
+    }
+    alone: dict[int, int] = {}
+    with room.doors.database() as connection:
+        rows = connection.execute("SELECT id, video_id FROM media.segments").fetchall()
+    for video in {video for _, video in rows}:
+        alone |= await everything(room, filters={"video_id": [str(video)]})
+    pairs = [pair for originals, made in copies_of.values() for pair in zip(originals, made, strict=True)]
+    rng = random.Random(7)
+    for _ in range(60):
+        said = {
+            "limit": rng.randint(1, 40),
+            "weights": {"vector": rng.choice((0.0, 1e-6, 1.0, 100.0)), "text": rng.choice((0.0, 1.0, 100.0))},
+            "negative": rng.sample(("rocket", "night"), rng.randint(0, 2)),
+            "group_by": rng.choice(("moment", "video")),
+            "relevance_min_ppm": rng.choice((None, 1, 100_000)),
+            "filters": rng.choice((
+                {},
+                {"creator_id": [str(room.gallery.creators[0])]},
+                {"video_id": sorted({str(video) for _, video in rng.sample(rows, 6)})},
+                {"tags": ["row0"]},
+            )),
+        }  # fmt: skip
+        if not any(said["weights"].values()):
+            continue
+        earned = await everything(room, **said)
+        assert all(amount <= alone[each] for each, amount in earned.items()), said
+        assert all(not (earned.get(one) and earned.get(other)) for one, other in pairs), said
+
+
 def public_id(connection: Connection[Any], video: int) -> str:
     row = connection.execute("SELECT public_id FROM media.videos WHERE id = %s", (video,)).fetchone()
     assert row is not None
@@ -163,8 +260,8 @@ def test_of_alike_moments_the_first_video_s_earns_and_no_chain_of_likeness_is_on
     moments = [Found(number, video, video, "", "") for number, video in ((1, 30), (2, 10), (3, 20), (4, 10), (5, 40))]
     assert copies.first(moments, []) == {1, 2, 3, 4, 5}
     assert copies.first(moments, [(1, 2), (1, 3), (2, 3)]) == {2, 4, 5}
-    assert copies.first(moments, [(2, 4)]) == {1, 2, 3, 5}  # of one video the first that is shown
     assert copies.first(moments, [(2, 3), (1, 3)]) == {1, 2, 4, 5}  # 1 is like 3, which earns nothing, and not like 2
+    assert copies.first(moments[::-1], [(2, 3), (1, 3)]) == {1, 2, 4, 5}  # in whichever order they are shown
     beside = Found(9, 15, 15, "", "")
     assert copies.first(moments, [(1, 9), (2, 9)], beside) == {2, 1, 3, 4, 5}
     assert copies.first(moments, [(3, 9)], beside) == {1, 2, 4, 5, 9}
