@@ -102,6 +102,9 @@ def replace(
         connection.execute("DELETE FROM media.embeddings WHERE segment_id = ANY(%s)", ([row[0] for row in gone],))
         connection.execute("DELETE FROM media.segments WHERE id = ANY(%s)", ([row[0] for row in gone],))
     _write_vectors(connection, video_id, model_id, moments, ids)
+    if (long_shown := [each for each in since if each is not None]) and len(long_shown) == len(moments):
+        # All of the film was there before, so its file is no later one.
+        connection.execute("UPDATE media.videos SET content_at = %s WHERE id = %s", (max(long_shown), video_id))
     return Kept(len(ids), len(gone), len(before))
 
 

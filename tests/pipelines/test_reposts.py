@@ -159,6 +159,23 @@ def test_what_takes_a_film_s_place_is_there_since_then(connection: Connection) -
     assert min(since(connection, place)) > max(since(connection, film))
 
 
+def test_who_puts_an_earlier_file_back_is_no_copy_of_who_has_copied_it(connection: Connection) -> None:
+    film, copy = listed(connection, "film.mp4", "ana"), listed(connection, "copy.mp4", "bo")
+    for video in (film, copy):
+        probed(connection, video, SAME)
+        shown(connection, video, RED, GREEN)
+    assert are_reposts(connection) == {copy}
+    for content, picture in ((OTHER, NEARLY_RED), (SAME, RED)):
+        described(connection, film, content)
+        shown(connection, film, picture, GREEN)
+    assert are_reposts(connection) == {copy}
+    described(connection, film, OTHER)
+    shown(connection, film, BLUE, GREEN)  # half of another film
+    described(connection, film, SAME)
+    shown(connection, film, RED, GREEN)
+    assert are_reposts(connection) == {film}
+
+
 def test_of_what_was_there_before_this_release_it_is_known_since_when_it_was_listed(connection: Connection) -> None:
     film = listed(connection, "film.mp4", "ana")
     probed(connection, film, SAME)
