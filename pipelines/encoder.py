@@ -15,7 +15,7 @@ import logging
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,10 @@ UNFIT = (
     "could not be loaded",
     "loading state_dict",
 )  # what open_clip and torch say of weights that are none of this model
+
+FACTS = "facts.json"  # in a model's folder: what it is, and of which weights that was said
+FACTS_ARE: Mapping[str, Callable[[Any], Any]] = {"dimensions": int, "image_size": int, "fit": str, "fingerprint": str}
+WEIGHTS = "open_clip_*"  # with their configuration: what the facts follow from
 
 Fit = Literal["squash", "shortest", "longest"]
 Floats = NDArray[np.float32]
@@ -120,6 +124,10 @@ class Encoder:
             ids = self._tokenizer([self._compounds.joined(text) for text in texts])
             vectors = self._text_tower(ids.to(self.device))
             return _unit(vectors)
+
+    def facts(self) -> dict[str, Any]:
+        """What a job must know before it loads the model: its dimensions, its pixels' side and fit, its fingerprint."""
+        return {name: getattr(self, name) for name in FACTS_ARE}
 
     def relevance_ppm(self, cosines: NDArray[np.floating[Any]], *, asked_by_text: bool = True) -> NDArray[np.int64]:
         """How relevant an answer of this similarity is, 0..1,000,000, monotone, as calibrated for this model."""
@@ -370,8 +378,37 @@ def digest(name: str) -> str:
     folder = _folder(name)
     if folder is None:
         return ""
+    return _digest(folder, folder.rglob("*"))
+
+
+def stated(name: str) -> dict[str, Any] | None:
+    """`Encoder.facts` of a model as its folder says them, without loading it; None where it does not, or of other weights.
+
+    Raises:
+        Rejected: what it says cannot be read.
+    """
+    folder = _folder(name)
+    if folder is None or not (folder / FACTS).is_file():
+        return None
+    try:
+        facts = json.loads((folder / FACTS).read_bytes())
+        of = facts.pop("weights")
+        said = {name: kind(facts[name]) for name, kind in FACTS_ARE.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        detail = f"{folder / FACTS} does not say what the model is: {type(error).__name__}: {error}"
+        raise Rejected(detail, code="model-broken", hint="delete it: the model is then loaded to be asked") from error
+    return said if of == _digest(folder, folder.glob(WEIGHTS)) else None
+
+
+def state(folder: Path) -> None:
+    """Load a folder's model, and write down there what it is."""
+    facts = load(str(folder)).facts() | {"weights": _digest(folder, folder.glob(WEIGHTS))}
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _digest(folder: Path, files: Iterable[Path]) -> str:
     made = hashlib.blake2b(digest_size=16)
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for file in sorted(path for path in files if path.is_file()):
         with file.open("rb") as opened:
             made.update(f"{file.relative_to(folder)} {hashlib.file_digest(opened, 'sha256').hexdigest()}\n".encode())
     return made.hexdigest()

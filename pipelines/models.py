@@ -1,6 +1,7 @@
 """The table of models: what a job must know of an encoder before its actors have loaded it.
 
-A model is loaded once to be asked, by a worker; from then on the digest of its files answers for it. Knows no frames.
+A model says what it is in `facts.json` beside its weights, or is loaded once to be asked, by a worker; from then on the
+digest of its files answers for it. Knows no frames.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def register(connection: Connection, named: ModelSettings, cpus: float) -> Model
     from pipelines import encoder
 
     files = encoder.digest(named.name)
-    return _known(connection, named.name, files) or retry(lambda: _registered(connection, named, cpus, files))
+    made = _known(connection, named.name, files) or _stated(connection, named.name, files)
+    return made or retry(lambda: _registered(connection, named, cpus, files))
 
 
 def _known(connection: Connection, name: str, files: str) -> Model | None:
@@ -36,6 +38,14 @@ def _known(connection: Connection, name: str, files: str) -> Model | None:
         (name, files),
     ).fetchone()
     return Model(*row) if row else None
+
+
+def _stated(connection: Connection, name: str, files: str) -> Model | None:
+    """By what lies beside its weights. Who embeds with it compares the fingerprint, so nothing is embedded on a wrong one."""
+    from pipelines import encoder
+
+    facts = encoder.stated(name)
+    return remember(connection, name, facts, files) if facts else None
 
 
 def _registered(connection: Connection, named: ModelSettings, cpus: float, files: str) -> Model:
@@ -76,5 +86,4 @@ def facts_of(named: ModelSettings) -> dict[str, Any]:
     """Load a model and say what it is."""
     from pipelines import encoder
 
-    loaded = encoder.load(named.name, device=named.device, threads=named.threads)
-    return {name: getattr(loaded, name) for name in ("dimensions", "fingerprint", "image_size", "fit")}
+    return encoder.load(named.name, device=named.device, threads=named.threads).facts()

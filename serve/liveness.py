@@ -63,13 +63,18 @@ class Liveness:
                 self._on_time_at = time.monotonic()
 
     async def _watch(self) -> None:
-        """Ask now and then, so that a replica that nobody asks knows too; and ask otherwise when nothing comes back."""
+        """Ask now and then, so that a replica that nobody asks knows too; and ask otherwise when nothing comes back.
+
+        Otherwise answered once is no proof: a database that is just back answers a fresh connection first.
+        """
+        others_are = False
         while True:
             await asyncio.sleep(self._liveness_s / 5)
             if await self._is_answered():
-                self._reason = ""
+                self._reason, others_are = "", False
             elif time.monotonic() - self._readers.answered_at > self._liveness_s:
-                exhausted = await self._readers.works_directly(DIRECT_TIMEOUT_S)
+                others_were, others_are = others_are, await self._readers.works_directly(DIRECT_TIMEOUT_S)
+                exhausted = others_were and others_are
                 if exhausted and not self._reason:
                     log.error("%s: %s", MEANS, dict(self._readers.gauges()))
                 self._reason = MEANS if exhausted else ""

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from pipelines import compounds, world, world_words
+from pipelines import compounds, encoder, world, world_words
 from pipelines.training import shape, tokens
 from pipelines.training.course import JOINT_FROM, Course, Plan, normal
 from pipelines.training.pictures import Lesson, Studio, paint
@@ -96,6 +96,7 @@ def note(course: Course, folder: Path, cfg: dict[str, Any], words: Any, held_out
     course.save(folder / "state.pt")
     shape.write(folder / "model", cfg, course.average, words)
     compounds.write(folder / "model", course.phrases.compounds())
+    encoder.state(folder / "model")
 
 
 def main() -> None:

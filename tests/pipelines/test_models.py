@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from psycopg import Connection
 
 from cluster import database
+from cluster.errors import Rejected
 from pipelines import encoder, models
 from pipelines.settings import ModelSettings
 from pipelines.stages import Model
@@ -60,3 +62,36 @@ def test_a_model_without_a_folder_is_always_loaded(connection: Connection, unloa
     know(connection, "ViT-B-32/laion2b_s34b_b79k")
     with pytest.raises(Loaded):
         models.register(connection, ModelSettings(name="ViT-B-32/laion2b_s34b_b79k"), 0.5)
+
+
+def test_the_bundled_model_says_what_it_is(connection: Connection, unloadable: None) -> None:
+    said = encoder.stated("pixr-emoji")
+    assert said == encoder.load("pixr-emoji").facts(), "write it again: pipelines.encoder.state"
+    made = models.register(connection, ModelSettings(name="pixr-emoji"), 0.5)
+    assert made == Model(1, "pixr-emoji", said["image_size"], said["fit"], said["fingerprint"])
+    assert models.register(connection, ModelSettings(name="pixr-emoji"), 0.5) == made
+
+
+def test_what_a_folder_says_of_other_weights_is_not_believed(
+    connection: Connection, tiny_model: Path, tmp_path: Path, unloadable: None
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    encoder.state(folder)
+    assert encoder.stated(str(folder)) == encoder.load(str(folder)).facts()
+    config = folder / "open_clip_config.json"
+    config.write_text(config.read_text() + "\n")
+    assert encoder.stated(str(folder)) is None
+    with pytest.raises(Loaded):
+        models.register(connection, ModelSettings(name=str(folder)), 0.5)
+
+
+@pytest.mark.parametrize("words", ["", "[]", "{}", '{"weights": "x", "dimensions": "many"}', '{"weights": 1}'])
+def test_a_folder_that_says_nonsense_of_itself_is_refused(tiny_model: Path, tmp_path: Path, words: str) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / encoder.FACTS).write_text(words)
+    with pytest.raises(Rejected, match=r"facts\.json") as refused:
+        encoder.stated(str(folder))
+    assert refused.value.code == "model-broken"
+    assert "delete it" in str(refused.value.hint)

@@ -78,6 +78,30 @@ async def test_a_database_that_is_away_for_everybody_leaves_a_replica_alive(sett
                 await asyncio.sleep(0.1)
 
 
+async def test_a_database_that_is_back_and_has_not_been_asked_again_yet_leaves_a_replica_alive(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood still for long, and goes on between the replica's own question and that of a fresh connection."""
+    directly, is_back = Readers.works_directly, asyncio.Event()
+    async with relayed(settings.postgres.url) as postgres:
+        through = quick(settings).with_section(dataclasses.replace(settings.postgres, url=postgres.url, serve_url=""))
+
+        async def once_it_is_back(readers: Readers, limit_s: float) -> bool:
+            await postgres.mend()
+            is_back.set()
+            return await directly(readers, limit_s)
+
+        monkeypatch.setattr(Readers, "works_directly", once_it_is_back)
+        async with opened(through) as doors:
+            postgres.hang()
+            async with asyncio.timeout(WITHIN_S):
+                await is_back.wait()
+            until = time.monotonic() + LIVENESS_S
+            while time.monotonic() < until:
+                assert (await doors.http.get("/healthz")).status_code == 200
+                await asyncio.sleep(0.02)
+
+
 async def test_a_loop_that_is_blocked_all_the_time_is_not_alive(postgres_url: str) -> None:
     liveness = Liveness(Readers(Connections(postgres_url, SearchSettings()), [], SearchSettings()), 0.5)
     liveness.start()
