@@ -65,7 +65,7 @@ class Liveness:
     async def _watch(self) -> None:
         """Ask now and then, so that a replica that nobody asks knows too; and ask otherwise when nothing comes back.
 
-        Otherwise answered once is no proof: a database that is just back answers a fresh connection first.
+        One answer to a fresh connection is no proof: a database that has just come back may give that one first.
         """
         others_are = False
         while True:
