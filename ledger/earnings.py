@@ -4,6 +4,7 @@ pending  earned and still open to reversal      payable  waiting for a payout
 in_flight  in a payout that is not settled      paid     settled, by the journal
 on_chain  what the finalized transactions themselves show was received
 accrued = pending + payable + in_flight + paid: everything ever earned, less reversals.
+withheld  of payable, what a hold in part keeps: it becomes less as others look at what made looks have filled.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Earnings:
     payouts: int = 0
     wallet: str | None = None
     held: str | None = None
+    withheld: int = 0
 
     @property
     def accrued(self) -> int:
@@ -34,7 +36,7 @@ class Earnings:
 
     def document(self) -> dict[str, Any]:
         """As the HTTP interface shows it: amounts and ids as strings."""
-        amounts = ("pending", "accrued", "payable", "in_flight", "paid", "on_chain")
+        amounts = ("pending", "accrued", "payable", "in_flight", "paid", "on_chain", "withheld")
         shown: dict[str, Any] = {name: str(getattr(self, name)) for name in amounts}
         rest = {"payouts": self.payouts, "wallet": self.wallet, "held": self.held}
         return {"creator_id": str(self.creator_id), **shown, **rest}
@@ -51,7 +53,9 @@ OF = """
         (coalesce(p.on_chain, 0) + coalesce(b.on_chain_pix, 0))::bigint, p.settled + coalesce(b.settled, 0),
         (SELECT wallet FROM ledger.wallets WHERE creator_id = c.id),
         (SELECT reason FROM ledger.holds WHERE creator_id = c.id AND released_at IS NULL
-         AND (until IS NULL OR until > now()) ORDER BY id LIMIT 1)
+         AND (until IS NULL OR until > now()) ORDER BY id LIMIT 1),
+        least(ledger.withheld(c.id), coalesce((SELECT balance FROM ledger.accounts
+                  WHERE (kind, party, owner, asset) = ('payable', 'creator', c.id, 'PIX')), 0))
     FROM unnest(%s::bigint[]) WITH ORDINALITY AS c (id, place) CROSS JOIN LATERAL (
         SELECT sum(t.amount_pix) FILTER (WHERE t.state = 'pending') AS in_flight,
                sum(CASE t.state WHEN 'posted' THEN t.amount_pix WHEN 'voided' THEN o.on_chain_pix END) AS paid,

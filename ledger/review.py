@@ -76,6 +76,13 @@ LEAPS = """
     ON CONFLICT (day, creator_id) DO UPDATE SET above_pix = excluded.above_pix, matures_at = excluded.matures_at"""
 
 
+# All accruals are of the connection that reviews: those that are committed were seen. Before it has begun a first time it had
+# not seen any, and what is there is paid as it was.
+REVIEWED = """
+    UPDATE ledger.reviewed r SET entry_id = h.entry_id FROM ledger.chain_head h WHERE r.entry_id IS DISTINCT FROM h.entry_id"""
+BEGUN = f"{REVIEWED} AND r.entry_id IS NULL"
+
+
 @dataclass(frozen=True)
 class Judged:
     """A day's creators who are judged; `doubtful` is what of their earnings does not count.
@@ -91,6 +98,13 @@ class Judged:
     is_known: bool
 
 
+def begin(connection: Connection[Any]) -> None:
+    """From now on nothing is paid that no review has seen. Commits."""
+    with book.refusals():
+        connection.execute(BEGUN)
+    book.commit(connection)
+
+
 def review(connection: Connection[Any], audience: Audience, economics: Economics) -> int:
     """Judge what is over: take back, or hold, what does not count; returns what was taken. One transaction."""
     now_s = book.clock_s(connection)
@@ -99,6 +113,7 @@ def review(connection: Connection[Any], audience: Audience, economics: Economics
     ahead = closed if economics.maturity_s >= OVER_MATURITY_S else now_s // DAY_S + 1
     judgement = audience.judge(closed, ahead)
     if judgement is None:
+        _note_seen(connection)
         return 0
     trusted = np.array(sorted(stops.trusted(connection, FAN_IN_BEGINS, economics.fan_in_trust_s)), np.int64)
     known_from, taken = now_s // DAY_S - DAYS_KEPT + 1, 0
@@ -109,9 +124,17 @@ def review(connection: Connection[Any], audience: Audience, economics: Economics
         _withhold(connection, judgement, totals, earned, trusted, economics)
     with book.refusals():
         kept = audience.keep(connection, judgement)
+        connection.execute(REVIEWED)
     book.commit(connection)
     audience.judged(judgement, kept)
     return taken
+
+
+def _note_seen(connection: Connection[Any]) -> None:
+    """Nothing has come that could be judged: all that was earned has been. Commits."""
+    with book.refusals():
+        connection.execute(REVIEWED)
+    book.commit(connection)
 
 
 def _by_day(totals: Totals, earned: Amounts, closed: int, known_from: int) -> Iterator[Judged]:

@@ -15,7 +15,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from cluster.errors import Rejected
-from pipelines import creators, mending
+from pipelines import creators, mending, reposts
 from pipelines.handles import ANYBODY, Rights
 from pipelines.listed import Listed, Note
 from pipelines.media import PIPELINE_VERSION
@@ -239,6 +239,15 @@ def change(connection: Connection, video_id: int, **words: Any) -> bool:
         if row is None:
             return False
         mending.carry_over(connection, [video_id])
+        bump_generation(connection)
+        return True
+
+
+def accept_repost(connection: Connection, video_id: int, *, is_accepted: bool) -> bool:
+    """Let a repost earn, or no longer (see `reposts`); False where there is no such video."""
+    with connection.transaction():
+        if not reposts.accept(connection, video_id, is_accepted=is_accepted):
+            return False
         bump_generation(connection)
         return True
 

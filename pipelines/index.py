@@ -25,6 +25,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from psycopg.sql import Literal as Constant
 
 from cluster import characters
+from pipelines import reposts
 
 Connection = AsyncConnection[Any]
 VISIBLE: LiteralString = "v.status = 'ready' AND v.visibility = 'public'"
@@ -207,6 +208,8 @@ class Found:
     creator: str = ""
     video_public_id: str = ""
     creator_public_id: str = ""
+    shown_since: dt.datetime | None = None  # when its video first had these pictures
+    is_repost: bool = False  # of another creator's video, and not accepted (see `reposts`)
 
 
 async def state(connection: Connection) -> tuple[int, Model | None, tuple[str, ...], int]:
@@ -394,21 +397,40 @@ async def cosines(
     connection: Connection, model: Model, vector: NDArray[np.float32], segment_ids: Sequence[int]
 ) -> dict[int, float]:
     """The cosine of certain moments (those that only full text has found)."""
-    query = SQL("SELECT e.segment_id, -({distance}) FROM {leaf} e WHERE e.segment_id = ANY(%(ids)s)").format(
-        distance=distance(model), leaf=model.leaf
+    query = SQL("SELECT e.segment_id, -({distance}) FROM {leaf} e WHERE {named}").format(
+        distance=distance(model), leaf=model.leaf, named=_named(model)
     )
     found = await hits(connection, query, {"vector": to_text(vector), "ids": list(segment_ids)})
     return {hit.segment_id: hit.value for hit in found}
+
+
+async def alike(
+    connection: Connection, model: Model, segment_ids: Sequence[int], cosine_min: float
+) -> list[tuple[int, int]]:
+    """Pairs of these moments, of two videos each, whose vectors have at least that cosine: they show the same pictures."""
+    query = SQL(
+        "WITH m AS MATERIALIZED (SELECT e.segment_id, e.video_id, e.embedding::halfvec({d}) AS embedding FROM {leaf} e"
+        " WHERE {named})"
+        " SELECT a.segment_id, b.segment_id FROM m a JOIN m b ON a.segment_id < b.segment_id"
+        " AND a.video_id <> b.video_id WHERE -(a.embedding <#> b.embedding) >= %(least)s"
+    ).format(d=Constant(model.dimensions), leaf=model.leaf, named=_named(model))
+    cursor = await connection.execute(query, {"ids": list(segment_ids), "least": cosine_min})
+    return [(int(one), int(other)) for one, other in await cursor.fetchall()]
 
 
 async def vector_of(connection: Connection, model: Model, segment_id: int) -> NDArray[np.float32] | None:
     """A moment's own vector ("more like this"); None where there is none or it may not be seen."""
     query = SQL(
         "SELECT e.embedding::text FROM {leaf} e JOIN media.videos v ON v.id = e.video_id"
-        f" WHERE e.segment_id = %s AND {VISIBLE}"
-    ).format(leaf=model.leaf)
-    row = await (await connection.execute(query, (segment_id,))).fetchone()
+        f" WHERE {{named}} AND {VISIBLE}"
+    ).format(leaf=model.leaf, named=_named(model))
+    row = await (await connection.execute(query, {"ids": [segment_id]})).fetchone()
     return _vector(row[0]) if row else None
+
+
+def _named(model: Model) -> Composed:
+    """The vectors of certain moments. The model is named, though it is the only one in its leaf: its key begins so."""
+    return SQL("e.model_id = {model} AND e.segment_id = ANY(%(ids)s)").format(model=Constant(model.id))
 
 
 async def sampled(connection: Connection, model: Model, count: int) -> list[NDArray[np.float32]]:
@@ -427,7 +449,8 @@ async def found(connection: Connection, segment_ids: Sequence[int]) -> dict[int,
         await cursor.execute(
             "SELECT s.id AS segment_id, s.video_id, s.creator_id, v.title, s.description, v.tags, s.start_ms, s.end_ms,"
             " s.best_frame_ms, c.name AS creator, v.public_id AS video_public_id,"
-            " c.public_id AS creator_public_id FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
+            " c.public_id AS creator_public_id, coalesce(s.shown_since, v.content_at, v.created_at) AS shown_since,"
+            f" {reposts.IS_REPOST} AS is_repost FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
             " JOIN media.creators c ON c.id = s.creator_id"
             f" WHERE s.id = ANY(%s) AND {VISIBLE}",
             (list(segment_ids),),

@@ -34,14 +34,14 @@ from cluster.resilience import backoff_s
 from cluster.roles import JOBS
 from cluster.settings import S3Settings, Settings
 from cluster.storage import Storage
-from pipelines import catalog, creators, index_admin, jobs, leases, lists, models, signs, source
+from pipelines import catalog, creators, index_admin, jobs, leases, lists, models, reposts, signs, source
 from pipelines.gauges import Gauges
 from pipelines.handles import ANYBODY, Rights
 from pipelines.listed import Note
 from pipelines.lists import UPLOADS
 from pipelines.media import UNCONFINED
 from pipelines.nodes import Survey
-from pipelines.remarks import CREATOR_KEPT, TAKEN_DOWN, Remarks
+from pipelines.remarks import CREATOR_KEPT, REPOST, TAKEN_DOWN, Remarks
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import AT_WORK, Decode, Embed, Place, Plan, Refused, Store
 
@@ -178,6 +178,8 @@ def run(settings: Settings, job_id: str, submission: int) -> int:
                 heart.lease_s = place.ingest.lease_s
                 rounds(connection, place, heart, survey)
                 jobs.settle(connection, job_id, place.model.id)
+                if job_source != jobs.CATALOGUE:
+                    note_reposts(connection, job_id)
                 error = jobs.reconcile(jobs.get(connection, job_id))
             except Rejected as refused:
                 error = str(refused)
@@ -292,6 +294,14 @@ def list_videos(
     if len(refused) == len(found.videos):
         raise Rejected(f"no video of {len(refused)} could be registered: {refused[0].reason}", code="nothing-to-do")
     return registered
+
+
+def note_reposts(connection: Connection, job_id: str) -> None:
+    """Say which of a job's videos are reposts, beside what was said of its source."""
+    noted = Remarks()
+    noted.extend(row for row in jobs.get(connection, job_id)["remarks"] if row["kind"] != REPOST)
+    reposts.note(connection, job_id, noted)
+    jobs.note(connection, job_id, {"remarks": noted.rows()})
 
 
 def forget_removed(storage: Storage, bucket: str, registered: catalog.Registered) -> None:

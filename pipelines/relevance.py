@@ -24,6 +24,9 @@ FILE = "calibration.json"
 # about 0.15 and a good match 0.3 between text and picture; about 0.5 and 0.9 between two pictures.
 TEXTS_CENTRE, TEXTS_WIDTH = 0.25, 0.03
 PICTURES_CENTRE, PICTURES_WIDTH = 0.75, 0.05
+# From where on moments of two videos show the same pictures to an uncalibrated model: CLIP models give another coding of a
+# picture 0.98 and more, and less to most other takes of one scene.
+SAME = 0.98
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class Calibration:
 
     texts: Curve
     pictures: Curve
+    same: float = SAME  # the cosine from which on moments of two videos show the same pictures
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.same <= 1:
+            raise ValueError("the cosine of what is the same is above 0.5, and 1 at most")
 
     @classmethod
     def of(cls, folder: Path | None) -> Calibration:
@@ -77,7 +85,7 @@ class Calibration:
         if folder is None or not (folder / FILE).is_file():
             return general()
         curves = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return cls(Curve.read(curves["texts"]), Curve.read(curves["pictures"]))
+        return cls(Curve.read(curves["texts"]), Curve.read(curves["pictures"]), curves.get("same", SAME))
 
     def ppm(self, cosines: NDArray[np.floating[Any]], *, asked_by_text: bool = True) -> NDArray[np.int64]:
         """Whole parts per million for each cosine between a question and an answer."""

@@ -28,6 +28,7 @@ WALLET_KEPT = "wallet kept"  # the row names another one than the creator has, o
 WORDS_CHANGED = "words changed"  # of a video that was there: the manifest says something else than it did
 WORDS_KEPT = "words kept"  # though the manifest says others
 TAKEN_DOWN = "taken down"  # before
+REPOST = "repost"  # another creator's public video had the same content before
 
 STAYS = "it stays so"  # of what was taken down
 

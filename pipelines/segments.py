@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from pgvector import HalfVector
@@ -16,8 +17,12 @@ from psycopg import Connection
 
 from pipelines import shots
 from pipelines.media import PIPELINE_VERSION, Floats, Segment, Shot, Times
+from pipelines.relevance import SAME
 
 REDIRECTS_MAX = 20
+COMPARED_ROWS = 256  # moments that are compared at once with those of before
+# A moment that is replaced: its id, start and end, and since when it is shown where that is longer than its video's content.
+Before = tuple[int, int, int, datetime | None]
 
 
 @dataclass(frozen=True)
@@ -86,40 +91,95 @@ def replace(
 ) -> Kept:
     """Make these the moments of a video, within the caller's transaction; the same ones again change nothing."""
     before = connection.execute(
-        "SELECT id, start_ms, end_ms FROM media.segments WHERE video_id = %s FOR UPDATE", (video_id,)
+        "SELECT id, start_ms, end_ms, shown_since FROM media.segments WHERE video_id = %s FOR UPDATE", (video_id,)
     ).fetchall()
-    ids = _upsert(connection, video_id, moments, uris)
+    register_vector(connection)
+    since = _since(connection, video_id, model_id, before, moments)
+    ids = _upsert(connection, video_id, moments, uris, since)
     gone = [row for row in before if row[0] not in set(ids)]
     if gone:
         _redirect(connection, gone, moments, ids)
         connection.execute("DELETE FROM media.embeddings WHERE segment_id = ANY(%s)", ([row[0] for row in gone],))
         connection.execute("DELETE FROM media.segments WHERE id = ANY(%s)", ([row[0] for row in gone],))
     _write_vectors(connection, video_id, model_id, moments, ids)
+    if (long_shown := [each for each in since if each is not None]) and len(long_shown) == len(moments):
+        # All of the film was there before, so its file is no later one.
+        connection.execute("UPDATE media.videos SET content_at = %s WHERE id = %s", (max(long_shown), video_id))
     return Kept(len(ids), len(gone), len(before))
 
 
-def _upsert(connection: Connection, video_id: int, moments: Sequence[Segment], uris: Sequence[str]) -> list[int]:
+def _since(
+    connection: Connection, video_id: int, model_id: int, before: Sequence[Before], moments: Sequence[Segment]
+) -> list[datetime | None]:
+    """Of each moment since when the video has shown the same pictures, where that is longer than it has its content.
+
+    A film that is coded again was there as long as before; what has only taken a film's place was not.
+    """
+    if all(since is None for *_, since in before):
+        return [None] * len(moments)
+    row = connection.execute(
+        "SELECT coalesce(content_at <= ready_at, true) FROM media.videos WHERE id = %s", (video_id,)
+    ).fetchone()
+    if row == (True,):  # for another model, or cut in other places
+        return [_at(before, (moment.start_ms + moment.end_ms) // 2) for moment in moments]
+    return _by_pictures(connection, video_id, model_id, moments)
+
+
+def _at(before: Sequence[Before], middle_ms: int) -> datetime | None:
+    """Since when the moment at that time is shown."""
+    return next((since for _, start, end, since in before if start <= middle_ms < end), None)
+
+
+def _by_pictures(
+    connection: Connection, video_id: int, model_id: int, moments: Sequence[Segment]
+) -> list[datetime | None]:
+    """Since when moments of another content of the video have shown these pictures, by the vectors of this model."""
+    rows = connection.execute(
+        "SELECT s.shown_since, e.embedding FROM media.segments s"
+        " JOIN media.embeddings e ON e.model_id = %s AND e.segment_id = s.id"
+        " WHERE s.video_id = %s AND s.shown_since IS NOT NULL ORDER BY s.shown_since",
+        (model_id, video_id),
+    ).fetchall()
+    if not rows:
+        return [None] * len(moments)
+    old = np.stack([vector.to_numpy() for _, vector in rows]).astype(np.float32)
+    since: list[datetime | None] = []
+    for start in range(0, len(moments), COMPARED_ROWS):
+        new = np.stack([moment.vector for moment in moments[start : start + COMPARED_ROWS]])
+        alike = new @ old.T >= SAME  # (moments, moments of before), the oldest first
+        since += [rows[int(row.argmax())][0] if row.any() else None for row in alike]
+    return since
+
+
+def _upsert(
+    connection: Connection,
+    video_id: int,
+    moments: Sequence[Segment],
+    uris: Sequence[str],
+    since: Sequence[datetime | None],
+) -> list[int]:
     columns = {
         "starts": [moment.start_ms for moment in moments],
         "ends": [moment.end_ms for moment in moments],
         "bests": [moment.best_frame_ms for moment in moments],
         "uris": list(uris),
+        "since": list(since),
         "video": video_id,
         "version": PIPELINE_VERSION,
     }
     rows = connection.execute(
         """
         INSERT INTO media.segments (video_id, creator_id, start_ms, end_ms, best_frame_ms, description, search,
-                                    thumbnail_uri, pipeline_version)
-        SELECT v.id, v.creator_id, m.start_ms, m.end_ms, m.best_ms, v.description, v.search, m.uri, %(version)s
+                                    thumbnail_uri, pipeline_version, shown_since)
+        SELECT v.id, v.creator_id, m.start_ms, m.end_ms, m.best_ms, v.description, v.search, m.uri, %(version)s, m.since
         FROM (SELECT *, media.search_text(language, title, tags, description) AS search
               FROM media.videos WHERE id = %(video)s) AS v,
-             unnest(%(starts)s::int[], %(ends)s::int[], %(bests)s::int[], %(uris)s::text[])
-                 AS m (start_ms, end_ms, best_ms, uri)
+             unnest(%(starts)s::int[], %(ends)s::int[], %(bests)s::int[], %(uris)s::text[], %(since)s::timestamptz[])
+                 AS m (start_ms, end_ms, best_ms, uri, since)
         ORDER BY m.start_ms
         ON CONFLICT (video_id, start_ms, pipeline_version) DO UPDATE SET
             end_ms = excluded.end_ms, best_frame_ms = excluded.best_frame_ms, description = excluded.description,
-            search = excluded.search, thumbnail_uri = excluded.thumbnail_uri
+            search = excluded.search, thumbnail_uri = excluded.thumbnail_uri, shown_since = excluded.shown_since
         RETURNING start_ms, id
         """,
         columns,
@@ -128,11 +188,9 @@ def _upsert(connection: Connection, video_id: int, moments: Sequence[Segment], u
     return [by_start[moment.start_ms] for moment in moments]
 
 
-def _redirect(
-    connection: Connection, gone: Sequence[tuple[int, int, int]], moments: Sequence[Segment], ids: Sequence[int]
-) -> None:
+def _redirect(connection: Connection, gone: Sequence[Before], moments: Sequence[Segment], ids: Sequence[int]) -> None:
     lineage = []
-    for old_id, start, end in gone:
+    for old_id, start, end, _ in gone:
         for moment, new_id in zip(moments, ids, strict=True):
             overlap = min(end, moment.end_ms) - max(start, moment.start_ms)
             if overlap > 0:
@@ -156,7 +214,6 @@ def _write_vectors(
     )
     row = connection.execute("SELECT creator_id FROM media.videos WHERE id = %s", (video_id,)).fetchone()
     assert row is not None
-    register_vector(connection)
     columns = "model_id, segment_id, video_id, creator_id, start_ms, end_ms, embedding"
     with connection.cursor().copy(f"COPY media.embeddings ({columns}) FROM STDIN (FORMAT BINARY)") as copy:
         copy.set_types(["int2", "int8", "int8", "int8", "int4", "int4", "halfvec"])

@@ -11,7 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 from psycopg.sql import SQL
 
-from pipelines import public_ids
+from pipelines import public_ids, reposts
 
 SEGMENTS_MAX = 1000
 
@@ -20,6 +20,7 @@ VIDEO: LiteralString = (
     "SELECT v.id, v.public_id, v.creator_id, c.public_id AS creator_public_id, c.handle AS creator, v.source_uri,"
     " v.playback_uri, v.content_hash, v.title, v.description, v.tags, v.language, v.duration_ms, v.width, v.height, v.fps,"
     " v.has_audio, v.visibility, v.status, v.attempts, v.error, v.error_code, v.warning, v.created_at, v.ready_at,"
+    f" v.repost_accepted, {reposts.OF} AS repost_of,"
     " (SELECT count(*) FROM media.segments s WHERE s.video_id = v.id) AS segments"
 )
 MOMENT: LiteralString = (
@@ -58,6 +59,8 @@ class Video:
     warning: str | None
     created_at: datetime
     ready_at: datetime | None
+    repost_accepted: bool
+    repost_of: str | None  # the first public video of another creator with the same file
     segments: int
     place: str = ""  # in a list: what it is sorted by
 

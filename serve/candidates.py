@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +21,7 @@ from cluster.stopwatch import Stopwatch
 from cluster.tasks import ended
 from pipelines import fulltext, index
 from pipelines.fulltext import Match, Named
-from pipelines.index import Hit, Looked, Model, Plan
+from pipelines.index import Found, Hit, Looked, Model, Plan
 from serve import cut, relevance
 from serve.cursors import Ranked
 from serve.cut import Cut, Passing
@@ -29,6 +30,7 @@ from serve.query import Query
 from serve.recall import Shadow
 from serve.relevance import Measured, Parts
 from serve.services import Facts, Services, Vector
+from serve.settings import PPM
 
 log = logging.getLogger(__name__)
 seldom = Seldom(log)
@@ -45,7 +47,8 @@ NEAREST, MATCHING = "nearest", "matching"  # the manners of the two lists: conne
 class Candidates:
     """The fused list, best first, and what could not be asked. `ranks`: by list, then by moment.
 
-    `creator_id` is whose the moment to find more of is: theirs pay nothing. `cut` has left out what is far.
+    `like` is the moment to find more of: of its creator nothing pays. `cut` has left out what is far. `model` is the one
+    whose vectors were compared, `same` the cosine from which on moments of two videos show the same pictures.
     """
 
     ranked: list[Ranked]
@@ -55,7 +58,9 @@ class Candidates:
     cosines: Mapping[int, float] = field(default_factory=dict)
     looked: Looked | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
-    creator_id: int | None = None
+    like: Found | None = None
+    model: Model | None = None
+    same: float = math.inf
     cut: Cut = field(default_factory=Cut)
 
 
@@ -100,7 +105,9 @@ async def gather(services: Services, query: Query, state: State) -> Candidates:
         measured.cosines,
         nearest.looked,
         watch,
-        nearest.parts.creator_id if nearest.parts else None,
+        nearest.parts.like if nearest.parts else None,
+        nearest.model,
+        _same(services, nearest),
         own,
     )
 
@@ -242,6 +249,14 @@ async def _standing(services: Services, query: Query, nearest: Nearest, matches:
     asked = (matches, each, nearest.model, nearest.vector, among, plan_of(services))
     found = await services.readers.ask(lambda connection: fulltext.moments(connection, *asked), manner=MATCHING)
     return [named for named in found if named.segment_id != query.segment_id]
+
+
+def _same(services: Services, nearest: Nearest) -> float:
+    """From which cosine on moments of two videos show the same pictures; above all cosines where that is nobody's concern."""
+    said_ppm = services.search.copies_cosine_ppm
+    if said_ppm == 0 or nearest.facts is None:
+        return math.inf
+    return nearest.facts.calibration.same if said_ppm == cut.CALIBRATED else said_ppm / PPM
 
 
 def plan_of(services: Services) -> Plan:

@@ -17,7 +17,7 @@ import numpy as np
 from cluster.errors import Rejected
 from cluster.tasks import ended
 from pipelines import index
-from pipelines.index import Connection, Model
+from pipelines.index import Connection, Found, Model
 from pipelines.relevance import Calibration
 from serve.query import Query
 from serve.services import Services, Vector
@@ -39,12 +39,12 @@ class Part:
 class Parts:
     """What a query asks for (at least one part) and what it should keep away from (weights above 0 move away).
 
-    `creator_id` is whose the moment to find more of is: their moments, also copies, are found and pay nothing.
+    `like` is the moment to find more of: other moments of its creator are found and pay nothing, nor do copies of it.
     """
 
     wanted: tuple[Part, ...]
     unwanted: tuple[Part, ...] = ()
-    creator_id: int | None = None
+    like: Found | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -107,18 +107,18 @@ async def parts_of(services: Services, query: Query, model: Model) -> Parts:
         for vector, (weight, is_text, _) in zip(vectors, (*wanted, *unwanted), strict=True)
     ]
     similar = [Part(vector, blend.segment, is_text=False) for vector, _ in moments]
-    creator_id = moments[0][1] if moments else None
-    return Parts((*parts[: len(wanted)], *similar), tuple(parts[len(wanted) :]), creator_id)
+    like = moments[0][1] if moments else None
+    return Parts((*parts[: len(wanted)], *similar), tuple(parts[len(wanted) :]), like)
 
 
-async def _moment(services: Services, segment_id: int, model: Model) -> tuple[Vector, int]:
-    """A moment's own vector, and its video."""
+async def _moment(services: Services, segment_id: int, model: Model) -> tuple[Vector, Found]:
+    """A moment's own vector, and the moment."""
 
-    async def look(connection: Connection) -> tuple[Vector, int] | None:
+    async def look(connection: Connection) -> tuple[Vector, Found] | None:
         current = await index.redirected(connection, segment_id)
         vector = await index.vector_of(connection, model, current)
         found = await index.found(connection, [current]) if vector is not None else {}
-        return (vector, found[current].creator_id) if vector is not None and current in found else None
+        return (vector, found[current]) if vector is not None and current in found else None
 
     moment = await services.readers.ask(look)
     if moment is None:

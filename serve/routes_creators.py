@@ -47,6 +47,10 @@ class Earnings(BaseModel):
     in_flight: Amount
     paid: Amount
     on_chain: Amount
+    withheld: Amount = Field(
+        description="What of `payable` waits while somebody has to look. The day of a moment that made looks have filled "
+        "earns no more; what other people look at of it makes this less instead."
+    )
     wallet: str | None
     currency: str
     decimals: int

@@ -34,7 +34,7 @@ from ledger.appearances import Appearance
 from pipelines import highlights, index
 from pipelines.highlights import Highlight
 from pipelines.index import Filters, Found
-from serve import candidates, cursors, facets, gates, moments, pictures, stakes
+from serve import candidates, copies, cursors, facets, gates, moments, pictures, stakes
 from serve.candidates import Candidates
 from serve.cursors import Ranked
 from serve.deadlines import left_s, within
@@ -55,7 +55,8 @@ HIGHLIGHTS, FACETS = "highlights", "facets"  # in `degraded`: what an answer lac
 STALE, POPULAR = "database", "popular"  # names in `degraded`, beside those of the lists
 # What an answer lacks that makes no appearances: nobody knows how relevant its moments are. The same search a little
 # later, whole, is the first that the viewer has seen.
-UNPAID = frozenset((POPULAR, "vector", "relevance"))
+RELEVANCE = "relevance"
+UNPAID = frozenset((POPULAR, "vector", RELEVANCE))
 CURSOR = "cursor"
 TEXT, FUSED = "text", "fused"  # parts of a streamed answer
 FILL_ROUNDS_MAX = 4
@@ -292,6 +293,7 @@ async def _page(services: Services, query: Query, asked: Candidates, ranked: Seq
     degraded = list(asked.degraded)
     with asked.watch.time("moments"):
         groups, rest, found = await _groups(services, query, ranked)
+        earning = await _earning(services, asked, groups, found, degraded)
         marked = await _extra(services, HIGHLIGHTS, degraded, _highlights(services, query, groups, found))
         counted = await _extra(services, FACETS, degraded, _facets(services, query, ranked))
     shown = [_shown(services, query, asked, group, found) for group in groups]
@@ -301,7 +303,7 @@ async def _page(services: Services, query: Query, asked: Candidates, ranked: Seq
     best = [(group[0], found[group[0].segment_id]) for group in groups]
     return Page(
         orjson.dumps(shown),
-        tuple(_as_shown(each, moment) for each, moment in best if _pays(asked, moment)),
+        tuple(_as_shown(each, moment) for each, moment in best if moment.segment_id in earning),
         _next(services, query, rest, asked.generation),
         tuple(degraded),
         asked.watch.spent_s,
@@ -379,9 +381,31 @@ def _shown(
     return moment
 
 
+async def _earning(
+    services: Services,
+    asked: Candidates,
+    groups: Sequence[Sequence[Ranked]],
+    found: Mapping[int, Found],
+    degraded: list[str],
+) -> set[int]:
+    """Which of the moments that are shown make appearances; none where it cannot be told which of them are copies."""
+    shown = [found[group[0].segment_id] for group in groups]
+    paying = {each.segment_id for each in shown if _pays(asked, each)}
+    firsts = [each for each in shown if not each.is_repost]  # who has another one's file takes no place from others
+    compared, model = [*firsts, *([] if asked.like is None else [asked.like])], asked.model
+    has_others = len({each.video_id for each in compared}) > 1
+    if not paying or not has_others or model is None or asked.same > 1 or RELEVANCE in degraded:
+        return paying
+    ids = sorted({each.segment_id for each in compared})
+    work = services.readers.ask(lambda connection: index.alike(connection, model, ids, asked.same))
+    pairs = await _extra(services, RELEVANCE, degraded, work)
+    return paying & copies.first(firsts, pairs, asked.like) if pairs is not None else set()
+
+
 def _pays(asked: Candidates, moment: Found) -> bool:
-    """Whether it makes an appearance: not as more of its own creator's, and not where only a parameter has it shown."""
-    return moment.creator_id != asked.creator_id and asked.cut.pays(moment.segment_id)
+    """Whether it may make an appearance: not as more of its own creator's, and not where only a parameter has it shown."""
+    is_own = asked.like is not None and moment.creator_id == asked.like.creator_id
+    return not is_own and not moment.is_repost and asked.cut.pays(moment.segment_id)
 
 
 def _as_shown(ranked: Ranked, found: Found) -> Shown:
