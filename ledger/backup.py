@@ -11,7 +11,8 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cluster import database, migrations, postgres_programs
 from cluster.errors import Rejected, Temporary
@@ -61,16 +62,8 @@ def restore(url: str, file: Path) -> None:
         raise Rejected(
             "the database is not empty", status=409, code="database-not-empty", hint="restore into a new one"
         )
-    _run(
-        url,
-        "pg_restore",
-        "--exit-on-error",
-        "--single-transaction",
-        "--no-owner",
-        "--no-privileges",
-        f"--dbname={_place(url)}",
-        str(file),
-    )
+    options = ("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges")
+    _run(url, "pg_restore", *options, str(file))
     with database.connect(url) as connection:
         adoption.begin(connection, {"file": file.name})
         connection.execute("UPDATE ledger.fence SET epoch = epoch + 1000")  # no writer of before is ever valid again
@@ -81,12 +74,12 @@ def restore(url: str, file: Path) -> None:
 
 
 def _run(url: str, program: str, *arguments: str) -> None:
-    parts = urlsplit(url)
-    place = () if program == "pg_restore" else (_place(url),)
-    environment = {**os.environ, "PGPASSWORD": unquote(parts.password or "")}
+    """Run a program on the database of a URL or a string of key=value pairs; the password travels in the environment."""
+    parts = conninfo_to_dict(url)
+    secret = {"PGPASSWORD": str(password)} if (password := parts.pop("password", None)) else {}
     done = subprocess.run(
-        (_binary(program), *arguments, *place),
-        env=environment,
+        (_binary(program), f"--dbname={make_conninfo('', **parts)}", *arguments),
+        env={**os.environ, **secret},
         capture_output=True,
         text=True,
         timeout=DUMP_TIMEOUT_S,
@@ -98,13 +91,6 @@ def _run(url: str, program: str, *arguments: str) -> None:
         if program == "pg_restore":
             raise Rejected(f"pg_restore failed: {line}", code="restore-failed")
         raise Temporary(f"pg_dump failed: {line}")
-
-
-def _place(url: str) -> str:
-    """The URL without its password, which travels in the environment."""
-    parts = urlsplit(url)
-    user = f"{parts.username}@" if parts.username else ""
-    return f"postgresql://{user}{parts.hostname}:{parts.port or 5432}{parts.path}"
 
 
 def _binary(program: str) -> str:

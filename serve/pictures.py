@@ -1,6 +1,7 @@
 """Pictures that lie in the deployment's own store, for searches that name one instead of sending it.
 
-Only one folder of the deployment's bucket can be named, so that a search reads nothing that its caller may not see.
+Only one folder of the deployment's bucket can be named, and none that Pixr itself writes, so that a search reads nothing that
+its caller may not see.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import replace
 
 from cluster.errors import Rejected
 from cluster.storage import Storage
+from pipelines import prefixes
 from serve import dimensions, problems
 from serve.deadlines import within
 from serve.query import Query
@@ -30,7 +32,8 @@ async def resolved(services: Services, query: Query) -> Query:
     if query.image_uri is None:
         return query
     uri, folder = query.image_uri, f"s3://{services.settings.s3.bucket}/{services.search.image_folder}"
-    if not uri.startswith(folder) or not NO_FILE.isdisjoint(uri.removeprefix(folder).split("/")):
+    is_named = uri.startswith(folder) and NO_FILE.isdisjoint(uri.removeprefix(folder).split("/"))
+    if not is_named or prefixes.is_own(uri, services.settings.s3.bucket):
         hint = f"put it under {folder}, or send it as base64"
         raise Rejected(f"{uri} is no picture that a search can name", status=422, code="bad-image", hint=hint)
     reading = services.objects.run(_read, services.storage, uri, services.search.image_max_bytes)

@@ -109,7 +109,9 @@ class SearchSettings:
     image_jpeg_pixels_max: int = (
         64_000_000  # a JPEG (not progressive) above the other bound is decoded at a lower scale
     )
-    image_folder: str = "queries/"  # of our bucket: the pictures that a search can name; empty is all of it
+    image_folder: str = (
+        "queries/"  # of our bucket: the pictures that a search can name; empty: all that Pixr did not write
+    )
 
     # Candidates and their fusion (reciprocal rank, Cormack et al., SIGIR 2009).
     candidates_max: int = 100  # of each list
