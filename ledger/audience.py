@@ -8,6 +8,7 @@ whatever the days hold. Knows no hold and no money of accounts.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from functools import partial
@@ -27,6 +28,8 @@ from ledger.settings import Economics
 from ledger.shared_networks import SharedNetworks
 from ledger.totals import TOTALS, Judgement
 from ledger.velocity import BEFORE_DAYS
+
+log = logging.getLogger(__name__)
 
 DAYS_KEPT = 4  # of pairs: today, yesterday, and two days of which something may come late
 TOTALS_KEPT = DAYS_KEPT + BEFORE_DAYS + vouching.USUAL_DAYS  # and those by which these are measured
@@ -53,6 +56,7 @@ class Audience:
         self._through = 0  # the last day that was judged when it was over
         self._whole_from = 0  # the first day of which all is in the totals
         self._newest = 0  # the newest day of which there is something
+        self._anew_from = 0  # where all is counted anew, the first day that is: earlier ones are in the totals
         self._oldest_id = self._oldest_total = 0  # rows before them are forgotten
         self._since = self._unjudged_since = 0  # the oldest day that a fold was of; and of those that were not judged
 
@@ -68,8 +72,11 @@ class Audience:
         if reached is not None:
             self._judged_until, self._through, self._whole_from, rules = reached
             if rules != self._rules or self._was_rewritten(connection):
-                self._judged_until, self._whole_from = 0, max(self._whole_from, oldest)
-                totals.begin_anew(connection, self._through, self._whole_from, self._rules)
+                self._judged_until = 0
+                begun = reached._replace(judged_until=0, rules=self._rules)
+                totals.begin_anew(connection, begun, oldest)
+                log.info("what the last days come to is reckoned anew, by the rules of now")
+            self._anew_from = 0 if self._judged_until else totals.newest_day(connection) + 1
         rows.split_large(connection)
         kept = rows.known(connection)
         if reached is None and len(kept):
@@ -142,7 +149,7 @@ class Audience:
 
     def judged(self, judgement: Judgement, kept: Run) -> None:
         """The transaction that kept this has committed: what was fresh is in the totals."""
-        self._judged_until = self._fresh_until()
+        self._judged_until, self._anew_from = self._fresh_until(), 0
         self._through, self._whole_from = judgement.through, judgement.whole_from
         self.fresh.hand_over(self.judged_pairs)
         self.totals.accept(kept)
@@ -157,7 +164,8 @@ class Audience:
     def _changed(self) -> Columns:
         """By how much all that is fresh changes the totals; brought together as it comes, so that it stays small."""
         parts, waiting = [TOTALS.empty()], 0
-        for block in runfiles.merged(FRESH, self.fresh.runs):
+        for fresh in runfiles.merged(FRESH, self.fresh.runs):
+            block = tuple(each[fresh[4] >= self._anew_from] for each in fresh)
             for part in self._changes(block):
                 parts.append(part)
                 waiting += len(part[0])

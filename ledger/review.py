@@ -37,10 +37,11 @@ FAN_IN_BEGINS = "fan-in"  # also of an earlier release's
 JUDGED_AFTER_S = 2 * 3600  # a day's end: twice as long as replicas may bring what was shown on it (see `waiting`)
 OVER_MATURITY_S = 2 * DAY_S  # what matures as late as that or later is judged when its day is over
 # What a day has left doubtful, of many creators. What is found once more is found now: a person who has released what was found
-# before has not seen it. Of a day of which not all is known any more the most that was found stays.
+# before has not seen it. Of a day of which not all is known any more the most that was found stays. What a clock that is a
+# little ahead says is of tomorrow matures as of now.
 NOTE = """
     INSERT INTO ledger.suspicions AS s (day, creator_id, viewers, captive_pix, matures_at)
-    SELECT %(day)s, t.*, %(matures_at)s
+    SELECT %(day)s, t.*, least(%(matures_at)s, now() + make_interval(secs => %(maturity_s)s))
     FROM unnest(%(creators)s::bigint[], %(viewers)s::integer[], %(doubtful)s::bigint[]) AS t
     ON CONFLICT (day, creator_id) DO UPDATE SET viewers = excluded.viewers, matures_at = excluded.matures_at,
         found_at = CASE WHEN %(is_known)s OR excluded.captive_pix > s.captive_pix THEN now() ELSE s.found_at END,
@@ -71,7 +72,8 @@ UNTAKEN = """
     WHERE s.day = %(day)s AND s.creator_id = t.creator_id"""
 LEAPS = """
     INSERT INTO ledger.leaps AS l (day, creator_id, above_pix, matures_at)
-    SELECT date '1970-01-01' + t.day, t.creator_id, t.above, to_timestamp(t.day * 86400.0 + %(maturity_s)s)
+    SELECT date '1970-01-01' + t.day, t.creator_id, t.above,
+           least(to_timestamp(t.day * 86400.0), now()) + make_interval(secs => %(maturity_s)s)
     FROM unnest(%(days)s::integer[], %(creators)s::bigint[], %(above)s::bigint[]) AS t (day, creator_id, above)
     ON CONFLICT (day, creator_id) DO UPDATE SET above_pix = excluded.above_pix, matures_at = excluded.matures_at"""
 
@@ -152,8 +154,8 @@ def _act(connection: Connection[Any], judged: Judged, economics: Economics) -> i
         return 0
     book.hold_end(connection)  # before the buckets, as who matures and who adopts do
     creators = judged.creators[found].tolist()
-    given = {"day": judged.day, "matures_at": _matures_at(judged.day, economics), "is_known": judged.is_known,
-             "creators": creators, "viewers": np.maximum(judged.viewers[found], 1).tolist(),
+    given = {"day": judged.day, "matures_at": _matures_at(judged.day, economics), "maturity_s": economics.maturity_s,
+             "is_known": judged.is_known, "creators": creators, "viewers": np.maximum(judged.viewers[found], 1).tolist(),
              "doubtful": judged.doubtful[found].tolist()}  # fmt: skip
     with book.refusals():
         connection.execute(NOTE, given)

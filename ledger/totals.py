@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -171,16 +172,21 @@ def _united(parts: Sequence[Keys]) -> Keys:
 
 def insert(connection: Connection[Any], judgement: Judgement, judged_until: int, rules: str) -> Run:
     """Keep by how much totals have changed, and how far was judged, in the caller's transaction."""
-    mark, changed = secrets.randbits(62), judgement.changed
-    columns = [each.astype(kind).tobytes() for each, kind in zip(changed.columns, TOTALS.types, strict=True)]
-    newest = int(days_of(changed.keys).max()) if len(changed) else judgement.through
+    reached = Reached(judged_until, judgement.through, judgement.whole_from, rules)
+    return _insert(connection, judgement.changed.columns, reached)
+
+
+def _insert(connection: Connection[Any], columns: Columns, reached: Reached) -> Run:
+    mark = secrets.randbits(62)
+    content = [each.astype(kind).tobytes() for each, kind in zip(columns, TOTALS.types, strict=True)]
+    newest = int(days_of(columns[0]).max()) if len(columns[0]) else reached.through
     row = connection.execute(
         "INSERT INTO ledger.total_runs (keys, net, vouched, doubtful, beside, viewers, judged_until, judged_through,"
         " whole_from, rules, mark, newest_day) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
-        (*columns, judged_until, judgement.through, judgement.whole_from, rules, mark, newest),
+        (*content, *reached, mark, newest),
     ).fetchone()
     assert row is not None
-    return Run(rows_of((row[0], mark)), changed.columns)
+    return Run(rows_of((row[0], mark)), columns)
 
 
 def last(connection: Connection[Any]) -> Reached | None:
@@ -191,13 +197,27 @@ def last(connection: Connection[Any]) -> Reached | None:
     return Reached(*row) if row else None
 
 
-def begin_anew(connection: Connection[Any], through: int, whole_from: int, rules: str) -> None:
-    """Forget all totals, but not how far was judged: what they are reckoned from is counted again."""
-    connection.execute("DELETE FROM ledger.total_runs")
-    nothing = Judgement(
-        (), Run(rows_of(), TOTALS.empty()), range(through + 1, through + 1), TOTALS.empty()[0], whole_from
+def begin_anew(connection: Connection[Any], reached: Reached, since: int) -> None:
+    """Forget the totals of days from `since` on, but not how far was judged: what they are reckoned from is counted again.
+
+    Earlier days stay as they were reckoned, since from what is forgotten: later ones are measured by them.
+    """
+    before = known(connection)
+    for columns in chain.from_iterable(read(connection, before[row : row + 1]) for row in range(len(before))):
+        early = days_of(columns[0]) < since
+        if early.any():
+            _insert(connection, tuple(each[early] for each in columns), reached)
+    last_id = _insert(connection, TOTALS.empty(), reached).last_id
+    connection.execute(
+        "DELETE FROM ledger.total_runs WHERE id = ANY(%s) OR (keys = '' AND id < %s)", (before[:, 0].tolist(), last_id)
     )
-    insert(connection, nothing, 0, rules)
+
+
+def newest_day(connection: Connection[Any]) -> int:
+    """The newest UTC day of which there is a total; 0 where there is none."""
+    row = connection.execute("SELECT coalesce(max(newest_day), 0) FROM ledger.total_runs WHERE keys <> ''").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def known(connection: Connection[Any]) -> Known:

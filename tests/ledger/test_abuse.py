@@ -17,7 +17,7 @@ from psycopg import Connection
 
 from cluster import database
 from cluster.settings import Settings
-from ledger import book, earnings, owed, spool, stops, velocity
+from ledger import book, earnings, owed, spool, stops, totals, velocity
 from ledger import review as reviewing
 from ledger.appearances import search_record
 from ledger.fold import Fold, mature
@@ -470,6 +470,23 @@ def test_rules_that_begin_anew_hold_no_steady_creator(journal: Connection[Any]) 
     assert held_for_velocity(journal) == []
 
 
+def test_what_is_said_to_be_of_tomorrow_waits_too(journal: Connection[Any]) -> None:
+    """A replica's clock may be a little ahead; where earnings are payable at once, so are those."""
+    fund(journal, 10**12)
+    economics = dataclasses.replace(NARROW, maturity_s=0)
+    midnight_s = time.time() // DAY_S * DAY_S + DAY_S
+    for creator, ahead_s in ((901, -10.0), (902, 2.0)):
+        bots = clicks(creator, 30, 1, 10, first=creator - 900, at_s=midnight_s + ahead_s)
+        with clock_at(journal, midnight_s - 2):
+            accountant = Fold(journal, economics, LedgerSettings())
+            record(journal, *bots, recorded_s=midnight_s - 2)
+            while accountant.run_once() is not None:
+                pass
+            review(journal, accountant.audience, economics)
+    with clock_at(journal, midnight_s - 2):
+        assert due_to(journal, 902) == due_to(journal, 901) == FARMED
+
+
 def test_what_was_doubtful_and_is_no_longer_is_held_no_more(journal: Connection[Any]) -> None:
     fund(journal, 10**12)
     economics = dataclasses.replace(NARROW, maturity_s=0, beside_share_ppm=PPM)
@@ -527,6 +544,48 @@ def held_for_velocity(connection: Connection[Any]) -> list[int]:
     ).fetchall()
     connection.commit()
     return [row[0] for row in rows]
+
+
+def held_today(connection: Connection[Any]) -> list[int]:
+    rows = connection.execute(
+        "SELECT creator_id FROM ledger.holds WHERE starts_with(reason, 'velocity on ' || (now() AT TIME ZONE 'utc')::date)"
+    ).fetchall()
+    connection.commit()
+    return [row[0] for row in rows]
+
+
+def known_totals(connection: Connection[Any]) -> dict[int, tuple[int, ...]]:
+    """By creator and day: all that is reckoned of it."""
+    columns = next(totals.read(connection, totals.known(connection)))
+    connection.commit()
+    return {key: tuple(rest) for key, *rest in zip(*(column.tolist() for column in columns), strict=True)}
+
+
+@pytest.mark.parametrize("beside_pair_pix", [BRISK.beside_pair_pix, BRISK.beside_pair_pix + 1])
+def test_another_rule_leaves_no_day_unwatched(journal: Connection[Any], beside_pair_pix: int) -> None:
+    """By whichever rules earlier days were reckoned, later ones are measured by them."""
+    fund(journal, 10**12)
+    run(journal, [each for days_ago in range(10, 0, -1) for each in day(1, 10, days_ago)], BRISK)
+    economics = dataclasses.replace(BRISK, beside_pair_pix=beside_pair_pix)
+    run(journal, list(day(1, 25)), economics)
+    assert held_today(journal) == []
+    run(journal, list(day(1, 200)), economics)
+    assert held_today(journal) == [1]
+
+
+def test_days_that_are_reckoned_anew_count_once(journal: Connection[Any]) -> None:
+    """Pairs of days that are in the totals may still be there; so may a process end before the first review by new rules."""
+    fund(journal, 10**12)
+    run(journal, [each for days_ago in range(10, 0, -1) for each in day(1, 10, days_ago)], BRISK)
+    was = known_totals(journal)
+    another = dataclasses.replace(BRISK, beside_pair_pix=BRISK.beside_pair_pix + 1)
+    for economics in (another, another):
+        Fold(journal, economics, LedgerSettings())
+    journal.commit()
+    run(journal, [search(shown(2, 7000))], another)
+    after = known_totals(journal)
+    assert len(was) == 10
+    assert {key: after[key] for key in was} == was
 
 
 def test_a_leap_is_held_and_nothing_of_it_is_taken(journal: Connection[Any]) -> None:
