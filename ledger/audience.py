@@ -164,9 +164,8 @@ class Audience:
     def _changed(self) -> Columns:
         """By how much all that is fresh changes the totals; brought together as it comes, so that it stays small."""
         parts, waiting = [TOTALS.empty()], 0
-        for fresh in runfiles.merged(FRESH, self.fresh.runs):
-            block = tuple(each[fresh[4] >= self._anew_from] for each in fresh)
-            for part in self._changes(block):
+        for block in runfiles.merged(FRESH, self.fresh.runs):
+            for part in self._changes(_since(self._anew_from, block) if self._anew_from else block):
                 parts.append(part)
                 waiting += len(part[0])
                 if waiting > runfiles.BLOCK_ROWS:
@@ -194,6 +193,11 @@ class Audience:
         nothing, viewers = np.zeros(len(pairs[0]), np.int64), (parts.doubtful > 0).astype(np.int64)
         return (totals.keys_of(pairs[3], pairs[4]), nothing, sign * parts.vouched, sign * parts.doubtful,
                 sign * parts.beside, sign * viewers)  # fmt: skip
+
+
+def _since(day: int, pairs: Columns) -> Columns:
+    """Those of a day and later ones."""
+    return tuple(each[pairs[4] >= day] for each in pairs)
 
 
 def _earned(pairs: Columns) -> Columns:
