@@ -2,8 +2,8 @@
 
 `Ledger` is what there is to do, in parts (see `rounds`), all under one epoch. On Ray it lives in a detached actor in a
 namespace of its own; should two ever run, the database refuses the older one, which then stops. Away databases and nodes
-are waited for by the part that needs them; anything unexpected ends the process, and Ray starts it again from what the
-database says.
+are waited for by the part that needs them. A part that meets something unexpected begins anew from what the database says,
+as it does after a restart, and no other part notices: a stranger's bytes that break one keep no search from being folded.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 NAMESPACE = "pixr-ledger"
 NAME = "ledger"
 CRASH_PAUSE_S = 1.0
+WAIT_MAX_S, UNEXPECTED_WAIT_MAX_S = 5.0, 60.0  # of a part, for what is away, and after what nobody has thought of
 NODE_SHARE = 0.001  # of `[ledger] node_resource`: it says where the actor may be, not how much it takes
 
 
@@ -110,7 +111,7 @@ class Loop:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, part: Part) -> None:
-        """Rounds until the end; a part that ends in any other way ends the process, for no thread is to be gone in silence."""
+        """Rounds until the end; a part that cannot even begin anew ends the process, for no thread is to be gone in silence."""
         try:
             self._rounds(part)
             part.close()
@@ -131,15 +132,24 @@ class Loop:
                 break
             except (Temporary, RpcRefusal, psycopg.OperationalError, OSError) as error:
                 failures += 1
-                self._waiting[part.name] = str(error)
                 log.warning("the ledger's %s waits: %s", part.name, error)
-                part.close()
-                self._stop.wait(max(0.1, backoff_s(min(failures, 6), 0.1, 5.0)))
+                self._rest(part, str(error), failures, WAIT_MAX_S)
+            except Exception as error:
+                failures += 1
+                log.exception("the ledger's %s begins anew after an unexpected error", part.name)
+                said = f"{part.name} begins anew after an unexpected error: {type(error).__name__}: {error}"
+                self._rest(part, said, failures, UNEXPECTED_WAIT_MAX_S)
             else:
                 failures = 0
                 self._waiting.pop(part.name, None)
                 self._ticks += part is self._ledger.folding
                 self._stop.wait(0.0 if more else self._pace_s)
+
+    def _rest(self, part: Part, why: str, failures: int, most_s: float) -> None:
+        """Give up what the part knows; its next round, a while later, begins with what the database says."""
+        self._waiting[part.name] = why
+        part.close()
+        self._stop.wait(max(0.1, backoff_s(min(failures, 10), 0.1, most_s)))
 
 
 class Actor:

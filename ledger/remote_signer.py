@@ -22,6 +22,7 @@ from pathlib import Path
 
 import click
 from solders.pubkey import Pubkey
+from solders.signature import Signature
 
 from cluster import telemetry
 from cluster.errors import Rejected, Temporary
@@ -33,6 +34,7 @@ from ledger.signer import FileSigner, Signer, file_signer
 log = logging.getLogger(__name__)
 
 LENGTH = struct.Struct(">I")
+ANSWER_MAX = 4096  # bytes
 MESSAGE_BYTES_MAX = 4096
 TIMEOUT_S = 5.0
 DAY_S = 86_400
@@ -59,9 +61,12 @@ class RemoteSigner:
         """
         Raises:
             Rejected: the signer does not sign such a message.
-            Temporary: the signer does not answer.
+            Temporary: the signer does not answer, or with no signature.
         """
-        return self._ask(message)
+        signature = self._ask(message)
+        if len(signature) != Signature.LENGTH:
+            raise Temporary(f"the signer at {self._path} answers with {len(signature)} bytes, which are no signature")
+        return signature
 
     def _ask(self, message: bytes) -> bytes:
         try:
@@ -69,11 +74,15 @@ class RemoteSigner:
                 door.settimeout(TIMEOUT_S)
                 door.connect(self._path)
                 door.sendall(LENGTH.pack(len(message)) + message)
-                status, *answer = _read(door, 1), _read(door, LENGTH.unpack(_read(door, LENGTH.size))[0])
+                status, *answer = (
+                    _read(door, 1),
+                    _read(door, min(LENGTH.unpack(_read(door, LENGTH.size))[0], ANSWER_MAX)),
+                )
         except OSError as error:
             raise Temporary(f"the signer at {self._path} does not answer: {error}") from error
         if status != SIGNED:
-            raise Rejected(f"the signer refuses: {answer[0].decode()}", status=403, code="signer-refuses")
+            said = answer[0].decode(errors="replace").replace("\0", "")
+            raise Rejected(f"the signer refuses: {said}", status=403, code="signer-refuses")
         return answer[0]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import ClassVar
 
 PPM = 1_000_000
@@ -18,6 +19,7 @@ HOLD_H_MAX = 24 * 366
 PEOPLE_MAX = 1_000_000  # behind one network
 CHALLENGE_MAX_S = 3600
 DOMAIN = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?)?")
+EXAMPLE_TIME = "2026-11-30T10:00:00Z"
 TRANSACTION_VERSIONS = ("auto", "v1", "legacy")
 KEEP_D_MIN = 8  # younger than a week nothing is deleted
 
@@ -84,7 +86,7 @@ class Economics:
     # A first payout opens the creator's token account: it must be worth more than that costs.
     account_cost_check: bool = False
     pix_per_sol: int = 0  # base units of PIX for one SOL
-    pix_per_sol_at: str = ""  # RFC 3339: when it was true
+    pix_per_sol_at: str = ""  # when it was true, as RFC 3339 has it; without a zone it is UTC
     pix_per_sol_max_age_s: int = 86_400
 
     def __post_init__(self) -> None:
@@ -103,8 +105,26 @@ class Economics:
         if self.rate_pix > 10**9:
             raise ValueError("rate_pix is above 10^9, a thousand PIX for one appearance")
         self._check_wallets()
+        _ = self.priced_at
         if not all(1 <= people <= PEOPLE_MAX for people in self.people_by_network.values()):
             raise ValueError(f"shared_networks: expected 1 to {PEOPLE_MAX} people in each network")
+
+    @property
+    def priced_at(self) -> datetime | None:
+        """When `pix_per_sol` was true; None where nobody has said.
+
+        Raises:
+            ValueError: `pix_per_sol_at` is no time.
+        """
+        if not self.pix_per_sol_at:
+            return None
+        try:
+            said = datetime.fromisoformat(self.pix_per_sol_at)
+        except ValueError as error:
+            raise ValueError(
+                f"pix_per_sol_at is {self.pix_per_sol_at!r}, expected a time like {EXAMPLE_TIME}"
+            ) from error
+        return said if said.tzinfo else said.replace(tzinfo=UTC)
 
     @property
     def people_by_network(self) -> dict[str, int]:

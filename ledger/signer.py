@@ -39,7 +39,7 @@ class FileSigner:
             raise Rejected(f"{path} can be read by others", code="key-exposed", hint=f"chmod 600 {path}")
         try:
             self._keypair = Keypair.from_bytes(bytes(json.loads(path.read_text(encoding="ascii"))))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # the latter of JSON that is no list of whole numbers
             raise Rejected(f"{path} is not a Solana key file", code="key-invalid") from error
 
     def __repr__(self) -> str:

@@ -239,11 +239,9 @@ def opening_cost_pix(economics: Economics, rent_lamports: int) -> int:
     """What opening a token account is worth in PIX: no first payout may be smaller. Closed while the price is stale."""
     if not economics.account_cost_check:
         return 0
-    try:
-        age_s = (datetime.now(UTC) - datetime.fromisoformat(economics.pix_per_sol_at)).total_seconds()
-    except ValueError:
-        age_s = float("inf")
-    if economics.pix_per_sol <= 0 or age_s > economics.pix_per_sol_max_age_s:
+    priced_at = economics.priced_at
+    is_stale = priced_at is None or (datetime.now(UTC) - priced_at).total_seconds() > economics.pix_per_sol_max_age_s
+    if economics.pix_per_sol <= 0 or is_stale:
         return 2**63 - 1
     return -(-rent_lamports * economics.pix_per_sol // 1_000_000_000)
 

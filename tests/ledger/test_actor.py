@@ -19,7 +19,7 @@ from cluster.storage import Storage
 from ledger import actor, anchors, audit, orders, stops
 from ledger.actor import Ledger, Loop
 from ledger.book import Fenced
-from ledger.rounds import IDS_LOST, SILENT_MAX_S, Counting, Epoch, Part, Watching, open_chain
+from ledger.rounds import IDS_LOST, SILENT_MAX_S, Counting, Epoch, Part, Reconciling, Watching, open_chain
 from ledger.settings import Economics, LedgerSettings
 from serve import keys
 from tests.conftest import localnet, until
@@ -202,7 +202,7 @@ def test_whatever_statement_hears_that_another_has_taken_over_says_so(
 
 
 def test_no_part_ends_in_silence(eager: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The counters wait for the database and cannot give their connection up: the process ends, and Ray begins it again."""
+    """Counters that cannot even give their connection up: the process ends, and Ray begins it again."""
 
     def wait(*_: object) -> bool:
         raise Temporary("away")
@@ -267,6 +267,28 @@ def test_while_payouts_wait_for_a_person_folding_goes_on(eager: Settings, connec
         until(lambda: loop.status()["state"] == "waiting" and "another chain" in loop.status()["detail"])
         record(connection, search(shown(1, 1)))
         until(lambda: unfolded(connection) == 0)
+
+
+def test_a_part_that_meets_the_unexpected_begins_anew_and_folding_goes_on(
+    eager: Settings, connection: Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what a node, a stranger or a person has written: it breaks the part that reads it again and again, and no other."""
+    epochs, broken = [], True
+
+    def read(part: Reconciling, connection: Connection[Any]) -> None:
+        epochs.append(part.epoch.number)
+        if broken:
+            connection.execute("SELECT %s::text", ("a\0b",))
+
+    monkeypatch.setattr(Reconciling, "ask", read)
+    with chain_of(eager), at_work(eager) as loop:
+        until(lambda: "reconciliation begins anew after an unexpected error: DataError" in loop.status()["detail"])
+        until(lambda: len(epochs) >= 3)
+        record(connection, search(shown(1, 1)))
+        until(lambda: unfolded(connection) == 0)
+        broken = False
+        until(lambda: loop.status()["state"] == "running")
+    assert len(set(epochs)) == 1
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ from solders.signature import Signature
 from cluster.errors import Rejected, Temporary
 from cluster.settings import Settings
 from ledger import packing, signer, treasury
-from ledger.remote_signer import RemoteSigner
+from ledger.remote_signer import LENGTH, REFUSED, SIGNED, RemoteSigner
 from ledger.signing import NOT_SIGNED
 from tests.ledger.chains import Key, Rig
 
@@ -39,8 +42,12 @@ def test_bad_key_files_are_refused_by_name(tmp_path: Path) -> None:
     exposed.write_text("[]")
     exposed.chmod(0o644)
     broken.touch(0o600)
-    broken.write_text("[1, 2]")
-    for path, code in ((tmp_path / "none", "key-missing"), (exposed, "key-exposed"), (broken, "key-invalid")):
+    bad = [(tmp_path / "none", "", "key-missing"), (exposed, "[]", "key-exposed")]
+    none = ("[1, 2]", "null", '{"key": 1}', "[1.5]", '["a"]', "[300]", "\ufeff[]")
+    bad += [(broken, content, "key-invalid") for content in none]
+    for path, content, code in bad:
+        if path.exists():
+            path.write_text(content)
         with pytest.raises(Rejected) as refusal:
             signer.file_signer(path)
         assert refusal.value.code == code
@@ -94,6 +101,44 @@ def test_only_payouts_are_signed(rig: Rig, remote: str) -> None:
     for content, reason in ((b"not a message", "not the message"), (bytes(5000), "5000 bytes")):
         with pytest.raises(Rejected, match=reason):
             away.sign(content)
+
+
+@contextmanager
+def answering(path: Path, *answers: bytes) -> Iterator[RemoteSigner]:
+    """Some other program at the socket, which says whose key it has, and then these answers."""
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(path))
+        door.listen()
+        said = [SIGNED + LENGTH.pack(32) + bytes(Key("treasury").pubkey), *answers]
+
+        def answer() -> None:
+            for each in said:
+                asked, _ = door.accept()
+                with asked:
+                    asked.recv(4096)
+                    asked.sendall(each)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield RemoteSigner(str(path))
+        thread.join()
+
+
+def test_what_answers_with_no_signature_is_waited_for(tmp_path: Path) -> None:
+    for number, answer in enumerate((b"short", b"x" * 65, b"")):
+        with (
+            answering(tmp_path / str(number), SIGNED + LENGTH.pack(len(answer)) + answer) as odd,
+            pytest.raises(Temporary, match=f"answers with {len(answer)} bytes"),
+        ):
+            odd.sign(b"message")
+
+
+def test_a_reason_that_is_no_text_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
+    with (
+        answering(tmp_path / "s", REFUSED + LENGTH.pack(4) + b"no\0\xff") as odd,
+        pytest.raises(Rejected, match=r"the signer refuses: no\ufffd$"),
+    ):
+        odd.sign(b"message")
 
 
 def test_a_signer_that_is_away_is_waited_for(settings: Settings, tmp_path: Path) -> None:

@@ -169,10 +169,16 @@ def test_the_localnet_has_a_mint_and_a_funded_treasury_made_once(
 def test_a_first_payout_is_worth_its_account_and_none_is_made_at_a_stale_price(
     price: int, age: timedelta | None, cost: int
 ) -> None:
-    at = (datetime.now(UTC) - age).isoformat() if age is not None else "yesterday"
-    economics = Economics(account_cost_check=True, pix_per_sol=price, pix_per_sol_at=at)
-    assert treasury.opening_cost_pix(economics, RENT) == cost
+    at = datetime.now(UTC) - age if age is not None else None
+    for said in (at.isoformat(), at.replace(tzinfo=None).isoformat()) if at else ("",):  # without a zone it is UTC
+        economics = Economics(account_cost_check=True, pix_per_sol=price, pix_per_sol_at=said)
+        assert treasury.opening_cost_pix(economics, RENT) == cost
     assert treasury.opening_cost_pix(Economics(), RENT) == 0
+
+
+def test_a_price_of_no_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="pix_per_sol_at is 'yesterday', expected a time like 2026"):
+        Economics(pix_per_sol_at="yesterday")
 
 
 class Greedy(LocalNode):
