@@ -105,10 +105,11 @@ def unpayable_of(connection: Connection[Any], wallets: Mapping[int, str]) -> dic
 
 
 def note_rules(connection: Connection[Any], economics: Economics) -> None:
-    """Tell the database for how long a change holds payouts at least, whatever a replica is made to say."""
+    """Tell the database for how long a change holds payouts, and a first wallet at most, whatever a replica is made to say."""
     connection.execute(
-        "UPDATE ledger.wallet_rules SET change_hold_s = %(hold)s WHERE change_hold_s <> %(hold)s",
-        {"hold": economics.wallet_hold_s},
+        "UPDATE ledger.wallet_rules SET change_hold_s = %(change)s, manifest_hold_s = %(first)s"
+        " WHERE (change_hold_s, manifest_hold_s) <> (%(change)s, %(first)s)",
+        {"change": economics.wallet_hold_s, "first": economics.manifest_wallet_hold_h * 3600},
     )
 
 

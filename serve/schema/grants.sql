@@ -5,6 +5,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA app FROM pixr_serve, pixr_jobs, pixr_ledger, 
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA app FROM pixr_serve, pixr_jobs, pixr_ledger, pixr_reader;
 GRANT USAGE ON SCHEMA app TO pixr_serve, pixr_reader;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA app TO pixr_serve;
+REVOKE DELETE ON app.principals, app.api_keys FROM pixr_serve;  -- a key ends, and nobody forgets whose it was
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA app TO pixr_serve;
 ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO pixr_serve;
 

@@ -334,9 +334,38 @@ def test_no_replica_ends_the_hold_of_a_change(
         replica.execute(sql.SQL("UPDATE ledger.wallets SET {}").format(sql.SQL(assignments)))
     with pytest.raises(psycopg.DatabaseError, match="a manifest changes no wallet"):  # to confirm it then
         replica.execute("UPDATE ledger.wallets SET set_by = 'manifest'")
-    with pytest.raises(psycopg.errors.CheckViolation):
-        replica.execute("UPDATE ledger.wallets SET hold_until = 'infinity'")
     assert held_h(owner) == (MINE, 72, True)
+
+
+@pytest.mark.parametrize("until", ["'infinity'", "'2999-12-31'", "now() + interval '1 h'"])
+def test_no_replica_keeps_anybody_waiting_for_longer_than_the_ledger_says(
+    replica: Connection[Any], owner: Connection[Any], until: LiteralString
+) -> None:
+    with pytest.raises(psycopg.DatabaseError, match="waits no longer than it did"):
+        replica.execute(sql.SQL("UPDATE ledger.wallets SET hold_until = {}").format(sql.SQL(until)))
+    replica.execute(sql.SQL("UPDATE ledger.wallets SET wallet = %s, hold_until = {}").format(sql.SQL(until)), (MINE,))
+    assert held_h(owner) == (MINE, 72, True)
+    owner.execute("DELETE FROM ledger.wallets")
+    owner.execute("UPDATE ledger.wallet_rules SET manifest_hold_s = 7200, change_hold_s = 3600")
+    first = "INSERT INTO ledger.wallets (creator_id, wallet, set_by, hold_until) VALUES (1, %s, 'manifest', {})"
+    replica.execute(sql.SQL(first).format(sql.SQL(until)), (MINE,))
+    held = owner.execute("SELECT hold_until <= now() + interval '2 h' FROM ledger.wallets").fetchone()
+    assert held == (True,)
+
+
+def test_a_hold_for_centuries_that_an_earlier_release_let_in_ends(postgres_url: str, owner: Connection[Any]) -> None:
+    owner.execute(
+        "INSERT INTO ledger.wallets (creator_id, wallet, set_by, hold_until) VALUES"
+        " (1, %(w)s, 'creator', '2999-01-01'), (2, %(w)s, 'manifest', now() + interval '300 days')",
+        {"w": THEIRS},
+    )
+    bounds = next((ROOT / "ledger" / "schema").glob("*_bounds_of_roles.sql")).read_text(encoding="utf-8")
+    (mend,) = [part for part in bounds.split(";") if "UPDATE ledger.wallets w" in part]
+    owner.execute(mend.encode())
+    rows = owner.execute(
+        "SELECT (hold_until - now() < interval '73 h') FROM ledger.wallets ORDER BY creator_id"
+    ).fetchall()
+    assert rows == [(True,), (False,)]
 
 
 def test_a_manifests_wallet_is_confirmed_once(replica: Connection[Any], owner: Connection[Any]) -> None:
@@ -382,7 +411,7 @@ def test_a_replica_gives_a_hold_no_other_reason(replica: Connection[Any], owner:
 def test_each_change_of_a_wallet_and_of_its_hold_is_written_down(
     replica: Connection[Any], owner: Connection[Any]
 ) -> None:
-    replica.execute("UPDATE ledger.wallets SET hold_until = now() + interval '1 h'")
+    owner.execute("UPDATE ledger.wallets SET hold_until = now() + interval '1 h'")
     replica.execute("UPDATE ledger.wallets SET set_by = 'admin'")
     replica.execute("UPDATE ledger.wallets SET set_by = 'admin'")  # nothing new
     replica.execute("UPDATE ledger.wallets SET wallet = %s", (MINE,))

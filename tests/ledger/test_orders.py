@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from cluster import database
 from cluster.errors import Rejected
-from cluster.roles import LEDGER
+from cluster.roles import LEDGER, SERVE
 from cluster.settings import Settings
 from ledger import adoption, audit, backup, book, ordering, orders, packing, reconcile, stops, treasury
 from serve import keys
@@ -32,13 +32,18 @@ BY_TWO = dataclasses.replace(EAGER, orders_by_two=True)
 
 
 def key_of(connection: Conn, name: str, scope: str = "admin", days_old: int = 2) -> str:
-    """A key of a principal who has been there for some days."""
-    _, token = keys.create(connection, name, [scope])
-    connection.execute(
-        "UPDATE app.principals SET created_at = now() - make_interval(days => %s) WHERE name = %s", (days_old, name)
-    )
+    """A key, and its principal, who have been there for some days."""
+    number, token = keys.create(connection, name, [scope])
+    aged(connection, number, days_old)
     connection.commit()
     return token
+
+
+def aged(connection: Conn, key_id: int, days: int) -> None:
+    made = "created_at = now() - make_interval(days => %s)"
+    connection.execute(f"UPDATE app.api_keys SET {made} WHERE id = %s", (days, key_id))
+    of_key = "id = (SELECT principal_id FROM app.api_keys WHERE id = %s)"
+    connection.execute(f"UPDATE app.principals SET {made} WHERE {of_key}", (days, key_id))
 
 
 def move(amount: int = 100, taken: str = "reward_pool", given: str = "platform", asset: str = "PIX") -> dict[str, Any]:
@@ -89,6 +94,61 @@ def test_only_an_administrators_key_that_is_in_force_orders(rig: Rig) -> None:
             placed(rig, orders.CORRECTION, move(), key)
         rig.connection.rollback()
     assert orders.listing(rig.connection) == []
+
+
+def test_nobody_makes_the_other_person_in_a_moment(rig: Rig) -> None:
+    """Who may make keys has a young second key, or places with one what their own approves; both wait for a day."""
+    rig.payouts.settings = BY_TWO
+    ana, ben = (key_of(rig.connection, name) for name in ("ana", "ben"))
+    _, for_ben = keys.create(rig.connection, "ben", ["admin"])
+    _, carol = keys.create(rig.connection, "carol", ["admin"])
+    for placing, approving, said in ((ana, for_ben, "a day before"), (carol, ana, "younger than a day")):
+        number = placed(rig, orders.CORRECTION, move(), placing)
+        with pytest.raises(Rejected, match=said):
+            orders.approve(rig.connection, approving, number)
+        rig.connection.rollback()
+        assert carried_out(rig, number).state == "open"
+    rig.payouts.settings = EAGER
+    number = placed(rig, orders.CORRECTION, move(), carol)  # where one person decides, it is anyone's
+    assert carried_out(rig, number).state == "carried out"
+    assert ben
+
+
+def test_serves_role_dates_no_key_back_and_takes_nobodys(rig: Rig, postgres_url: str) -> None:
+    ben, _, gone = (key_of(rig.connection, name) for name in ("ben", "ana", "gone"))
+    ended = "UPDATE app.api_keys SET revoked_at = now(), expires_at = now() WHERE hash = %s"
+    rig.connection.execute(ended, (keys.digest(gone),))
+    rig.connection.commit()
+    with database.connect(as_role(postgres_url, SERVE)) as serve:
+        serve.execute("INSERT INTO app.principals (name, created_at) VALUES ('carol', now() - interval '9 days')")
+        serve.execute(
+            "INSERT INTO app.api_keys (principal_id, hash, scopes, created_at) SELECT id, sha256('carol'), '{admin}',"
+            " now() - interval '9 days' FROM app.principals WHERE name = 'carol'"
+        )
+        serve.execute(  # one more for an administrator of long ago
+            "INSERT INTO app.api_keys (principal_id, hash, scopes) SELECT id, sha256('ana'), '{admin}'"
+            " FROM app.principals WHERE name = 'ana'"
+        )
+        for change in (
+            "UPDATE app.principals SET created_at = now() - interval '9 days'",
+            "UPDATE app.principals SET name = 'other' WHERE name = 'carol'",
+            "UPDATE app.api_keys SET created_at = now() - interval '9 days'",
+            "UPDATE app.api_keys SET hash = sha256('mine')",
+            "UPDATE app.api_keys SET scopes = '{admin,search}'",
+            "UPDATE app.api_keys SET revoked_at = NULL",
+            "UPDATE app.api_keys SET expires_at = expires_at + interval '1 h'",
+            "UPDATE app.api_keys SET expires_at = NULL",
+            "DELETE FROM app.api_keys",
+            "DELETE FROM app.principals",
+        ):
+            with pytest.raises(psycopg.Error, match=r"make another one|permission denied"), serve.transaction():
+                serve.execute(change)
+        serve.commit()
+    number = placed(rig, orders.CORRECTION, move(), ben)
+    for key in ("carol", "ana"):
+        with pytest.raises(Rejected, match="a day before it was placed"):
+            orders.approve(rig.connection, key, number)
+        rig.connection.rollback()
 
 
 def test_where_two_are_wanted_another_administrator_approves(rig: Rig) -> None:

@@ -192,5 +192,6 @@ def _prepare(connection: Connection[Any]) -> None:
 def _administrator(connection: Connection[Any], name: str) -> str:
     """An administrator of long standing; the key."""
     _, key = keys.create(connection, name, ["admin"])
-    connection.execute("UPDATE app.principals SET created_at = '2026-01-01 UTC' WHERE name = %s", (name,))
+    for table in ("principals", "api_keys"):
+        connection.execute(f"UPDATE app.{table} SET created_at = '2026-01-01 UTC'")
     return key
