@@ -7,6 +7,7 @@ order that names others is refused. A correction moves what the journal holds fr
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,8 +25,16 @@ log = logging.getLogger(__name__)
 Conn = Connection[Any]
 Outcome = tuple[str, int | None]  # in words, and the entry that was written
 
-UNFIT = (Rejected, KeyError, TypeError, ValueError, psycopg.DataError)  # but the first: a body that no command has made
+UNFIT = (
+    Rejected,
+    KeyError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    psycopg.DataError,
+)  # but the first: a body that no command has made
 PAYERS = ("platform", "reward_pool")  # what a withdrawal may have been taken from
+OWNER = re.compile(r"[1-9][0-9]{0,17}")
 CORRECTED = ("chain", "reward_pool", "platform", "payable")  # buckets and transfers say what the other accounts hold
 
 
@@ -168,8 +177,10 @@ def _account(connection: Conn, name: str, asset: str) -> int:
     if not owner:
         return book.account(connection, kind, asset)
     party, number = owner
-    if asset != "PIX" or party not in ("creator", "investor") or not (number.isdecimal() and len(number) < 19):
+    if asset != "PIX" or party not in ("creator", "investor") or not OWNER.fullmatch(number):
         raise _refused(f"there is no account {name!r} in {asset}")
+    if party == "creator":  # what is booked to nobody would be paid to whoever is given the number later
+        stops.require_known(connection, int(number))
     return book.accounts_of(connection, kind, party, [int(number)])[int(number)]
 
 

@@ -240,10 +240,11 @@ def test_the_ledgers_role_places_and_carries_out(rig: Rig, postgres_url: str) ->
 
 def test_a_correction_reaches_a_creator_and_the_platforms_lamports(rig: Rig) -> None:
     ana = key_of(rig.connection, "ana")
+    rig.creator(5, 1000)
     assert (
         carried_out(rig, placed(rig, orders.CORRECTION, move(7, given="payable:creator:5"), ana)).state == "carried out"
     )
-    assert rig.balance("payable", 5) == 7
+    assert rig.balance("payable", 5) == 1007
     chain = move(3, "chain", "platform", "SOL")  # what is on chain without a transaction: the person's word
     assert carried_out(rig, placed(rig, orders.CORRECTION, chain, ana)).state == "carried out"
     assert rig.balance("chain", asset="SOL") == -(10**11) - 3
@@ -257,6 +258,9 @@ def test_a_correction_reaches_a_creator_and_the_platforms_lamports(rig: Rig) -> 
         move(given="maturing:creator:1"),
         move(given="payable"),
         move(given="payable:creator:x"),
+        move(given="payable:creator:999"),  # nobody yet
+        move(given="payable:creator:\u0665"),
+        move(given="payable:creator:01"),
         move(given="payable:nobody:1"),
         move(given="platform:creator:1"),
         move(given="reward_pool"),
