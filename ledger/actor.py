@@ -140,14 +140,14 @@ class Loop:
                 said = f"{part.name} begins anew after an unexpected error: {type(error).__name__}: {error}"
                 self._rest(part, said, failures, UNEXPECTED_WAIT_MAX_S)
             else:
-                failures = 0
+                failures, part.away = 0, ""
                 self._waiting.pop(part.name, None)
                 self._ticks += part is self._ledger.folding
                 self._stop.wait(0.0 if more else self._pace_s)
 
     def _rest(self, part: Part, why: str, failures: int, most_s: float) -> None:
         """Give up what the part knows; its next round, a while later, begins with what the database says."""
-        self._waiting[part.name] = why
+        self._waiting[part.name] = part.away = why
         part.close()
         self._stop.wait(max(0.1, backoff_s(min(failures, 10), 0.1, most_s)))
 

@@ -20,10 +20,19 @@ from ledger.settings import LedgerSettings
 Conn = Connection[Any]
 
 NAMED_MAX = 5  # of a state's oldest
+COUNTED_MAX = 10_000  # of those who are due, which may be everybody
 BATCH = "SELECT 'batch ' || id AS name, planned_at AS since FROM ledger.batches WHERE state = "
 ATTEMPT = "SELECT 'batch ' || batch_id AS name, signed_at AS since FROM ledger.attempts WHERE state = 'live' AND sends "
 # Each state: the setting that limits it, and what is in it, by name and since when.
 STATES: Mapping[str, tuple[str, str]] = {
+    "due": (
+        "due_open_max_s",
+        (
+            "SELECT 'creator ' || creator_id AS name, open_since AS since FROM ledger.owed WHERE open_since IS NOT NULL"
+            f" ORDER BY open_since LIMIT {COUNTED_MAX}"
+        ),
+    ),
+    "waiting": ("work_open_max_s", "SELECT part || ': ' || why AS name, since FROM ledger.waits"),
     "planned": ("batch_open_max_s", f"{BATCH} 'planned'"),
     "signed": ("batch_open_max_s", f"{ATTEMPT} = 0"),
     "sent": ("batch_open_max_s", f"{ATTEMPT} > 0"),
@@ -59,7 +68,10 @@ STATES: Mapping[str, tuple[str, str]] = {
     ),
     "set aside": (
         "stop_open_max_s",
-        "SELECT incarnation || ' ' || seq AS name, found_at AS since FROM ledger.set_aside",
+        (
+            "SELECT 'aside-' || incarnation || '-' || seq AS name, found_at AS since FROM ledger.set_aside"
+            " WHERE looked_at IS NULL"
+        ),
     ),
     "unfolded": (
         "work_open_max_s",
@@ -86,8 +98,9 @@ STATES: Mapping[str, tuple[str, str]] = {
         "(SELECT 'the chain' AS name, at AS since FROM ledger.reconciliations WHERE ok ORDER BY id DESC LIMIT 1)",
     ),
 }
-# States that a person has put things into, for as long as they want: named, and nothing is wrong with the books.
-STOPS = frozenset(("frozen", "on hold", "set aside"))
+# States that a person has put things into, for as long as they want, or that come of it: named, and nothing is wrong with
+# the books.
+STOPS = frozenset(("due", "waiting", "frozen", "on hold", "set aside"))
 MEASURE = """
     WITH o AS MATERIALIZED (SELECT name, since FROM ({query}) q WHERE since IS NOT NULL),
          late AS (SELECT name, since FROM o WHERE since < now() - make_interval(secs => %(limit)s))
@@ -121,6 +134,17 @@ def _measured(connection: Conn, state: str, limit_s: float, query: str) -> Age:
     row = connection.execute(MEASURE.format(query=query), {"limit": limit_s, "named": NAMED_MAX}).fetchone()
     assert row is not None  # of a count
     return Age(state, row[0], row[1], row[2], max(0.0, row[3]), limit_s, tuple(row[4]))
+
+
+def note_waits(connection: Conn, waits: Mapping[str, str]) -> None:
+    """Keep what parts of the ledger wait for, each since it did; a part that is not named waits no longer."""
+    with book.refusals():
+        connection.execute("DELETE FROM ledger.waits WHERE part <> ALL(%s)", (list(waits),))
+        connection.execute(
+            "INSERT INTO ledger.waits AS w (part, why) SELECT * FROM unnest(%s::text[], %s::text[])"
+            " ON CONFLICT (part) DO UPDATE SET why = excluded.why WHERE w.why <> excluded.why",
+            (list(waits), [why.replace("\0", "") for why in waits.values()]),
+        )
 
 
 def note(connection: Conn, found: Sequence[Age]) -> None:

@@ -253,7 +253,7 @@ def _entries(connection: Conn, last: int) -> Iterator[tuple[Any, ...]]:
 def _accruals(connection: Conn) -> Check:
     """Each fold's money, computed again from the appearances it took and what became of each; and whom it was credited."""
     wrong, appearances, folds = credited.accruals(connection)
-    aside = connection.execute("SELECT count(*) FROM ledger.set_aside").fetchone()
+    aside = connection.execute("SELECT count(*) FROM ledger.set_aside WHERE looked_at IS NULL").fetchone()
     unread = f", {aside[0]} damaged batches set aside" if aside and aside[0] else ""
     return _check("accruals", wrong, f"{appearances} appearances in {folds} folds{unread}")
 

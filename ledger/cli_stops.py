@@ -17,11 +17,11 @@ from cluster.roles import LEDGER, READER
 @json_option
 @click.pass_obj
 def stops(context: Context, as_json: bool) -> None:
-    """List what stops payouts, to one creator or to all, and why."""
+    """List what stops payouts, to one creator or to all, and why; what has no name ends by itself, with its cause or time."""
     from ledger import stops as own
 
     with context.connect(READER) as connection:
-        found = own.in_force(connection)
+        found = [*own.in_force(connection), *own.waiting(connection)]
     if as_json:
         context.emit([_document(each) for each in found])
         return
@@ -61,7 +61,7 @@ def freeze(context: Context, reason: str) -> None:
     from ledger import stops as own
 
     with context.connect(LEDGER) as connection:
-        own.freeze(connection, reason, {"by": getpass.getuser()})
+        own.freeze(connection, f"{reason} (by {getpass.getuser()})", {})  # never the ledger's own words
     context.console.print("all payouts are frozen")
 
 
@@ -91,6 +91,7 @@ def release(context: Context, name: str) -> None:
 def _document(stop: Any) -> dict[str, Any]:
     """Ids as strings, instants in RFC 3339."""
     shown = asdict(stop)
+    shown["name"] = stop.name or None
     shown["creator_id"] = None if stop.creator_id is None else str(stop.creator_id)
     for name in ("placed_at", "until"):
         shown[name] = shown[name].isoformat() if shown[name] else None

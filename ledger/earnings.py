@@ -14,6 +14,8 @@ from typing import Any
 
 from psycopg import Connection
 
+from ledger.stops import WALLET_WAITS
+
 
 @dataclass(frozen=True)
 class Earnings:
@@ -43,7 +45,7 @@ class Earnings:
 
 
 # One statement, so that the parts are of one instant and always add up.
-OF = """
+OF = f"""
     SELECT c.id,
         coalesce((SELECT balance FROM ledger.accounts
                   WHERE (kind, party, owner, asset) = ('maturing', 'creator', c.id, 'PIX')), 0),
@@ -52,8 +54,9 @@ OF = """
         coalesce(p.in_flight, 0)::bigint, (coalesce(p.paid, 0) + coalesce(b.paid_pix, 0))::bigint,
         (coalesce(p.on_chain, 0) + coalesce(b.on_chain_pix, 0))::bigint, p.settled + coalesce(b.settled, 0),
         (SELECT wallet FROM ledger.wallets WHERE creator_id = c.id),
-        (SELECT reason FROM ledger.holds WHERE creator_id = c.id AND released_at IS NULL
-         AND (until IS NULL OR until > now()) ORDER BY id LIMIT 1),
+        coalesce((SELECT reason FROM ledger.holds WHERE creator_id = c.id AND released_at IS NULL
+                  AND (until IS NULL OR until > now()) ORDER BY id LIMIT 1),
+                 (SELECT {WALLET_WAITS} FROM ledger.wallets w WHERE w.creator_id = c.id AND w.hold_until > now())),
         least(ledger.withheld(c.id), coalesce((SELECT balance FROM ledger.accounts
                   WHERE (kind, party, owner, asset) = ('payable', 'creator', c.id, 'PIX')), 0))
     FROM unnest(%s::bigint[]) WITH ORDINALITY AS c (id, place) CROSS JOIN LATERAL (

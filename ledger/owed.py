@@ -114,7 +114,8 @@ def wake(connection: Conn) -> list[int]:
     woken = {creator_id for (creator_id,) in gone}
     if awake := woken | {creator_id for (creator_id,) in over}:
         connection.execute(
-            "UPDATE ledger.owed SET parked_until = NULL WHERE parked_until IS NOT NULL AND creator_id = ANY(%s)",
+            "UPDATE ledger.owed SET parked_until = NULL, open_since = coalesce(open_since, now())"
+            " WHERE parked_until IS NOT NULL AND creator_id = ANY(%s)",
             (list(awake),),
         )
     return list(woken)
@@ -124,7 +125,7 @@ def park(connection: Conn, waiting: Mapping[int, str]) -> None:
     """These are not looked at before their instant, unless they are woken."""
     if waiting:
         connection.execute(
-            "UPDATE ledger.owed o SET parked_until = p.until"
+            "UPDATE ledger.owed o SET parked_until = p.until, open_since = NULL"
             " FROM unnest(%s::bigint[], %s::timestamptz[]) AS p (creator_id, until) WHERE o.creator_id = p.creator_id",
             (list(waiting), list(waiting.values())),
         )
@@ -137,7 +138,7 @@ def stand_behind(connection: Conn, creators: Collection[int]) -> None:
 
 
 def look_again(connection: Conn, creators: Sequence[int]) -> None:
-    """These are looked at again in a while: nothing says when they can be paid."""
+    """These are looked at again in a while: nothing says when they can be paid. They wait as long as they have."""
     if creators:
         connection.execute(
             "UPDATE ledger.owed SET parked_until = now() + make_interval(secs => %s) WHERE creator_id = ANY(%s)",

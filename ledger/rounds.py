@@ -25,14 +25,14 @@ import psycopg
 import redis
 from psycopg import Connection
 
-from cluster import cache, database, logins, runtime, urls
+from cluster import cache, database, logins, runtime, telemetry, urls
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker, backoff_s
 from cluster.roles import LEDGER
 from cluster.seldom import Seldom
 from cluster.settings import Settings
 from cluster.storage import Storage
-from ledger import adoption, appearances, book, fold, ordering, review, stops, wallets
+from ledger import adoption, ages, appearances, book, fold, ordering, review, stops, wallets
 from ledger.alarms import AgeAlarm
 from ledger.anchors import Anchoring
 from ledger.book import Fenced
@@ -53,6 +53,7 @@ ADOPT_PAUSE_S = 15.0  # after a spool whose incarnation another transaction hold
 HISTORY_SHARE = 0.25  # of what a node is asked a second: for the treasury's history, which strangers can make long
 SEEN_FOLDER = "seen"  # of the data folder: a copy of what the database knows, which can be removed
 SILENT_MAX_S = 600.0  # that a round of another part may take before it is said
+SILENT = f"one round takes longer than {SILENT_MAX_S:.0f} s"
 SILENCE_SAID_S = 3600.0
 IDS_LOST = "the secret of the payouts' ids is another one"
 
@@ -86,6 +87,7 @@ class Part(ABC):
         self.own = settings.section(LedgerSettings)
         self.economics = settings.section(Economics)
         self.trouble = ""  # why it waits, while it does
+        self.away = ""  # why its last round has ended its connection
         self.ended_at = time.monotonic()  # its last round, well or not
         self._connection: Connection[Any] | None = None
 
@@ -246,6 +248,7 @@ class Watching(Part):
     def work(self, connection: Connection[Any]) -> bool:
         self._listen()
         if time.monotonic() >= self._look_at:
+            ages.note_waits(connection, self._waits())
             self._ages.look(connection)
             self._look_at = time.monotonic() + self.own.reconcile_interval_s
         self._anchors.look(connection)
@@ -258,8 +261,17 @@ class Watching(Part):
     def _listen(self) -> None:
         """Say which part is silent: it waits for an answer without an end, or its thread is gone."""
         for part in self._others:
-            if time.monotonic() - part.ended_at > SILENT_MAX_S:
-                self._seldom.error(f"the ledger's {part.name}: one round takes longer than {SILENT_MAX_S:.0f} s")
+            if _is_silent(part):
+                self._seldom.error(f"the ledger's {part.name}: {SILENT}")
+
+    def _waits(self) -> dict[str, str]:
+        """What the parts wait for that do."""
+        why = {part.name: SILENT if _is_silent(part) else part.away or part.trouble for part in self._others}
+        return {name: telemetry.redact(said) for name, said in why.items() if said}
+
+
+def _is_silent(part: Part) -> bool:
+    return time.monotonic() - part.ended_at > SILENT_MAX_S
 
 
 @dataclass

@@ -203,6 +203,7 @@ class LedgerSettings:
     anchor_interval_s: float = 3600.0  # between heads of the journal that are kept in the object store; 0: none is
     # What is open for longer is named by the log, the audit, `pixr status` and /metrics (see ledger/ages.py).
     batch_open_max_s: float = 6 * 3600.0  # a transaction without an end
+    due_open_max_s: float = 2 * 86_400.0  # of who could be paid and is in no plan; longer than `payout_interval_s`
     stop_open_max_s: float = 7 * 86_400.0  # a freeze or a hold that nobody has released, a batch that is set aside
     order_open_max_s: float = 86_400.0  # an order or a resolution that was not carried out
     work_open_max_s: float = 3600.0  # searches to fold, earnings to mature, unknown transactions, a chain not compared
@@ -227,7 +228,7 @@ class LedgerSettings:
             raise ValueError(f"transaction_version is {self.transaction_version!r}, expected one of {known}")
         for name in ("tick_interval_s", "reconcile_interval_s", "review_interval_s", "rpc_timeout_s", "rpc_requests_per_s",
                      "resend_interval_s", "adopt_interval_s", "carry_stalled_s", "batch_open_max_s",
-                     "stop_open_max_s", "order_open_max_s", "work_open_max_s"):  # fmt: skip
+                     "due_open_max_s", "stop_open_max_s", "order_open_max_s", "work_open_max_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0")
         for name in ("fold_appearances_max", "fold_batches_max", "payouts_per_plan_max", "batches_live_max", "reclaim_min",

@@ -32,6 +32,7 @@ from ledger.verdict import Fault
 log = logging.getLogger(__name__)
 
 NOT_SIGNED = "the signer refuses to sign a payout"
+CLOSED = "who has closed the wallet's token account opens it again, or names another wallet, before this is released"
 TREASURY_FROZEN = "the treasury's token account is frozen on chain"
 
 
@@ -233,7 +234,7 @@ class Signing(Planning):
         batches.cancel(self.connection, batch)
         self._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "error": error})
         if not is_gone:
-            self._take_apart(batch, f"the chain refuses it: {error}")
+            self._take_apart(batch, f"the chain refuses it: {error}; {CLOSED}")
         book.commit(self.connection)
 
     def _freeze_lineage(self, batch: Batch, about: dict[str, Any]) -> None:

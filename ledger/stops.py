@@ -19,8 +19,13 @@ from cluster.errors import Rejected
 
 Conn = Connection[Any]
 
-HOLD, FREEZE = "hold", "freeze"
+HOLD, FREEZE, ASIDE = "hold", "freeze", "aside"
 REASON_MAX = 500  # characters
+SHOWN_MAX = 100  # wallets
+# Why a creator's wallet `w` is held, in their words.
+WALLET_WAITS = """'payouts wait until ' || to_char(w.hold_until AT TIME ZONE 'utc', 'YYYY-MM-DD HH24:MI') || ' UTC: '
+    || CASE w.held_for WHEN 'manifest' THEN 'a manifest has named the wallet, and its creator has not confirmed it'
+                       WHEN 'no proof' THEN 'the wallet is not proven' ELSE 'the wallet was changed' END"""
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,12 @@ def release(connection: Conn, name: str, by: str) -> None:
     kind, _, number = name.partition("-")
     table = {HOLD: "holds", FREEZE: "freezes"}.get(kind)
     done = 0
+    if kind == ASIDE:
+        done = connection.execute(
+            "UPDATE ledger.set_aside SET looked_at = now(), looked_by = %s"
+            " WHERE incarnation || '-' || seq = %s AND looked_at IS NULL",
+            (by, number),
+        ).rowcount
     if table and number.isdecimal() and len(number) < 19:
         done = connection.execute(
             f"UPDATE ledger.{table} SET released_at = now(), released_by = %s WHERE id = %s AND released_at IS NULL",
@@ -169,11 +180,25 @@ def release(connection: Conn, name: str, by: str) -> None:
         ).rowcount
     if not done:
         raise Rejected(
-            f"no hold or freeze in force is named {name!r}",
+            f"nothing that waits for a person is named {name!r}",
             status=404,
             code="stop-unknown",
-            hint="`pixr payouts stops` lists them",
+            hint="`pixr payouts stops` lists holds and freezes, `pixr status` what is set aside",
         )
+
+
+def waiting(connection: Conn) -> list[Stop]:
+    """What else keeps payouts waiting: parts of the ledger, and the first `SHOWN_MAX` wallets whose holds end next.
+
+    They have no name: each ends by itself, with its time or its cause.
+    """
+    rows = connection.execute(
+        "(SELECT '', NULL::bigint, part || ' waits: ' || why, '', since, NULL::timestamptz FROM ledger.waits ORDER BY part)"
+        f" UNION ALL (SELECT '', creator_id, {WALLET_WAITS}, '', set_at, hold_until FROM ledger.wallets w"
+        "            WHERE hold_until > now() ORDER BY hold_until, creator_id LIMIT %s)",
+        (SHOWN_MAX,),
+    )
+    return [Stop(*row) for row in rows]
 
 
 def in_force(connection: Conn) -> list[Stop]:

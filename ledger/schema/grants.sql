@@ -42,14 +42,15 @@ GRANT UPDATE (folded) ON ledger.incarnations TO pixr_ledger;
 GRANT INSERT, UPDATE ON ledger.transfers, ledger.holds, ledger.freezes, ledger.batches, ledger.payouts, ledger.attempts,
   ledger.markers, ledger.chain, ledger.chain_cursors, ledger.suspicions, ledger.resolutions, ledger.cursors,
   ledger.checked_wallets, ledger.ages TO pixr_ledger;
-GRANT INSERT, UPDATE, DELETE ON ledger.leaps TO pixr_ledger;
+GRANT INSERT, UPDATE, DELETE ON ledger.leaps, ledger.waits TO pixr_ledger;
 GRANT INSERT, DELETE ON ledger.seen_runs, ledger.day_runs, ledger.pair_runs, ledger.total_runs, ledger.token_accounts
   TO pixr_ledger;
 GRANT INSERT, UPDATE, DELETE ON ledger.maturing TO pixr_ledger;
 GRANT UPDATE (kind, entry_id) ON ledger.chain_transactions TO pixr_ledger;
 GRANT UPDATE (done_at, carried_out, outcome, entry_id) ON ledger.orders TO pixr_ledger;  -- placed by functions alone
 -- Who is owed a payout, and what days come to, is kept by triggers with their owner's rights.
-GRANT UPDATE (n, parked_until) ON ledger.owed TO pixr_ledger;
+GRANT UPDATE (n, parked_until, open_since) ON ledger.owed TO pixr_ledger;
+GRANT UPDATE (looked_at, looked_by) ON ledger.set_aside TO pixr_ledger;
 GRANT DELETE ON ledger.woken TO pixr_ledger;
 GRANT EXECUTE ON FUNCTION ledger.fit_owed(bigint, bigint) TO pixr_ledger;
 -- What is archived is deleted by these functions alone, once it is old; the ledger says what a part holds.

@@ -306,6 +306,7 @@ def test_what_is_misnamed_in_the_settings_keeps_payouts_waiting_and_folding_goes
     with chain_of(eager), at_work(eager.with_section(own)) as loop:
         until(lambda: loop.status()["state"] == "waiting" and said in loop.status()["detail"])
         assert "wait for a person" in loop.status()["detail"]
+        until(lambda: any(said in each.reason for each in stops.waiting(connection)))  # as `pixr payouts stops` shows
         record(connection, search(shown(1, 1)))
         until(lambda: unfolded(connection) == 0)
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
+from cluster.errors import Rejected
 from cluster.settings import Settings
-from ledger import ages, audit, book, orders, resolutions, stops
+from ledger import ages, audit, book, orders, owed, resolutions, stops
 from ledger.alarms import SAID_AGAIN_S, AgeAlarm
+from ledger.fold import Fold
 from ledger.service import LedgerService
 from ledger.settings import LedgerSettings
 from tests.ledger.chains import FINAL_BLOCKS, Rig
@@ -20,7 +22,7 @@ from tests.ledger.test_fold import record, search, shown
 from tests.ledger.test_orders import key_of, move, placed
 
 SOON = LedgerSettings(
-    batch_open_max_s=1e-9, stop_open_max_s=1e-9, order_open_max_s=1e-9, work_open_max_s=1e-9
+    batch_open_max_s=1e-9, due_open_max_s=1e-9, stop_open_max_s=1e-9, order_open_max_s=1e-9, work_open_max_s=1e-9
 )  # everything that is open is late
 
 
@@ -85,7 +87,17 @@ def set_aside(rig: Rig) -> str:
     rig.connection.execute(
         "INSERT INTO ledger.set_aside (incarnation, seq, reason) VALUES (%s, %s, 'damaged')", (incarnation, seq)
     )
-    return f"{incarnation} {seq}"
+    return f"aside-{incarnation}-{seq}"
+
+
+def due(rig: Rig) -> str:
+    rig.creator(1, 1000)
+    return "creator 1"
+
+
+def waiting(rig: Rig) -> str:
+    ages.note_waits(rig.connection, {"payouts": "the mint is not set"})
+    return "payouts: the mint is not set"
 
 
 def matured(rig: Rig) -> str:
@@ -111,6 +123,7 @@ def not_reconciled(rig: Rig) -> str:
 
 
 OPENED: dict[str, Callable[[Rig], str]] = {
+    "due": due, "waiting": waiting,
     "planned": planned, "signed": signed, "sent": sent, "given up": given_up, "frozen": frozen,
     "on hold": on_hold, "order": order, "resolution": resolution, "set aside": set_aside, "unfolded": unfolded,
     "matured": matured, "unknown": unknown, "not reconciled": not_reconciled,
@@ -159,9 +172,41 @@ def test_what_has_ended_is_not_open(rig: Rig) -> None:
     sent(rig)
     rig.advance(FINAL_BLOCKS)
     rig.pay(3)
-    for name in (frozen(rig), on_hold(rig)):
+    for name in (frozen(rig), on_hold(rig), set_aside(rig)):
         stops.release(rig.connection, name, "ana")
-    assert late(rig.connection, SOON) == {}
+        with pytest.raises(Rejected, match="nothing that waits for a person"):
+            stops.release(rig.connection, name, "ana")
+    while Fold(rig.connection, rig.economics, rig.settings).run_once() is not None:
+        pass
+    waiting(rig)
+    ages.note_waits(rig.connection, {})
+    assert late(rig.connection, SOON) == {"due": ("creator 1",)}  # of what was folded just now
+
+
+def test_who_could_be_paid_is_open_until_they_are_planned_or_wait_for_something(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    rig.creator(2, 1000)
+    stops.hold(rig.connection, 2, "asked")
+    assert late(rig.connection, SOON)["due"] == ("creator 1", "creator 2")
+    rig.payouts.plan()
+    assert "due" not in late(rig.connection, SOON)
+    stops.release(rig.connection, stops.in_force(rig.connection)[0].name, "ana")
+    rig.connection.commit()
+    owed.wake(rig.connection)
+    assert late(rig.connection, SOON)["due"] == ("creator 2",)
+    owed.look_again(rig.connection, [2])  # nothing says when they can be paid: it is the same wait
+    assert late(rig.connection, SOON)["due"] == ("creator 2",)
+
+
+def test_what_a_part_waits_for_is_kept_since_it_does(rig: Rig) -> None:
+    ages.note_waits(rig.connection, {"payouts": "a", "fold": "b\0"})
+    rig.connection.commit()
+    ages.note_waits(rig.connection, {"payouts": "c"})
+    rig.connection.commit()
+    rows = rig.rows("SELECT part, why, since < now() FROM ledger.waits")
+    assert rows == [("payouts", "c", True)]
+    (found,) = stops.waiting(rig.connection)
+    assert (found.name, found.creator_id, found.reason) == ("", None, "payouts waits: c")
 
 
 def test_what_has_had_no_end_for_long_is_said_once_an_hour_and_another_at_once(rig: Rig) -> None:

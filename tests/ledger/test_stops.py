@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from typing import Any
 
 import pytest
 from psycopg import Connection
+from solders.keypair import Keypair
 
 from cluster.errors import Rejected
 from cluster.settings import Settings
-from ledger import book, owed, stops
+from ledger import book, earnings, owed, stops, wallets
 from ledger.settings import Economics
 from tests.cluster.test_cli import assert_refused, pixr
 
@@ -97,10 +99,10 @@ def test_the_command_line_holds_lists_and_releases(settings: Settings, journal: 
     assert pixr(folder, "payouts", "freeze", "keys may be stolen", **environ).returncode == 0
     shown = json.loads(pixr(folder, "payouts", "stops", "--json", **environ).stdout)
     assert [(each["creator_id"], each["reason"]) for each in shown] == [
-        (None, "keys may be stolen"),
+        (None, f"keys may be stolen (by {getpass.getuser()})"),  # never the ledger's own words
         ("7", "asked by mail"),
     ]
-    assert stops.frozen(journal) == "keys may be stolen"
+    assert str(stops.frozen(journal)).startswith("keys may be stolen (by ")
     said = pixr(folder, "payouts", "stops", **environ).stdout
     assert all(each["name"] in said for each in shown)
     for each in shown:
@@ -108,8 +110,24 @@ def test_the_command_line_holds_lists_and_releases(settings: Settings, journal: 
     assert names(journal) == []
     assert pixr(folder, "payouts", "hold", "8", "a forger", "--unknown", **environ).returncode == 0
     assert [each.creator_id for each in stops.in_force(journal)] == [8]
-    assert_refused(pixr(folder, "payouts", "release", shown[0]["name"], **environ), "no hold or freeze in force")
+    assert_refused(pixr(folder, "payouts", "release", shown[0]["name"], **environ), "nothing that waits for a person")
     assert_refused(pixr(folder, "payouts", "hold", "0", "nobody", **environ), "0 is not in the range")
+
+
+def test_a_wallet_that_is_held_is_told_to_its_creator_and_to_who_asks_what_stops_payouts(journal: Conn) -> None:
+    economics, key = Economics(), str(Keypair.from_seed(bytes(32)).pubkey())
+    wallets.claim(journal, economics, 1, key)
+    wallets.change(journal, economics, 2, key, "creator")
+    journal.execute("INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (3, %s, 'creator')", (key,))
+    other = str(Keypair.from_seed(bytes(31) + b"\1").pubkey())
+    wallets.change(journal, economics, 3, other, "creator")
+    said = {each.creator_id: each.reason for each in stops.waiting(journal)}
+    assert {creator: reason.partition(" UTC: ")[2] for creator, reason in said.items()} == {
+        1: "a manifest has named the wallet, and its creator has not confirmed it",
+        2: "the wallet is not proven",
+        3: "the wallet was changed",
+    }
+    assert {each.creator_id: each.held for each in earnings.of_many(journal, [1, 2, 3, 4])} == {**said, 4: None}
 
 
 def test_a_held_creator_is_not_due(journal: Conn) -> None:
