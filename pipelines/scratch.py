@@ -30,7 +30,8 @@ POLL_S = 0.2
 FETCHES_MAX = 3
 LOCK_TRIES_MAX = 100
 LOCK_WAIT_S = 10.0  # for a lock that others keep deleting with its file
-NOTES = (".dropped", ".done", ".lock")  # beside each file; the lock is deleted last
+DIGEST, DIGITS = ".sha256", 64
+NOTES = (".dropped", ".done", DIGEST, ".lock")  # beside each file; the lock is deleted last
 DRAFT = "-"  # in the suffix of what is being fetched, after its size
 
 
@@ -60,8 +61,12 @@ class Scratch:
         return self.folder / hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest()[:40]
 
     @contextlib.contextmanager
-    def file(self, storage: Storage, uri: str, etag: str, size: int, *, wait: bool = False) -> Iterator[Path]:
+    def file(
+        self, storage: Storage, uri: str, etag: str, size: int, *, digest: str = "", wait: bool = False
+    ) -> Iterator[Path]:
         """The object as a local file, fetched when it is not there; kept from being swept while in use.
+
+        With `digest` its content has that SHA-256: an ETag is what was listed, and says nothing of what is fetched now.
 
         With `wait` it is fetched when others, who are at work on their files, have made room. Who decodes must not wait:
         it is decoding that makes room.
@@ -73,8 +78,10 @@ class Scratch:
         path = self.path(uri, etag)
         for _ in range(LOCK_TRIES_MAX):
             with _locked(path) as lock:
-                if not path.exists() or path.stat().st_size != size:
+                if not path.exists() or path.stat().st_size != size or _is_another(path, digest):
                     self._fetch(storage, uri, size, path, wait=wait)
+                    if _is_another(path, digest):
+                        raise Rejected(f"{uri} changed after it was looked at", code="changed")
                 os.utime(path)
                 fcntl.flock(lock, fcntl.LOCK_SH)  # the lock is free for a moment: the file may be gone by now
                 if _is_lock_of(lock, path) and path.exists():
@@ -133,6 +140,7 @@ class Scratch:
             retry(lambda: storage.get_file(uri, draft), attempts=FETCHES_MAX)
             if draft.stat().st_size != size:
                 raise Rejected(f"{uri} changed while it was read", code="changed")
+            path.with_suffix(DIGEST).unlink(missing_ok=True)
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
@@ -175,6 +183,22 @@ class Scratch:
 def beginning() -> str:
     """What the names of this user's folders begin with."""
     return f"pixr-scratch-{os.getuid()}-"
+
+
+def content_hash(path: Path) -> str:
+    """The SHA-256 of a file that is in use, in hexadecimal digits; it is read once."""
+    note = path.with_suffix(DIGEST)
+    with contextlib.suppress(FileNotFoundError):
+        if len(known := note.read_text(encoding="ascii")) == DIGITS:  # else it is being written
+            return known
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    note.write_text(digest, encoding="ascii")
+    return digest
+
+
+def _is_another(path: Path, digest: str) -> bool:
+    return bool(digest) and content_hash(path) != digest
 
 
 def _bytes(path: Path, stat: os.stat_result) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import Temporary
+from cluster.errors import Rejected, Temporary
 from cluster.runtime import S3Endpoint
 from cluster.storage import Storage
 from pipelines import scratch
@@ -204,3 +204,26 @@ def test_a_file_that_is_deleted_while_it_is_asked_for_is_fetched_again(
         for done in [pool.submit(work) for work in (read, read, delete, delete)]:
             done.result(60)
     assert set(seen) == {b"one" * 100}
+
+
+def test_an_object_of_the_same_size_that_is_another_one_is_refused(
+    objects: tuple[Storage, str], tmp_path: Path
+) -> None:
+    """Also under the same ETag, which is what was listed. Where the file is there already, nothing is fetched."""
+    storage, prefix = objects
+    folders = [Scratch(tmp_path / name, 10_000, 0, 8) for name in "ab"]  # of two machines
+    with folders[0].file(storage, f"{prefix}/one", "e", 300) as path:
+        digest = scratch.content_hash(path)
+    storage.put_bytes(b"two" * 100, f"{prefix}/one")
+    with (
+        pytest.raises(Rejected, match="changed"),
+        folders[1].file(storage, f"{prefix}/one", "e", 300, digest=digest),
+    ):
+        pass
+    with folders[0].file(storage, f"{prefix}/one", "e", 300, digest=digest) as path:
+        assert path.read_bytes() == b"one" * 100
+    with folders[1].file(storage, f"{prefix}/one", "e", 300) as path:
+        other = scratch.content_hash(path)
+    with folders[0].file(storage, f"{prefix}/one", "e", 300, digest=other) as path:
+        assert path.read_bytes() == b"two" * 100
+        assert scratch.content_hash(path) == other
