@@ -262,7 +262,7 @@ def remove(connection: Connection, video_id: int) -> bool:
         ).fetchone()
         if row is None:
             return False
-        for table in ("embeddings", "segments", "staging"):
+        for table in ("embeddings", "segments", "staging", "earlier_moments"):
             connection.execute(f"DELETE FROM media.{table} WHERE video_id = %s", (video_id,))
         bump_generation(connection)
         return True

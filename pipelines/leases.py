@@ -17,6 +17,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from cluster import telemetry
+from cluster.errors import Rejected
 from cluster.resilience import backoff_s
 from pipelines.media import NO_FAULT, Failure
 from pipelines.settings import IngestSettings
@@ -67,7 +68,7 @@ def claim(
         token = cursor.connection.execute(
             "UPDATE media.videos SET attempts = attempts + 1, lease_owner = %s,"
             " lease_token = nextval('media.lease_tokens'), lease_until = now() + make_interval(secs => %s),"
-            " status = CASE WHEN status = 'ready' THEN status ELSE 'processing' END"
+            " probed_hash = NULL, status = CASE WHEN status = 'ready' THEN status ELSE 'processing' END"
             " WHERE id = %s RETURNING lease_token",
             (owner, lease_s, video_id),
         ).fetchone()
@@ -109,27 +110,32 @@ def next_token(connection: Connection) -> int:
 
 
 def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> bool:
-    """Write what probing found; False when the lease has passed on.
+    """Write what probing found; False when the lease has passed on. The content is the video's with its moments alone.
 
-    Of another content than before the video's moments, which are shown until they are replaced, keep their time.
+    Raises:
+        Rejected: this attempt has found another content before.
     """
     done = connection.execute(
         """
         WITH held AS (
-            SELECT id, coalesce(content_at, created_at) AS since, content_hash IS DISTINCT FROM %(content_hash)s AS is_other
-            FROM media.videos WHERE id = %(video)s AND lease_token = %(token)s FOR UPDATE),
-        kept AS (
-            UPDATE media.segments s SET shown_since = h.since FROM held h
-            WHERE h.is_other AND s.video_id = h.id AND s.shown_since IS NULL)
-        UPDATE media.videos v SET content_hash = %(content_hash)s,
-            content_at = CASE WHEN h.is_other THEN now() ELSE v.content_at END,
-            repost_accepted = v.repost_accepted AND NOT h.is_other,
+            SELECT id, content_hash, coalesce(content_at, created_at) AS since FROM media.videos
+            WHERE id = %(video)s AND lease_token = %(token)s
+              AND coalesce(probed_hash, %(content_hash)s::text) IS NOT DISTINCT FROM %(content_hash)s FOR UPDATE),
+        had AS (
+            INSERT INTO media.contents (video_id, content_hash, since)
+            SELECT id, hash, min(since)
+            FROM (SELECT id, content_hash AS hash, since FROM held WHERE content_hash IS NOT NULL
+                  UNION ALL SELECT id, %(content_hash)s, now() FROM held) h
+            GROUP BY id, hash ON CONFLICT DO NOTHING)
+        UPDATE media.videos v SET probed_hash = %(content_hash)s,
             container = %(container)s, codec = %(codec)s, width = %(width)s, height = %(height)s, fps = %(fps)s,
             duration_ms = %(duration_ms)s, has_audio = %(has_audio)s, warning = nullif(%(warning)s, '')
         FROM held h WHERE v.id = h.id
         """,
         {**facts, "video": lease.video_id, "token": lease.token},
     )
+    if not done.rowcount and holds(connection, lease):
+        raise Rejected(f"{lease.source_uri} changed while it was read", code="changed")
     return done.rowcount == 1
 
 

@@ -15,12 +15,10 @@ from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from psycopg import Connection
 
-from pipelines import shots
+from pipelines import contents, shots
 from pipelines.media import PIPELINE_VERSION, Floats, Segment, Shot, Times
-from pipelines.relevance import SAME
 
 REDIRECTS_MAX = 20
-COMPARED_ROWS = 256  # moments that are compared at once with those of before
 # A moment that is replaced: its id, start and end, and since when it is shown where that is longer than its video's content.
 Before = tuple[int, int, int, datetime | None]
 
@@ -87,14 +85,26 @@ def thumbnails(connection: Connection, video_id: int) -> list[str]:
 
 
 def replace(
-    connection: Connection, video_id: int, model_id: int, moments: Sequence[Segment], uris: Sequence[str]
+    connection: Connection,
+    video_id: int,
+    model_id: int,
+    moments: Sequence[Segment],
+    uris: Sequence[str],
+    *,
+    same: float | None = None,
 ) -> Kept:
-    """Make these the moments of a video, within the caller's transaction; the same ones again change nothing."""
+    """Make these the moments of a video, within the caller's transaction; the same ones again change nothing.
+
+    With `same`, the cosine from which on two show the same pictures, they are compared with what the video showed earlier.
+    """
+    register_vector(connection)
     before = connection.execute(
         "SELECT id, start_ms, end_ms, shown_since FROM media.segments WHERE video_id = %s FOR UPDATE", (video_id,)
     ).fetchall()
-    register_vector(connection)
-    since = _since(connection, video_id, model_id, before, moments)
+    since = [_at(before, (moment.start_ms + moment.end_ms) // 2) for moment in moments]
+    if same is not None:
+        earlier = contents.earlier(connection, video_id, model_id, moments, same)
+        since = [min(filter(None, each), default=None) for each in zip(since, earlier, strict=True)]
     ids = _upsert(connection, video_id, moments, uris, since)
     gone = [row for row in before if row[0] not in set(ids)]
     if gone:
@@ -102,53 +112,12 @@ def replace(
         connection.execute("DELETE FROM media.embeddings WHERE segment_id = ANY(%s)", ([row[0] for row in gone],))
         connection.execute("DELETE FROM media.segments WHERE id = ANY(%s)", ([row[0] for row in gone],))
     _write_vectors(connection, video_id, model_id, moments, ids)
-    if (long_shown := [each for each in since if each is not None]) and len(long_shown) == len(moments):
-        # All of the film was there before, so its file is no later one.
-        connection.execute("UPDATE media.videos SET content_at = %s WHERE id = %s", (max(long_shown), video_id))
     return Kept(len(ids), len(gone), len(before))
 
 
-def _since(
-    connection: Connection, video_id: int, model_id: int, before: Sequence[Before], moments: Sequence[Segment]
-) -> list[datetime | None]:
-    """Of each moment since when the video has shown the same pictures, where that is longer than it has its content.
-
-    A film that is coded again was there as long as before; what has only taken a film's place was not.
-    """
-    if all(since is None for *_, since in before):
-        return [None] * len(moments)
-    row = connection.execute(
-        "SELECT coalesce(content_at <= ready_at, true) FROM media.videos WHERE id = %s", (video_id,)
-    ).fetchone()
-    if row == (True,):  # for another model, or cut in other places
-        return [_at(before, (moment.start_ms + moment.end_ms) // 2) for moment in moments]
-    return _by_pictures(connection, video_id, model_id, moments)
-
-
 def _at(before: Sequence[Before], middle_ms: int) -> datetime | None:
-    """Since when the moment at that time is shown."""
+    """Since when the moment at that time is shown, where that is longer than its video has its content."""
     return next((since for _, start, end, since in before if start <= middle_ms < end), None)
-
-
-def _by_pictures(
-    connection: Connection, video_id: int, model_id: int, moments: Sequence[Segment]
-) -> list[datetime | None]:
-    """Since when moments of another content of the video have shown these pictures, by the vectors of this model."""
-    rows = connection.execute(
-        "SELECT s.shown_since, e.embedding FROM media.segments s"
-        " JOIN media.embeddings e ON e.model_id = %s AND e.segment_id = s.id"
-        " WHERE s.video_id = %s AND s.shown_since IS NOT NULL ORDER BY s.shown_since",
-        (model_id, video_id),
-    ).fetchall()
-    if not rows:
-        return [None] * len(moments)
-    old = np.stack([vector.to_numpy() for _, vector in rows]).astype(np.float32)
-    since: list[datetime | None] = []
-    for start in range(0, len(moments), COMPARED_ROWS):
-        new = np.stack([moment.vector for moment in moments[start : start + COMPARED_ROWS]])
-        alike = new @ old.T >= SAME  # (moments, moments of before), the oldest first
-        since += [rows[int(row.argmax())][0] if row.any() else None for row in alike]
-    return since
 
 
 def _upsert(

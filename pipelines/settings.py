@@ -11,6 +11,7 @@ from typing import ClassVar
 
 MODES = ("frames", "key-frames", "interval")
 DURATION_MOST_S = 2_000_000  # times are milliseconds in 32 bits
+CALIBRATED, PPM = -1, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,22 @@ class ModelSettings:
     device: str = "auto"
     threads: int = 0
     compile: bool = False  # the image tower of ingest by torch.compile: a minute at the start of each actor
+    # From this cosine on moments show the same pictures: of several videos one earns, and in one video they keep the time of
+    # the earliest. -1: as the model is calibrated; 0: so, too, and all earn. Half a cosine is of the same pictures by no model.
+    copies_cosine_ppm: int = CALIBRATED
 
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name must not be empty")
         if self.threads < 0:
             raise ValueError(f"threads is {self.threads}, expected 0 (automatic) or more")
+        if self.copies_cosine_ppm not in (CALIBRATED, 0) and not PPM // 2 < self.copies_cosine_ppm <= PPM:
+            expected = f"above {PPM // 2} to {PPM}, 0 or {CALIBRATED}"
+            raise ValueError(f"copies_cosine_ppm is {self.copies_cosine_ppm}, expected {expected}")
+
+    def same(self, calibrated: float) -> float:
+        """The cosine from which on moments show the same pictures, to a model that is calibrated so."""
+        return self.copies_cosine_ppm / PPM if self.copies_cosine_ppm > 0 else calibrated
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,7 @@ class IngestSettings:
     shot_max_ms: int = 12_000
     fixed_segment_ms: int = 5000  # in the modes that look for no cuts
     thumbnail_side_px: int = 216  # the shorter side
+    earlier_moments_max: int = 20_000  # of a video, by all models: what it showed before, so that it keeps its time
     frame_vectors: bool = False  # keep in S3 what moments are made of, so that they can be made anew without decoding
 
     # How the work is spread. A chunk ends at the first key frame after this much video.
@@ -139,7 +151,7 @@ class IngestSettings:
                 "probe_file_max_mb", "decode_file_max_mb",  # what libraries say is a file, too
                 "pixels_max", "duration_max_s", "file_max_mb", "failures_max", "starts_max", "jobs_at_work_max",
                 "jobs_at_work_each_max", "start_timeout_s", "no_progress_timeout_s", "step_timeout_s")  # fmt: skip
-        zeros = ("sandbox_uid", "sandbox_threads_per_cpu", "waited_max_s", "jobs_keep_d")
+        zeros = ("sandbox_uid", "sandbox_threads_per_cpu", "waited_max_s", "jobs_keep_d", "earlier_moments_max")
         for least, names in ((1, ones), (0, zeros)):
             for name in names:
                 if getattr(self, name) < least:

@@ -18,10 +18,11 @@ from psycopg import Connection
 
 from cluster.errors import Temporary
 from cluster.storage import Storage
-from pipelines import catalog, frame_vectors, leases, segments
+from pipelines import catalog, contents, frame_vectors, leases, segments
 from pipelines.frame_vectors import Kept
 from pipelines.losses import Losses
 from pipelines.media import PIPELINE_VERSION, Floats, Segment, Times
+from pipelines.relevance import SAME
 from pipelines.segments import Staged
 from pipelines.settings import IngestSettings
 from pipelines.shots import FEATURES, Rules
@@ -110,8 +111,12 @@ def finalise(
     bucket: str,
     settings: IngestSettings,
     job_id: str,
+    same: float = SAME,
 ) -> segments.Kept | None:
-    """Decide the shots, store the thumbnails, write the moments. None: the lease has passed on."""
+    """Decide the shots, store the thumbnails, write the moments. None: the lease has passed on.
+
+    Pictures are the same to the model from the cosine `same` on.
+    """
     staged, duration_ms = _staged(connection, video_id, token)
     if staged is None:
         return None
@@ -125,7 +130,8 @@ def finalise(
             is_ours = _leased(connection, video_id, token)
             shown = segments.thumbnails(connection, video_id)
             if is_ours:
-                kept = segments.replace(connection, video_id, model_id, moments, uris)
+                contents.take_over(connection, video_id, settings.earlier_moments_max)
+                kept = segments.replace(connection, video_id, model_id, moments, uris, same=same)
                 _make_ready(connection, job_id, video_id, token, kept)
                 catalog.bump_generation(connection, only_grown=not kept.before)
     if not is_ours:

@@ -12,6 +12,8 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA media GRANT SELECT ON TABLES TO pixr_serve, p
 
 GRANT INSERT, UPDATE, DELETE ON media.videos, media.segments, media.segment_lineage, media.embeddings, media.staging,
   media.jobs, media.job_videos, media.creators TO pixr_serve, pixr_jobs;
+GRANT DELETE ON media.earlier_moments TO pixr_serve, pixr_jobs;  -- with a video that is taken down
+GRANT INSERT ON media.earlier_moments, media.contents TO pixr_jobs;
 GRANT UPDATE ON media.generation TO pixr_serve, pixr_jobs;
 GRANT UPDATE (files, image_size, fit, followed) ON media.models TO pixr_jobs;  -- which one is active is the owner's to say
 GRANT INSERT, DELETE ON media.lists TO pixr_jobs;

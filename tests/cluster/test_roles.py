@@ -280,8 +280,8 @@ def test_what_two_roles_may_hold_is_the_catalogue_alone(owner: Connection[Any]) 
     assert all(roles == [JOBS.name, SERVE.name] for _, roles in rows)
     assert {name for name, _ in rows} == {
         f"media.{name}"
-        for name in ("creators", "embeddings", "generation", "job_videos", "jobs", "segment_lineage", "segments",
-                     "staging", "videos")
+        for name in ("creators", "earlier_moments", "embeddings", "generation", "job_videos", "jobs", "segment_lineage",
+                     "segments", "staging", "videos")
     }  # fmt: skip
 
 

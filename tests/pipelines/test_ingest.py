@@ -269,7 +269,7 @@ def test_a_kill_in_the_middle_changes_nothing(deployment: Settings, connection: 
 
 POISON = """
     CREATE FUNCTION media.poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no row can be written'; END $$;
-    CREATE TRIGGER poison BEFORE UPDATE OF content_hash ON media.videos FOR EACH ROW
+    CREATE TRIGGER poison BEFORE UPDATE OF probed_hash ON media.videos FOR EACH ROW
         WHEN (NEW.source_uri LIKE '%/poison.mp4') EXECUTE FUNCTION media.poison()"""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from psycopg import Connection
 
-from pipelines import catalog, ingest, jobs, leases, reposts, segments
+from pipelines import catalog, contents, ingest, jobs, leases, relevance, reposts, segments
 from pipelines.leases import Lease
 from pipelines.listed import Listed
 from pipelines.media import Segment
@@ -17,6 +17,7 @@ from pipelines.remarks import CREATOR_ALIKE, REPOST, Remarks
 from tests.pipelines.test_catalog import connection as connection
 
 SAME, OTHER = "a" * 64, "b" * 64
+EARLIER_MAX = 100
 RED, GREEN, BLUE = np.eye(3, dtype=np.float32)
 NEARLY_RED = np.array([0.995, 0.0999, 0], np.float32)  # as another coding of a picture
 REDDISH = np.array([0.97, 0.243, 0], np.float32)  # as another take
@@ -45,6 +46,7 @@ def described(connection: Connection, video: int, content: str) -> None:
 def probed(connection: Connection, video: int, content: str) -> None:
     """A job finds that content in it, and makes it ready."""
     described(connection, video, content)
+    contents.take_over(connection, video, EARLIER_MAX)
     connection.execute("UPDATE media.videos SET status = 'ready', ready_at = now() WHERE id = %s", (video,))
 
 
@@ -103,14 +105,23 @@ def test_a_job_says_which_of_its_videos_are_reposts(connection: Connection) -> N
         assert said(connection, "k") == [(CREATOR_ALIKE, 1, ["x"]), (REPOST, 3, ["0.mp4", "1.mp4", "2.mp4"])]
 
 
-def shown(connection: Connection, video: int, *pictures: Any, shot_ms: int = 2000, model: int = 1) -> None:
-    """These are the video's moments from now on."""
+def shown(
+    connection: Connection,
+    video: int,
+    *pictures: Any,
+    shot_ms: int = 2000,
+    model: int = 1,
+    same: float = relevance.SAME,
+    earlier_max: int = EARLIER_MAX,
+) -> None:
+    """A job that has found its content makes these the video's moments."""
     moments = [
         Segment(number * shot_ms, (number + 1) * shot_ms, number * shot_ms, b"", vector)
         for number, vector in enumerate(pictures)
     ]
     with connection.transaction():
-        segments.replace(connection, video, model, moments, ["s3://b/x.webp"] * len(moments))
+        contents.take_over(connection, video, earlier_max)
+        segments.replace(connection, video, model, moments, ["s3://b/x.webp"] * len(moments), same=same)
         connection.execute("UPDATE media.videos SET ready_at = now() WHERE id = %s", (video,))
 
 
@@ -173,13 +184,14 @@ def test_who_puts_an_earlier_file_back_is_no_copy_of_who_has_copied_it(connectio
     shown(connection, film, BLUE, GREEN)  # half of another film
     described(connection, film, SAME)
     shown(connection, film, RED, GREEN)
-    assert are_reposts(connection) == {film}
+    assert are_reposts(connection) == {copy}
 
 
 def test_of_what_was_there_before_this_release_it_is_known_since_when_it_was_listed(connection: Connection) -> None:
     film = listed(connection, "film.mp4", "ana")
     probed(connection, film, SAME)
     connection.execute("UPDATE media.videos SET content_at = NULL, created_at = now() - interval '1 year'")
+    connection.execute("DELETE FROM media.contents")
     shown(connection, film, RED)
     before = since(connection, film)
     described(connection, film, OTHER)

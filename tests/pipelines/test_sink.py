@@ -317,8 +317,8 @@ def test_what_is_shown_stays_when_nobody_learns_that_it_was_committed(
 
     written, replace = list[bool](), segments.replace
 
-    def watched(*arguments: Any) -> segments.Kept:
-        kept = replace(*arguments)
+    def watched(*arguments: Any, **named: Any) -> segments.Kept:
+        kept = replace(*arguments, **named)
         written.append(True)
         return kept
 
