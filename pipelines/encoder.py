@@ -381,6 +381,11 @@ def digest(name: str) -> str:
     return _digest(folder, folder.rglob("*"))
 
 
+def calibration(name: str) -> Calibration:
+    """The calibration of a model that has a folder here, without loading it; else the general one."""
+    return Calibration.of(_folder(name))
+
+
 def stated(name: str) -> dict[str, Any] | None:
     """`Encoder.facts` of a model as its folder says them, without loading it; None where it does not, or of other weights.
 

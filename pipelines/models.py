@@ -6,6 +6,7 @@ digest of its files answers for it. Knows no frames.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,8 @@ def register(connection: Connection, named: ModelSettings, cpus: float) -> Model
 
     files = encoder.digest(named.name)
     made = _known(connection, named.name, files) or _stated(connection, named.name, files)
-    return made or retry(lambda: _registered(connection, named, cpus, files))
+    made = made or retry(lambda: _registered(connection, named, cpus, files))
+    return dataclasses.replace(made, same=named.same(encoder.calibration(named.name).same))
 
 
 def _known(connection: Connection, name: str, files: str) -> Model | None:

@@ -7,7 +7,6 @@ nothing is raised for a bad file. Each stage can be called by hand.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,9 @@ from pipelines.confinement import profiles
 from pipelines.confinement.profiles import Profile
 from pipelines.losses import Losses
 from pipelines.media import TEMPORARY, UNCONFINED, Bytes8, Chunk, Failure, Floats, Times, Video
+from pipelines.relevance import SAME
 from pipelines.sandbox import Result, Sandbox
-from pipelines.scratch import Scratch
+from pipelines.scratch import Scratch, content_hash
 from pipelines.settings import IngestSettings, ModelSettings
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Model:
     image_size: int
     fit: str
     fingerprint: str
+    same: float = SAME  # the cosine from which on moments show the same pictures
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Task:
     order: Mapping[str, Any]
     fetch_s: float
     frames: int = 0  # of the whole video; 0: not known
+    content_hash: str = ""  # of the file that was probed; empty: not known
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class Plan:
         frames = sum(chunk.own_stop - chunk.own_first for chunk in plan)
         for number, chunk in enumerate(plan):
             order = chunks.order(video, chunk, mode) | picture_sizes(video, place)
-            yield Task(lease, chunk, order, fetch_s if number == 0 else 0.0, frames)
+            yield Task(lease, chunk, order, fetch_s if number == 0 else 0.0, frames, digest)
 
 
 class Decode:
@@ -195,7 +197,7 @@ class Decode:
     def _decoded(self, row: Task) -> Decoded | Failure:
         lease, place = row.lease, self._place
         with scratch_of(place).file(
-            storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes
+            storage_of(place.s3), lease.source_uri, lease.source_etag, lease.source_bytes, digest=row.content_hash
         ) as path:
             return decode(path, row, place.ingest)
 
@@ -282,6 +284,7 @@ class Store:
             bucket=place.bucket,
             settings=place.ingest,
             job_id=place.job_id,
+            same=place.model.same,
         )
         return Done(row.video_id, "ready" if kept else "fenced")
 
@@ -392,11 +395,6 @@ def picture_sizes(video: Video, place: Place) -> dict[str, Any]:
 def described(video: Video) -> dict[str, Any]:
     names = ("container", "codec", "width", "height", "fps", "duration_ms", "has_audio", "warning")
     return {name: getattr(video, name) for name in names}
-
-
-def content_hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def as_failure(error: Temporary | Rejected) -> Failure:

@@ -22,6 +22,7 @@ from cluster.tasks import ended
 from pipelines import fulltext, index
 from pipelines.fulltext import Match, Named
 from pipelines.index import Found, Hit, Looked, Model, Plan
+from pipelines.settings import ModelSettings
 from serve import cut, relevance
 from serve.cursors import Ranked
 from serve.cut import Cut, Passing
@@ -30,7 +31,6 @@ from serve.query import Query
 from serve.recall import Shadow
 from serve.relevance import Measured, Parts
 from serve.services import Facts, Services, Vector
-from serve.settings import PPM
 
 log = logging.getLogger(__name__)
 seldom = Seldom(log)
@@ -253,10 +253,10 @@ async def _standing(services: Services, query: Query, nearest: Nearest, matches:
 
 def _same(services: Services, nearest: Nearest) -> float:
     """From which cosine on moments of two videos show the same pictures; above all cosines where that is nobody's concern."""
-    said_ppm = services.search.copies_cosine_ppm
-    if said_ppm == 0 or nearest.facts is None:
+    model = services.settings.section(ModelSettings)
+    if model.copies_cosine_ppm == 0 or nearest.facts is None:
         return math.inf
-    return nearest.facts.calibration.same if said_ppm == cut.CALIBRATED else said_ppm / PPM
+    return model.same(nearest.facts.calibration.same)
 
 
 def plan_of(services: Services) -> Plan:

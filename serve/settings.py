@@ -122,9 +122,6 @@ class SearchSettings:
     vector_weight: float = 1.0
     text_weight: float = 0.7
     relevance_min_ppm: int = -1  # of moments that vectors alone find; -1: as the model is calibrated; 0: all are shown
-    # From this cosine on moments of two videos show the same pictures, and one of them earns; -1: as the model is calibrated;
-    # 0: all do. Half a cosine is of the same pictures by no model.
-    copies_cosine_ppm: int = -1
     bit_reranked: int = 4  # of a bit index: vectors compared exactly for each candidate
     ivfflat_probes: int = 0  # lists that are looked through; 0 is twice their root
     text_rows_max: int = 1000  # of several words: of each the best videos that are read, in the order of their ranks
@@ -304,9 +301,6 @@ class SearchSettings:
     def _check_least(self) -> None:
         if not -1 <= self.relevance_min_ppm <= PPM:
             raise ValueError(f"relevance_min_ppm is {self.relevance_min_ppm}, expected 0 to {PPM}, or -1")
-        if self.copies_cosine_ppm not in (-1, 0) and not PPM // 2 < self.copies_cosine_ppm <= PPM:
-            expected = f"above {PPM // 2} to {PPM}, 0 or -1"
-            raise ValueError(f"copies_cosine_ppm is {self.copies_cosine_ppm}, expected {expected}")
         if not self.key_weight > 1:
             raise ValueError(
                 "key_weight must be above 1, which those without a key weigh: places for keys would be nobody's"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,3 +96,16 @@ def test_a_folder_that_says_nonsense_of_itself_is_refused(tiny_model: Path, tmp_
         encoder.stated(str(folder))
     assert refused.value.code == "model-broken"
     assert "delete it" in str(refused.value.hint)
+
+
+def test_from_which_cosine_on_pictures_are_the_same_is_said_by_the_settings_else_by_the_model(
+    connection: Connection, tiny_model: Path, tmp_path: Path, unloadable: None
+) -> None:
+    """What of several videos is a copy, and what of one keeps its time, is one question."""
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    curve = {"cosines": [0.0, 1.0], "relevance_ppm": [0, 1_000_000]}
+    (folder / "calibration.json").write_text(json.dumps({"texts": curve, "pictures": curve, "same": 0.95}))
+    know(connection, str(folder))
+    for said_ppm, same in ((-1, 0.95), (0, 0.95), (900_000, 0.9)):
+        made = models.register(connection, ModelSettings(name=str(folder), copies_cosine_ppm=said_ppm), 0.5)
+        assert made.same == same
