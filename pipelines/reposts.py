@@ -15,6 +15,7 @@ from pipelines.remarks import NAMES_MAX, REPOST, Remarks
 
 NOT_ACCEPTED = (
     "another creator's public video had the same file before; it earns nothing until an administrator accepts it"
+    " (repost_accepted), or gives the earlier one to the same creator (a manifest that says so, pixr ingest --reassign)"
 )
 # The first video `o` that is public and has the content of a video `v`, where that is not later than it.
 FIRST: LiteralString = (
