@@ -157,6 +157,15 @@ def test_who_puts_the_very_file_back_has_had_it_all_the_time(connection: Connect
     assert are_reposts(connection) == {copy}
 
 
+def test_a_file_that_is_put_back_is_there_no_later_for_what_stood_there_meanwhile(connection: Connection) -> None:
+    film = film_of(connection, "ana", SAME, RED)
+    first = since(connection, film)
+    another_model(connection)
+    coded_again(connection, film, OTHER, BLUE, model=2)
+    coded_again(connection, film, SAME, BLUE, model=2)
+    assert since(connection, film) == first
+
+
 def test_a_content_is_the_video_s_with_its_moments_and_not_when_it_is_looked_at(connection: Connection) -> None:
     """Nor do moments that are made anew, of what was kept of them, say anything of what was found since."""
     film, copy = (film_of(connection, creator, SAME, RED, GREEN) for creator in ("ana", "bo"))
@@ -206,5 +215,14 @@ def test_of_earlier_moments_the_earliest_are_kept_and_none_of_a_video_that_is_ta
     assert connection.execute("SELECT count(*) FROM media.earlier_moments").fetchone() == (3,)
     coded_again(connection, film, "9" * 64, GREEN, RED)
     assert since(connection, film) == first
+    described(connection, film, "0" * 64)
+    shown(connection, film, RED, BLUE)
+    another_model(connection)
+    shown(connection, film, GREEN, RED, model=2)
+    described(connection, film, SAME)
+    shown(connection, film, RED, GREEN, earlier_max=4)  # one more of the four is kept
+    described(connection, film, "8" * 64)
+    shown(connection, film, GREEN, model=2)
+    assert since(connection, film) == first[:1]
     catalog.remove(connection, film)
     assert connection.execute("SELECT count(*) FROM media.earlier_moments").fetchone() == (0,)

@@ -192,10 +192,14 @@ def test_of_what_was_there_before_this_release_it_is_known_since_when_it_was_lis
     probed(connection, film, SAME)
     connection.execute("UPDATE media.videos SET content_at = NULL, created_at = now() - interval '1 year'")
     connection.execute("DELETE FROM media.contents")
+    described(connection, film, SAME)  # looked at again
     shown(connection, film, RED)
     before = since(connection, film)
     described(connection, film, OTHER)
     shown(connection, film, RED)
+    assert since(connection, film) == before
+    described(connection, film, SAME)  # put back
+    shown(connection, film, BLUE)
     assert since(connection, film) == before
 
 
