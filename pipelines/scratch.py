@@ -186,14 +186,15 @@ def beginning() -> str:
 
 
 def content_hash(path: Path) -> str:
-    """The SHA-256 of a file that is in use, in hexadecimal digits; it is read once."""
+    """The SHA-256 of a file that is in use, in hexadecimal digits; it is read once, and noted."""
     note = path.with_suffix(DIGEST)
     with contextlib.suppress(FileNotFoundError):
         if len(known := note.read_text(encoding="ascii")) == DIGITS:  # else it is being written
             return known
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    note.write_text(digest, encoding="ascii")
+    with contextlib.suppress(OSError):  # a full disk: it is read again
+        note.write_text(digest, encoding="ascii")
     return digest
 
 
