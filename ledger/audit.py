@@ -20,7 +20,7 @@ from ledger import ages, anchors, book, challenges, credited
 from ledger.anchors import Anchor
 from ledger.archive import proof
 from ledger.archive.shelf import Shelf
-from ledger.chain import Chain, Effect
+from ledger.chain import Chain, Effect, Unreadable
 from ledger.settings import LedgerSettings
 
 Conn = Connection[Any]
@@ -326,7 +326,8 @@ def _not_booked(connection: Conn, chain: Chain, addresses: dict[str, str], slot:
             "SELECT signature, forgotten_slot FROM ledger.chain_cursors WHERE address = %s", (address,)
         ).fetchone()
         until, forgotten = row or (None, 0)  # a node that has lost `until` names all it has, also what is archived
-        found |= {each.signature for each in chain.history(address, until) if forgotten < each.slot <= slot}
+        named = chain.history(address, until).named
+        found |= {each.signature for each in named if forgotten < each.slot <= slot}
     booked = connection.execute(
         "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%(all)s)"
         " UNION SELECT signature FROM ledger.attempts WHERE state IN ('landed', 'failed') AND signature = ANY(%(all)s)"
@@ -334,8 +335,15 @@ def _not_booked(connection: Conn, chain: Chain, addresses: dict[str, str], slot:
         {"all": list(found)},
     ).fetchall()
     found -= {row[0] for row in booked}
-    effects = [effect for signature in found if (effect := chain.effect(signature)) is not None]
-    return [_change(effect, addresses) for effect in effects]
+    return [_change(effect, addresses) for signature in found if (effect := _effect(chain, signature)) is not None]
+
+
+def _effect(chain: Chain, signature: str) -> Effect | None:
+    """What a transaction did; nothing that is known where it cannot be read: then balances tell whether it has."""
+    try:
+        return chain.effect(signature)
+    except Unreadable:
+        return None
 
 
 def _change(effect: Effect, addresses: dict[str, str]) -> dict[str, int]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +19,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from solders.hash import Hash
+from solders.hash import Hash, ParseHashError
+from solders.pubkey import Pubkey
+from solders.signature import Signature
 
 from cluster import urls
 from cluster.errors import Rejected, Temporary
@@ -30,9 +34,10 @@ ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
 EFFECTS_AT_ONCE = 16  # transactions that each node is asked about side by side
 HISTORY_MAX = 1_000_000  # transactions that are read at once of the treasury's history
+MARKS_MAX = 1_000  # places in one that is longer: half as many transactions lie between two of them
 OUTVOTE = 2  # nodes that agree against one
 HISTORY_SHORT = 10_000  # of one node's, before it is asked whether others go on as well
-TOUCHED_MAX = 100_000  # transactions that name an address and are read before a batch is ended
+TOUCHED_MAX = 2_000  # transactions that name an address and are read before a batch is ended
 TOKEN_ACCOUNT_BYTES = 165
 SYSTEM_PROGRAM = "1" * 32  # it owns every account that no other program does
 FAILURES_MAX, REST_S = 5, 2.0  # after so many failures in a row a node is left alone so long
@@ -40,10 +45,17 @@ SIMULATIONS_MAX = 16  # that one node is asked at once
 SIMULATION = {"encoding": "base64", "sigVerify": False, "replaceRecentBlockhash": True, "commitment": "confirmed"}
 OF_ANOTHER_FORM = ("UnsupportedVersion", "SanitizeFailure")
 # What reading an answer of another form raises.
-MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError, ParseHashError)
 LIFE_BLOCKS = 150  # a blockhash can be used
 AHEAD_BLOCKS_MAX, APART_SLOTS_MAX = 2 * LIFE_BLOCKS, 1000  # of one node to others; one that lags is not yet a liar
-WHOLE_MAX = 2**63 - 1  # of slots, heights and amounts: what the database keeps
+WHOLE_MAX = 2**63 - 1  # of slots, heights and lamports: what the database keeps
+TOKENS_MAX = 2**64 - 1  # that an account can hold of one mint: of their own, strangers make as many as they like
+VERSION_MAX = 255  # of transactions that nodes are to tell of: only what they cost and moved is read, so any
+OTHER_VERSION = -32015  # a node's refusal to tell of one
+FAILED = "failed"
+ERROR_CHARS_MAX = 1_000
+TEXT_CHARS_MAX = 500
+NO_TEXT = re.compile(r"[^ -~]")
 BEHIND = (-32005, -32016)  # the node is unhealthy, or has not reached minContextSlot: another one may have
 
 
@@ -51,8 +63,13 @@ class RpcRefusal(Exception):
     """A node's JSON-RPC error."""
 
     def __init__(self, code: int, message: str, data: Any = None) -> None:
+        message = _text(message)
         super().__init__(code, message, data)
         self.code, self.message, self.data = code, message, data
+
+
+class Unreadable(Temporary):
+    """A node gives an answer that cannot be read: a proxy's page, a newer form, a lie."""
 
 
 class Node(Protocol):
@@ -185,6 +202,21 @@ class Named(NamedTuple):
     node: str
 
 
+class History(NamedTuple):
+    """Finalized transactions that name an address, by any node, each node's oldest first; up to `slot_max` all of them."""
+
+    named: list[Named]
+    slot_max: int
+
+
+class Stretch(NamedTuple):
+    """What one node says of a history, the newest first; whether it came to its end, and the slot up to which it is whole."""
+
+    named: list[Named]
+    has_ended: bool
+    slot_max: int
+
+
 Read = Callable[[Any], Any]  # a node's answer as it came, to what it says; raises one of MALFORMED
 
 
@@ -200,6 +232,7 @@ class Chain:
             raise Rejected("no RPC node is named", code="no-rpc", hint="set [solana] urls")
         self.nodes = list(nodes)
         self._runner = asyncio.Runner()
+        self._marks: dict[tuple[str, str], list[Named]] = {}  # by node and address (see `history`)
 
     def close(self) -> None:
         self._runner.close()
@@ -219,7 +252,7 @@ class Chain:
         return self._runner.run(self._all(method, list(params), least, read))
 
     def genesis(self) -> str:
-        return str(self.ask("getGenesisHash"))
+        return str(self.ask("getGenesisHash", read=lambda told: str(Hash.from_string(told))))
 
     def slot(self, commitment: str = "finalized") -> int:
         return int(self.ask("getSlot", {"commitment": commitment}, read=_whole))
@@ -351,11 +384,15 @@ class Chain:
         """What a finalized transaction did; None until `opinions` nodes say the same."""
         return self._runner.run(self._effect(signature, opinions))
 
-    def effects(self, signatures: Sequence[str], opinions: int = 1) -> list[Effect | Temporary | None]:
-        """The same of many, asked side by side; in place of one of which no node says anything, why."""
-        return self._runner.run(self._effects(signatures, opinions))
+    def effects(self, signatures: Sequence[str], opinions: int = 1, *, mint: str) -> list[Effect | Temporary | None]:
+        """What many did to tokens of a mint, asked side by side; in place of one of which no node says anything, why.
 
-    def remembered(self, signature: str, slot: int, opinions: int) -> Effect | None:
+        Of their error only whether there is one, and nothing of other tokens: nodes of two releases tell these differently, and
+        strangers choose them.
+        """
+        return self._runner.run(self._effects(signatures, opinions, mint))
+
+    def remembered(self, signature: str, slot: int, opinions: int, *, mint: str) -> Effect | None:
         """What fewer nodes than `opinions` say it did, where the others no longer have the block of `slot`: they abstain.
 
         None as well while one that has it does not answer, or says otherwise, or where none is left; or where `slot` is
@@ -364,7 +401,7 @@ class Chain:
         able = self._runner.run(self._able(slot))
         if not 0 < able < opinions or slot > self.finalized_height(opinions)[1]:
             return None
-        return self.effect(signature, able)
+        return self._runner.run(self._effect(signature, able, mint))
 
     def raw(self, signature: str) -> bytes:
         """The bytes of a finalized transaction.
@@ -372,7 +409,7 @@ class Chain:
         Raises:
             Temporary: the node does not have it.
         """
-        options = {"commitment": "finalized", "encoding": "base64", "maxSupportedTransactionVersion": 1}
+        options = {"commitment": "finalized", "encoding": "base64", "maxSupportedTransactionVersion": VERSION_MAX}
         raw: bytes | None = self.ask(
             "getTransaction",
             signature,
@@ -397,24 +434,45 @@ class Chain:
             found += [list(seen) for seen in zip(*(accounts for _, accounts in answers), strict=True)]
         return found
 
-    def history(self, address: str, until: str | None = None, slot_min: int = 0, opinions: int = 1) -> list[Named]:
+    def history(
+        self,
+        address: str,
+        until: str | None = None,
+        slot_min: int = 0,
+        opinions: int = 1,
+        *,
+        until_slot: int | None = None,
+    ) -> History:
         """Finalized transactions that name an address after `until`, by any node that answers, each node's oldest first:
         once for each node that names it, which may be wrong about the slot.
 
         Only nodes that have reached `slot_min` are believed; and none that goes on after `HISTORY_SHORT` where enough others
         have come to an end: it has lost `until`, or makes them up.
 
+        Nodes tell the newest first. Where there are more than `HISTORY_MAX` and `until_slot` is given, which is that of
+        `until`, the next call goes on from there towards `until`: so the oldest of them are told, up to a slot that enough
+        nodes have come to, however many there are.
+
         Raises:
-            Temporary: fewer than `opinions` of them answer, or there are too many.
+            Temporary: fewer than `opinions` of them answer, or there are too many, of which the next call tells more.
         """
         more = ({"until": until} if until else {}) | ({"minContextSlot": slot_min} if slot_min else {})
-        histories = self._runner.run(self._histories(address, opinions, HISTORY_SHORT, more))
-        ended = [history for history in histories if len(history) < HISTORY_SHORT]
-        if len(ended) < min(max(opinions, OUTVOTE), len(histories)):
-            ended = self._runner.run(self._histories(address, opinions, HISTORY_MAX, more))
-        if any(len(history) >= HISTORY_MAX for history in ended):
-            raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
-        return [each for history in ended for each in reversed(history)]
+        marks: dict[str, list[Named]] = {node.name: [] for node in self.nodes}
+        if until_slot is not None:
+            for name in marks:
+                marks[name] = self._marks.setdefault((name, address), [])
+                while marks[name] and (marks[name][-1].slot <= until_slot or len(marks[name]) > MARKS_MAX):
+                    marks[name].pop()  # read
+        stretches = self._runner.run(self._histories(address, opinions, HISTORY_SHORT, more, marks))
+        ended = [each for each in stretches if each.has_ended]
+        if len(ended) < (needed := min(max(opinions, OUTVOTE), len(stretches))):
+            stretches = self._runner.run(self._histories(address, opinions, HISTORY_MAX, more, marks))
+            ended = [each for each in stretches if each.has_ended]
+            _mark(stretches, marks)
+            if len(ended) < needed or (until_slot is None and len(ended) < len(stretches)):
+                raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
+        slot_max = sorted((each.slot_max for each in ended), reverse=True)[min(opinions, len(ended)) - 1]
+        return History([each for stretch in ended for each in reversed(stretch.named)], slot_max)
 
     def touched(self, address: str, opinions: int = 1) -> list[str] | None:
         """Finalized transactions that name an address, by any node that answers, but for those that have failed: who sends
@@ -423,12 +481,14 @@ class Chain:
         Raises:
             Temporary: fewer nodes than `opinions` answer.
         """
-        histories = self._runner.run(self._histories(address, opinions, TOUCHED_MAX, {}))
-        if any(len(each) >= TOUCHED_MAX for each in histories):
+        stretches = self._runner.run(self._histories(address, opinions, TOUCHED_MAX, {}, {}))
+        if not all(each.has_ended for each in stretches):
             return None
-        failed = Counter(each.signature for history in histories for each in history if each.error is not None)
-        named = dict.fromkeys(each.signature for history in histories for each in history)
-        return [signature for signature in named if failed[signature] < opinions]
+        told = [each for stretch in stretches for each in stretch.named]
+        failed = Counter(each.signature for each in told if each.error is not None)
+        return [
+            signature for signature in dict.fromkeys(each.signature for each in told) if failed[signature] < opinions
+        ]
 
     def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0) -> list[Simulation]:
         """What each would do, under a fresh blockhash, unsigned, by a node that has reached `slot_min`.
@@ -504,31 +564,38 @@ class Chain:
             raise Temporary(f"{len(found)} of {len(self.nodes)} RPC nodes answer {method}, {least} are needed")
         return found
 
-    async def _effect(self, signature: str, opinions: int) -> Effect | None:
-        options = {"commitment": "finalized", "encoding": "json", "maxSupportedTransactionVersion": 1}
-        found: list[Effect] = []
-        read = partial(_effect_or_none, signature)
-        for effect in await self._all("getTransaction", [signature, options], 1, read):
-            if effect is not None:
-                found.append(effect)
-                if found.count(effect) >= opinions:
-                    return found[-1]
+    async def _effect(self, signature: str, opinions: int, mint: str | None = None) -> Effect | None:
+        options = {"commitment": "finalized", "encoding": "json", "maxSupportedTransactionVersion": VERSION_MAX}
+        read = partial(_effect_or_none, signature, mint)
+        asked = (_told(node, "getTransaction", [signature, options], read) for node in self.nodes)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        told = self._answers("getTransaction", answers, 0)
+        for effect in told:
+            if effect is not None and told.count(effect) >= opinions:
+                assert isinstance(effect, Effect)
+                return effect
+        if sum(map(_is_unreadable, answers)) >= opinions:
+            raise Unreadable(f"what RPC nodes say of transaction {signature} cannot be read")
+        if not told:
+            raise Temporary(f"none of {len(self.nodes)} RPC nodes answers getTransaction")
         return None
 
-    async def _effects(self, signatures: Sequence[str], opinions: int) -> list[Effect | Temporary | None]:
+    async def _effects(self, signatures: Sequence[str], opinions: int, mint: str) -> list[Effect | Temporary | None]:
         places = asyncio.Semaphore(EFFECTS_AT_ONCE)
 
         async def one(signature: str) -> Effect | Temporary | None:
             async with places:
                 try:
-                    return await self._effect(signature, opinions)
+                    return await self._effect(signature, opinions, mint)
                 except Temporary as error:
                     return error
 
         return await asyncio.gather(*(one(signature) for signature in signatures))
 
-    async def _histories(self, address: str, least: int, most: int, more: Mapping[str, Any]) -> list[list[Named]]:
-        asked = (_history(node, address, most, more) for node in self.nodes)
+    async def _histories(
+        self, address: str, least: int, most: int, more: Mapping[str, Any], marks: Mapping[str, list[Named]]
+    ) -> list[Stretch]:
+        asked = (_history(node, address, most, more, marks.get(node.name, [])) for node in self.nodes)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return self._answers("getSignaturesForAddress", answers, least)
 
@@ -580,17 +647,37 @@ class Chain:
         return any(not isinstance(answer, BaseException) for answer in answers)
 
 
-async def _history(node: Node, address: str, most: int, more: Mapping[str, Any]) -> list[Named]:
-    """Finalized transactions that name an address, the newest first, page by page; no page begins after so many."""
+async def _history(node: Node, address: str, most: int, more: Mapping[str, Any], marks: list[Named]) -> Stretch:
+    """Finalized transactions that name an address, the newest first, page by page; no page begins after so many.
+
+    It begins below the lowest of `marks`. One below which all is read is taken away.
+    """
     found: list[Named] = []
-    while len(found) < most:
+    asked = 0
+    while asked < most:
+        above = found[-1] if found else marks[-1] if marks else None
         options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX, **more}
-        options |= {"before": found[-1].signature} if found else {}
+        options |= {"before": above.signature} if above else {}
         page: list[Named] = await _told(node, "getSignaturesForAddress", [address, options], partial(_named, node.name))
         found += page
-        if len(page) < SIGNATURES_MAX:
-            break
-    return found
+        asked += len(page)
+        if len(page) >= SIGNATURES_MAX:
+            continue
+        if not marks:
+            return Stretch(found, True, WHOLE_MAX)
+        if any(each.slot < marks[-1].slot for each in found):
+            return Stretch(found, True, marks[-1].slot - 1)  # others of its slot may lie above it
+        marks.pop()
+        found = []
+    return Stretch(found, False, -1)
+
+
+def _mark(stretches: Sequence[Stretch], marks: Mapping[str, list[Named]]) -> None:
+    """Remember where those that have not ended are to go on: from the middle, so that two reach further than one."""
+    for each in stretches:
+        if not each.has_ended and each.named:
+            middle = each.named[len(each.named) // 2]
+            marks[middle.node].append(middle)
 
 
 async def _form(node: Node, params: list[Any]) -> bool | None:
@@ -609,20 +696,37 @@ async def _told(node: Node, method: str, params: list[Any], read: Read) -> Any:
 
     Raises:
         RpcRefusal: the node says no.
-        Temporary: it does not answer, or nothing that can be read: a proxy's page, a newer form, a lie.
+        Temporary: it does not answer.
+        Unreadable: what it says cannot be read.
     """
     answer = await node.call(method, params)
     try:
         return read(answer)
     except MALFORMED as error:
         log.warning("an RPC node gives an answer that cannot be read", extra={"node": node.name, "method": method})
-        raise Temporary(f"{node.name} gives an answer to {method} that cannot be read: {error!r}") from error
+        said = _text(repr(error))
+        raise Unreadable(f"{node.name} gives an answer to {method} that cannot be read: {said}") from error
 
 
-def _whole(value: Any) -> int:
+def _is_unreadable(answer: Any) -> bool:
+    return isinstance(answer, Unreadable) or (isinstance(answer, RpcRefusal) and answer.code == OTHER_VERSION)
+
+
+def _text(said: Any) -> str:
+    """What a node says in words, as logs and the database can keep it."""
+    return NO_TEXT.sub("?", str(said)[:TEXT_CHARS_MAX])
+
+
+def _error(value: Any) -> Any:
+    """What a transaction fails with. Nodes say it in few words of ASCII; what is none of these is kept as a text."""
+    said = json.dumps(value, allow_nan=False)
+    return value if len(said) <= ERROR_CHARS_MAX and "\\" not in said else _text(value)
+
+
+def _whole(value: Any, most: int = WHOLE_MAX) -> int:
     """A slot, a height or an amount."""
-    if not isinstance(value, int) or not 0 <= value <= WHOLE_MAX:
-        raise ValueError(f"{value!r} is no whole number from 0 to 2^63 - 1")
+    if not isinstance(value, int) or not 0 <= value <= most:
+        raise ValueError(f"{_text(value)} is no whole number from 0 to {most}")
     return int(value)
 
 
@@ -657,11 +761,17 @@ def _statuses(signatures: Sequence[str]) -> Read:
 def _named(node: str, told: Any) -> list[Named]:
     if not isinstance(told, list):
         raise TypeError(f"{type(told).__name__} is no list of transactions")
-    return [Named(str(each["signature"]), _whole(each["slot"]), each["err"], node) for each in told]
+    return [
+        Named(str(Signature.from_string(each["signature"])), _whole(each["slot"]), _error(each["err"]), node)
+        for each in told
+    ]
 
 
-def _effect_or_none(signature: str, told: Any) -> Effect | None:
-    return _effect(signature, told) if told else None
+def _effect_or_none(signature: str, mint: str | None, told: Any) -> Effect | None:
+    if not told:
+        return None
+    effect = _effect(signature, told, mint)
+    return effect if mint is None or effect.error is None else replace(effect, error=FAILED)
 
 
 def _simulated_at(slot_min: int) -> dict[str, Any]:
@@ -670,34 +780,39 @@ def _simulated_at(slot_min: int) -> dict[str, Any]:
 
 def _simulation(answer: Any) -> Simulation:
     value = answer["value"]
-    return Simulation(value["err"], _whole(value.get("unitsConsumed") or 0), _whole(answer["context"]["slot"]))
+    return Simulation(_error(value["err"]), _whole(value.get("unitsConsumed") or 0), _whole(answer["context"]["slot"]))
 
 
 def _status(value: Any) -> Status | None:
     if value is None:
         return None
     level = value.get("confirmationStatus") or ("finalized" if value.get("confirmations") is None else "processed")
-    return Status(_whole(value["slot"]), level, value["err"])
+    return Status(_whole(value["slot"]), str(level), _error(value["err"]))
 
 
 def _account(value: Any) -> Account | None:
     if value is None:
         return None
-    return Account(_whole(value["lamports"]), str(value["owner"]), base64.b64decode(value["data"][0]))
+    owner = str(Pubkey.from_string(value["owner"]))
+    return Account(_whole(value["lamports"]), owner, base64.b64decode(value["data"][0]))
 
 
-def _effect(signature: str, answer: Any) -> Effect:
+def _effect(signature: str, answer: Any, mint: str | None) -> Effect:
+    """What a transaction did; `mint`: of tokens only to these."""
     meta = answer["meta"]
     loaded = meta.get("loadedAddresses") or {"writable": [], "readonly": []}
-    keys = [*answer["transaction"]["message"]["accountKeys"], *loaded["writable"], *loaded["readonly"]]
+    named = [*answer["transaction"]["message"]["accountKeys"], *loaded["writable"], *loaded["readonly"]]
+    keys = [str(Pubkey.from_string(each)) for each in named]
     lamports = {
         key: _whole(after) - _whole(before)
         for key, before, after in zip(keys, meta["preBalances"], meta["postBalances"], strict=True)
         if after != before
     }
     tokens: dict[str, int] = {}
-    for sign, balances in ((-1, meta["preTokenBalances"]), (1, meta["postTokenBalances"])):
+    for sign, balances in ((-1, meta.get("preTokenBalances")), (1, meta.get("postTokenBalances"))):
         for each in balances or ():
-            address = keys[each["accountIndex"]]
-            tokens[address] = tokens.get(address, 0) + sign * _whole(int(each["uiTokenAmount"]["amount"]))
-    return Effect(signature, _whole(answer["slot"]), meta["err"], _whole(meta["fee"]), lamports, tokens)
+            if mint is None or each["mint"] == mint:
+                address = keys[_whole(each["accountIndex"])]
+                amount = _whole(int(each["uiTokenAmount"]["amount"]), TOKENS_MAX)
+                tokens[address] = tokens.get(address, 0) + sign * amount
+    return Effect(signature, _whole(answer["slot"]), _error(meta["err"]), _whole(meta["fee"]), lamports, tokens)

@@ -3,6 +3,11 @@
 Every finalized transaction that touches the treasury is read once, oldest first: it is an attempt of ours, or it
 brings money (a deposit, which funds `reward_pool`), or it changes nothing. Anything else, or a balance on chain that
 is not the journal's, freezes payouts and says where. Knows nothing of how payouts are made.
+
+Strangers write in that history what they like, so nothing in it is waited for without an end but what is ours. A
+transaction that nodes agree on and nobody here can read is passed over after a while, and named by the log. It stops
+nothing: had it moved money, the balances differ, and then it is read again, and payouts are frozen with its name, until a
+release that can read it, or an order that corrects the journal. To freeze for every such one would let strangers do that.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString, NamedTuple
 
@@ -19,7 +24,7 @@ from psycopg import Connection
 
 from cluster.errors import Temporary
 from ledger import book, stops
-from ledger.chain import Chain, Effect
+from ledger.chain import WHOLE_MAX, Chain, Effect, Named, Unreadable
 from ledger.rail import OPINIONS
 from ledger.treasury import Treasury
 
@@ -29,6 +34,8 @@ ROUND_MAX = 2_000  # transactions that a round books
 PIECE_MAX = 200  # of them in one transaction of the database
 DENIED_MAX = 20  # that a node has named and others deny: then what it alone names is left out for so long
 DISTRUST_S = 3600.0
+UNREAD_S = 600.0  # that transactions which cannot be read are waited for: it may be the nodes' trouble, not theirs
+UNREAD_MAX = 10  # of them that a difference names
 AGAIN_SLOTS = 432_000  # a day or two: how far back is read again where the chain and the journal differ
 AGAIN_MAX = 3  # rounds in which that is tried for one difference: then payouts are frozen, and it is tried once in
 AGAIN_PAUSE_S = 3600.0
@@ -85,11 +92,36 @@ class Held:
 
 
 @dataclass
+class Unread:
+    """Transactions that are there and that nobody here can read."""
+
+    since: float | None = None  # when the first was met of those that there were lately
+    met_at: float = 0.0
+    passed: dict[str, None] = field(default_factory=dict)  # the last that were passed over
+
+    def may_pass(self) -> bool:
+        """Whether such have been waited for long enough; who sends one after the other does not begin the time again."""
+        now = time.monotonic()
+        if self.since is None or now - self.met_at > DISTRUST_S:
+            self.since = now
+        self.met_at = now
+        return now - self.since >= UNREAD_S
+
+    def pass_over(self, signature: str) -> None:
+        if signature not in self.passed:
+            log.error("a transaction that nobody can read is passed over: %s", signature)
+        self.passed[signature] = None
+        for old in list(self.passed)[:-UNREAD_MAX]:
+            del self.passed[old]
+
+
+@dataclass
 class Distrust:
-    """Nodes that have named more transactions which others deny than a mistake explains."""
+    """Nodes that have named more transactions which others deny than a mistake explains; and what none of them explains."""
 
     denied: Counter[str] = field(default_factory=Counter)  # by node, since that was last too many
     until: dict[str, float] = field(default_factory=dict)
+    unread: Unread = field(default_factory=Unread)
 
     def note(self, made_up: Iterable[New]) -> None:
         """Others deny these."""
@@ -113,6 +145,18 @@ class New(NamedTuple):
     slot: int
     addresses: Sequence[str]
     nodes: Collection[str]
+
+
+class News(NamedTuple):
+    """What was not read before, oldest first: all that is from slot `since` to slot `until`."""
+
+    named: list[New]
+    since: int
+    until: int
+
+
+class Passed(NamedTuple):
+    """In place of what a transaction did, which cannot be read."""
 
 
 @dataclass
@@ -160,11 +204,13 @@ def reconcile(
     finding, newest_slot = compare(connection, held)
     is_known = finding.conclusive and waits_for is None and is_all
     if is_known and finding.problems and (difference or Difference()).may_read(finding):
-        waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions, again=True)
+        waits_for, is_all = adopt_history(connection, chain, treasury, held.slot, adopt, opinions, distrust, again=True)
         finding, newest_slot = compare(connection, held)
     if not finding.conclusive or waits_for or not is_all or finding.slot < newest_slot:
         return replace(finding, conclusive=False, problems=(), waits_for=waits_for, has_more=not is_all)
     if finding.problems:
+        unread = (f"transaction {each} was passed over: it cannot be read" for each in distrust.unread.passed)
+        finding = replace(finding, problems=(*finding.problems, *unread))
         stops.freeze(connection, MISMATCH, {"problems": finding.problems, "slot": finding.slot})
         log.error("payouts are frozen", extra={"problems": list(finding.problems)})
     _write(connection, finding)
@@ -189,91 +235,161 @@ def adopt_history(
     what comes after it would be read before it. `again`: also what is missing of the last `AGAIN_SLOTS` before.
 
     What a node names and enough others deny is left out, and where it has done that too often all that it alone names; but not
-    where history is read again for a difference.
+    where history is read again for a difference. What cannot be read is passed over in time.
 
     Returns the signature of one that must be waited for, where there is one (it is ours and not settled yet, or the nodes
     that still have its block have not yet agreed on what it did), and whether all were looked at.
     """
-    named, distrust = _new_signatures(connection, chain, treasury, opinions, slot, again=again), distrust or Distrust()
+    distrust = distrust or Distrust()
+    news = _new_signatures(connection, chain, treasury, opinions, slot, again=again)
+    named = news.named
     for _ in range(0, ROUND_MAX, PIECE_MAX):
         named = named if again else distrust.believed(named)  # with what the last piece has shown
         if not named:
             break
         piece, named = named[:PIECE_MAX], named[PIECE_MAX:]
-        waits_for = _book_piece(connection, chain, treasury, adopt, opinions, piece, None if again else distrust)
+        before = named[0].slot if named else WHOLE_MAX
+        reading = Reading(connection, chain, treasury, opinions, distrust, news.since, news.until, again)
+        waits_for = _book_piece(reading, adopt, piece, before)
         if waits_for is not None:
             return waits_for, True
-    return None, not named
+    return None, not named and news.until >= slot
 
 
-def _book_piece(
-    connection: Connection[Any],
-    chain: Chain,
-    treasury: Treasury,
-    adopt: Adopt,
-    opinions: int,
-    named: Sequence[New],
-    distrust: Distrust | None,
-) -> str | None:
+@dataclass(frozen=True)
+class Reading:
+    """By whom a piece of the history is read, and between which slots anything in it is new."""
+
+    connection: Connection[Any]
+    chain: Chain
+    treasury: Treasury
+    opinions: int
+    distrust: Distrust
+    since: int
+    until: int
+    again: bool  # for a difference: nothing is denied
+
+    @property
+    def needed(self) -> int:
+        return min(self.opinions, len(self.chain.nodes))
+
+
+def _book_piece(reading: Reading, adopt: Adopt, named: Sequence[New], before: int) -> str | None:
     """Book these in one transaction of the database; the signature of one that must be waited for, where there is one.
 
-    `distrust` hears what others deny; without it nothing is denied. No node is asked while the transaction is open, nor is
-    anybody kept waiting by what a node does not say.
+    `before`: the slot from which on others follow. No node is asked while the transaction is open, nor is anybody kept
+    waiting by what a node does not say.
     """
-    told = chain.effects([each.signature for each in named], min(opinions, len(chain.nodes)))
-    if distrust is not None:
-        denied = _denied(connection, chain, [each for each, effect in zip(named, told, strict=True) if effect is None])
-        distrust.note(denied)
-        told = [effect for each, effect in zip(named, told, strict=True) if each not in denied]
-        named = [each for each in named if each not in denied]
-    effects = _effects(connection, chain, treasury, named, told, opinions)
+    connection = reading.connection
+    told = reading.chain.effects([each.signature for each in named], reading.needed, mint=reading.treasury.mint)
+    effects = _effects(reading, [(each, did) for each, did in zip(named, told, strict=True)])
     connection.commit()
-    booking = Booking(connection, treasury, adopt)
-    for each, effect in zip(named, effects, strict=False):
-        if isinstance(effect, Effect) and booking.take(effect, each.addresses):
+    booking = Booking(connection, reading.treasury, adopt)
+    for each, effect in effects:
+        booking.come_to(each.slot)
+        if isinstance(effect, Passed):
+            booking.pass_over(each)
+            continue
+        if isinstance(effect, Effect) and booking.take(effect, each):
             continue
         booking.finish()  # what comes before it stays booked
         if isinstance(effect, Temporary):
             raise effect
         return each.signature
+    booking.come_to(before)
     booking.finish()
     return None
 
 
-def _effects(
-    connection: Connection[Any],
-    chain: Chain,
-    treasury: Treasury,
-    named: Sequence[New],
-    told: Sequence[Effect | Temporary | None],
-    opinions: int,
-) -> list[Effect | Temporary | None]:
-    """What each did, up to the first of which that cannot be said; `told` is what enough nodes say."""
-    opinions = min(opinions, len(chain.nodes))
-    found: list[Effect | Temporary | None] = []
-    for each, effect in zip(named, told, strict=True):
+Told = Effect | Temporary | Passed | None
+
+
+def _effects(reading: Reading, told: Sequence[tuple[New, Told]]) -> list[tuple[New, Told]]:
+    """What each did, up to the first of which that cannot be said; `told` is what enough nodes say. Without what a node has
+    made up.
+    """
+    told = _believed(reading, _passed(reading, told))
+    found: list[tuple[New, Told]] = []
+    for each, effect in told:
         known = effect
         if known is None:
-            known = _remembered(connection, chain, treasury, each, opinions)
-        if isinstance(known, Effect) and known.slot != each.slot:  # not the one that a node has named
-            known = None
-        found.append(known)
-        if not isinstance(known, Effect):
+            known = _remembered(reading, each)
+            if known is not None and known.slot != each.slot:  # not the one that a node has named
+                known = None
+        found.append((each, known))
+        if not isinstance(known, (Effect, Passed)):
             break
     return found
+
+
+def _passed(reading: Reading, told: Sequence[tuple[New, Told]]) -> list[tuple[New, Told]]:
+    """The same, with those passed over which cannot be read: that are there by as many nodes as it needs, and none of ours.
+
+    Where nodes tell nothing that can be read, also of what was, the trouble is theirs, and is waited for.
+    """
+    unread = reading.distrust.unread
+    for each, effect in told:
+        if isinstance(effect, Effect):
+            unread.passed.pop(each.signature, None)
+    strange = {each for each, effect in told if isinstance(effect, Unreadable) and len(each.nodes) >= reading.needed}
+    ours = _ours(reading.connection, [each.signature for each in strange]) if strange else set()
+    strange = {each for each in strange if each.signature not in ours}
+    if not strange or not (unread.may_pass() or reading.again) or not _can_read(reading):
+        return list(told)
+    for each in strange:
+        unread.pass_over(each.signature)
+    return [(each, Passed() if each in strange else effect) for each, effect in told]
+
+
+def _can_read(reading: Reading) -> bool:
+    """Whether nodes tell of the last transaction that was read in a way that can be read."""
+    row = reading.connection.execute(
+        "SELECT signature FROM ledger.chain_transactions ORDER BY slot DESC LIMIT 1"
+    ).fetchone()
+    reading.connection.commit()
+    if row is None:
+        return True
+    (effect,) = reading.chain.effects([row[0]], reading.needed, mint=reading.treasury.mint)
+    return not isinstance(effect, Temporary)
+
+
+def _believed(reading: Reading, told: Sequence[tuple[New, Told]]) -> list[tuple[New, Told]]:
+    """The same without what nodes have made up: others deny it, or it is of another time, in which it was read. The former only
+    where nothing is read again.
+    """
+    made_up = {
+        each
+        for each, effect in told
+        if isinstance(effect, Effect) and not reading.since <= effect.slot <= reading.until
+    }
+    if not reading.again:
+        unknown = [each for each, effect in told if effect is None]
+        made_up |= _denied(reading.connection, reading.chain, unknown)
+        reading.distrust.note(made_up)
+    return [(each, effect) for each, effect in told if each not in made_up]
+
+
+def _ours(connection: Connection[Any], signatures: Sequence[str]) -> set[str]:
+    """Those of our own that have landed or may still be settled. What was given up and whose batch has ended is not."""
+    rows = connection.execute(
+        "SELECT a.signature FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
+        " WHERE a.signature = ANY(%s) AND NOT (a.state = 'expired' AND b.ended_at IS NOT NULL)",
+        (list(signatures),),
+    ).fetchall()
+    connection.commit()
+    return {row[0] for row in rows}
 
 
 def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -> set[New]:
     """Of these transactions those that a node has made up: `OPINIONS` others, and more than name one, have the block that it
     is said to be in, and know of none.
 
-    Who makes them up could else keep the rest from being booked for as long as it is asked. Never one of ours, which is waited
-    for. Nodes that together deny what has moved money leave a difference; for that history is read again, and nothing is
-    denied: it is booked, or payouts are frozen.
+    Who makes them up could else keep the rest from being booked for as long as it is asked. Never one of ours that has landed
+    or that settling is to end, which is waited for; one that was given up, of a batch that has ended, could be named for ever.
+    Nodes that together deny what has moved money leave a difference, as each of ours does, by its fee alone; for that history
+    is read again, and nothing is denied: it is booked, or payouts are frozen.
     """
-    query = "SELECT signature FROM ledger.attempts WHERE signature = ANY(%s)"
-    ours = {row[0] for row in connection.execute(query, ([each.signature for each in unknown],))}
-    connection.commit()
+    ours = _ours(connection, [each.signature for each in unknown]) if unknown else set()
     strange = [each for each in unknown if each.signature not in ours]
     looks = chain.looks([each.signature for each in strange], reach=True) if strange else []
     found = set()
@@ -286,18 +402,18 @@ def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -
     return found
 
 
-def _remembered(
-    connection: Connection[Any], chain: Chain, treasury: Treasury, new: New, opinions: int
-) -> Effect | None:
+def _remembered(reading: Reading, new: New) -> Effect | None:
     """What a transaction did by fewer nodes than `opinions`; None while not enough of those say it that can.
 
     Who no longer has that block may abstain, but not for one before what was read: then the slot is made up. Where fewer
     than `opinions` are left, what brings money is waited for: else one of them alone could make it up.
     """
-    until = _read_until(connection, treasury)
-    connection.commit()
-    effect = chain.remembered(new.signature, new.slot, opinions) if new.slot >= until else None
-    if effect is not None and any(each > 0 for each in _changes(treasury, effect)):
+    until = _read_until(reading.connection, reading.treasury)
+    reading.connection.commit()
+    if new.slot < until:
+        return None
+    effect = reading.chain.remembered(new.signature, new.slot, reading.needed, mint=reading.treasury.mint)
+    if effect is not None and any(each > 0 for each in _changes(reading.treasury, effect)):
         return None
     return effect
 
@@ -359,44 +475,58 @@ def compare(connection: Connection[Any], held: Held) -> tuple[Finding, int]:
 
 def _new_signatures(
     connection: Connection[Any], chain: Chain, treasury: Treasury, opinions: int, slot: int, *, again: bool
-) -> list[New]:
-    """Finalized transactions up to `slot` that were not read before, oldest first, by any node that has reached it; of
-    several slots of one it is the one that most name.
+) -> News:
+    """Finalized transactions up to `slot` that were not read before, oldest first, by any node that has reached it.
 
-    Any node's word that there is one counts, so that none of them alone can hide what has moved money.
+    Any node's word that there is one counts, so that none of them alone can hide what has moved money. Where there are more
+    than are read at once, those are left out that come later than all is read of every address.
     """
-    claims: Counter[tuple[str, int]] = Counter()
-    named: dict[str, dict[str, None]] = {}
-    nodes: dict[str, set[str]] = {}
-    since = 0 if again else _read_until(connection, treasury)
+    opinions, read_until = min(opinions, len(chain.nodes)), _read_until(connection, treasury)
+    since, until, forgotten_max = 0 if again else read_until, slot, 0
+    told: list[tuple[str, int, list[Named]]] = []
     for address in _addresses(treasury):
         row = connection.execute(
             "SELECT signature, slot, forgotten_slot FROM ledger.chain_cursors WHERE address = %s", (address,)
         ).fetchone()
-        until, read_until, forgotten = row or (None, 0, 0)
+        last, at, forgotten = row or (None, 0, 0)
         if again:
-            until = _ours_before(connection, read_until - AGAIN_SLOTS)
+            last = _ours_before(connection, at - AGAIN_SLOTS)
         connection.commit()
-        for each in chain.history(address, until, max(slot, read_until), min(opinions, len(chain.nodes))):
-            # A node that has lost `until` names all it has, also what is archived. What is older than what was read is either
-            # made up or was left out, which shows as a difference.
-            if max(forgotten + 1, since) <= each.slot <= slot:
-                claims[each.signature, each.slot] += 1
-                named.setdefault(each.signature, {})[address] = None
-                nodes.setdefault(each.signature, set()).add(each.node)
-    slots = {signature: at for (signature, at), _ in sorted(claims.items(), key=lambda claim: claim[1])}
+        slot_min, until_slot = max(slot, at), None if again else at
+        history = chain.history(address, last, slot_min, opinions, until_slot=until_slot)
+        # A node that has lost `last` names all it has, also what is archived. What is older than what was read is either
+        # made up or was left out, which shows as a difference.
+        told.append((address, max(forgotten + 1, since), history.named))
+        until, forgotten_max = min(until, history.slot_max), max(forgotten_max, forgotten)
+    claims: dict[str, dict[int, set[str]]] = {}
+    addresses: dict[str, dict[str, None]] = {}
+    for address, least, named in told:
+        for each in named:
+            if least <= each.slot <= until:
+                claims.setdefault(each.signature, {}).setdefault(each.slot, set()).add(each.node)
+                addresses.setdefault(each.signature, {})[address] = None
     known = connection.execute(
         "SELECT signature FROM ledger.chain_transactions WHERE signature = ANY(%(all)s)"
         " UNION SELECT signature FROM ledger.past_batches WHERE signature = ANY(%(all)s)",
-        {"all": list(slots)},
+        {"all": list(claims)},
     ).fetchall()
     connection.commit()
     for (signature,) in known:
-        del slots[signature]
-    return [
-        New(signature, slots[signature], tuple(named[signature]), frozenset(nodes[signature]))
-        for signature in sorted(slots, key=slots.__getitem__)
+        del claims[signature]
+    new = [
+        New(signature, _slot_of(slots, opinions), tuple(addresses[signature]), frozenset().union(*slots.values()))
+        for signature, slots in claims.items()
     ]
+    return News(sorted(new, key=lambda each: each.slot), max(since, forgotten_max + 1), until)
+
+
+def _slot_of(claims: Mapping[int, Collection[str]], opinions: int) -> int:
+    """The slot that most nodes name, once each, where that are enough; else the lowest: it comes before none that is later.
+
+    What it did tells the slot that is true, and until then no cursor moves beyond this one.
+    """
+    most = max(len(nodes) for nodes in claims.values())
+    return min(slot for slot, nodes in claims.items() if len(nodes) == most or most < opinions)
 
 
 def _ours_before(connection: Connection[Any], slot: int) -> str | None:
@@ -418,9 +548,18 @@ class Booking:
     def __init__(self, connection: Connection[Any], treasury: Treasury, adopt: Adopt) -> None:
         self._connection, self._treasury, self._adopt = connection, treasury, adopt
         self._dust: list[tuple[Effect, int, int]] = []
-        self._cursors: dict[str, tuple[str, int]] = {}
+        self._taken: list[tuple[New, int]] = []  # each with the slot that must be reached before a cursor is at it
+        self._slot = 0
 
-    def take(self, effect: Effect, addresses: Sequence[str]) -> bool:
+    def come_to(self, slot: int) -> None:
+        """Nothing that follows is from before this slot."""
+        self._slot = slot
+
+    def pass_over(self, new: New) -> None:
+        """Leave one unread."""
+        self._taken.append((new, new.slot))
+
+    def take(self, effect: Effect, new: New) -> bool:
         """Book one; False when it is ours and still to be settled, or something of it must be waited for."""
         pix, lamports = _changes(self._treasury, effect)
         row = self._connection.execute(
@@ -434,8 +573,8 @@ class Booking:
             self._dust.append((effect, pix, lamports))
         else:
             self._one(effect, pix, lamports, row and row[0])
-        for address in addresses:
-            self._cursors[address] = (effect.signature, effect.slot)
+        is_in_order = effect.slot == new.slot  # else others of its slot may follow that come before it
+        self._taken.append((new._replace(slot=effect.slot), effect.slot if is_in_order else effect.slot + 1))
         return True
 
     def _one(self, effect: Effect, pix: int, lamports: int, state: str | None) -> None:
@@ -453,12 +592,16 @@ class Booking:
         _note(self._connection, [(effect, pix, lamports)], kind, entry_id)
 
     def finish(self) -> None:
-        """Book what was put aside, move the cursors, and commit."""
+        """Book what was put aside, move the cursors as far as nothing is left out, and commit."""
         if self._dust:
             _note(self._connection, self._dust, "deposit", _book_deposit(self._connection, self._dust))
-        for address, (signature, slot) in self._cursors.items():
-            _move_cursor(self._connection, address, signature, slot)
-        self._dust, self._cursors = [], {}
+        last: dict[str, New] = {}
+        for each, reached in self._taken:
+            if reached <= self._slot:
+                last |= {name: each for name in each.addresses if name not in last or each.slot >= last[name].slot}
+        for address, each in last.items():
+            _move_cursor(self._connection, address, each.signature, each.slot)
+        self._dust, self._taken = [], [(each, reached) for each, reached in self._taken if reached > self._slot]
         book.commit(self._connection)
 
 

@@ -11,9 +11,11 @@ import pytest
 from cluster.errors import Temporary
 from ledger import chain
 from ledger.chain import Chain, Effect, RpcRefusal, Status
+from tests.ledger.chains import Key
 
 HASH = "4vJ9JU1bJJE96FWSJKvHsmmFADCg4gpZQff4P3bkLKi"
 SIGNATURE = "a signature"
+GAS, MARKER, FROM, TO, PROGRAM = (str(Key(name).pubkey) for name in ("gas", "marker", "from", "to", "program"))
 Answer = Any  # or what makes one of the parameters, or an error
 
 
@@ -116,10 +118,10 @@ def done(fee: int = 5000, error: Any = None) -> dict[str, Any]:
     """A finalized transaction: the first account paid the second, and tokens went from the third to the fourth."""
     return {
         "slot": 77,
-        "transaction": {"message": {"accountKeys": ["gas", "marker", "from"]}},
+        "transaction": {"message": {"accountKeys": [GAS, MARKER, FROM]}},
         "meta": {
             "err": error, "fee": fee,
-            "loadedAddresses": {"writable": ["to"], "readonly": ["program"]},
+            "loadedAddresses": {"writable": [TO], "readonly": [PROGRAM]},
             "preBalances": [10_000, 0, 7, 8, 1], "postBalances": [10_000 - fee - 900, 900, 7, 8, 1],
             "preTokenBalances": [{"accountIndex": 2, "uiTokenAmount": {"amount": "500"}},
                                  {"accountIndex": 3, "uiTokenAmount": {"amount": "1"}}],
@@ -135,12 +137,12 @@ def tells(answer: Answer) -> dict[str, Answer]:
 
 def test_an_effect_is_what_it_cost_and_what_each_account_has_more_or_less(pool: Callable[..., Chain]) -> None:
     found = pool(tells(done())).effect(SIGNATURE)
-    assert found == Effect(SIGNATURE, 77, None, 5000, {"gas": -5900, "marker": 900}, {"from": -120, "to": 120})
+    assert found == Effect(SIGNATURE, 77, None, 5000, {GAS: -5900, MARKER: 900}, {FROM: -120, TO: 120})
     bare = done(error={"InstructionError": [0, "Custom"]})
     bare["meta"] |= {"loadedAddresses": None, "preTokenBalances": None, "postTokenBalances": None}
-    bare["transaction"]["message"]["accountKeys"] = ["gas", "marker", "from", "to", "program"]
+    bare["transaction"]["message"]["accountKeys"] = [GAS, MARKER, FROM, TO, PROGRAM]
     failed = pool(tells(bare)).effect(SIGNATURE)
-    assert failed == Effect(SIGNATURE, 77, bare["meta"]["err"], 5000, {"gas": -5900, "marker": 900}, {})
+    assert failed == Effect(SIGNATURE, 77, bare["meta"]["err"], 5000, {GAS: -5900, MARKER: 900}, {})
 
 
 @pytest.mark.parametrize(

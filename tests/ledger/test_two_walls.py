@@ -813,7 +813,7 @@ def test_a_node_that_makes_up_a_transaction_moves_no_money_and_no_cursor(
     before, cursors = rig.balance("platform", asset="SOL"), rig.rows("SELECT * FROM ledger.chain_cursors ORDER BY 1")
     now = rig.chain.height_at("finalized")
     said = now if slot is None else slot
-    made_up, gas = "made up", str(rig.treasury.payer.gas)
+    made_up, gas = str(Signature(bytes(64))), str(rig.treasury.payer.gas)
     told = {
         "slot": 2**60 if slot is None else slot,
         "transaction": {"message": {"accountKeys": [gas]}},
@@ -900,7 +900,7 @@ def test_a_node_that_goes_on_without_an_end_is_left_out_where_others_have_ended(
     rig, nodes = three
     numbers, before = itertools.count(), rig.balance("platform", asset="SOL")
     nodes[0].lies["getSignaturesForAddress"] = lambda _: [
-        {"signature": f"made up {next(numbers)}", "slot": 1, "err": None} for _ in range(50)
+        {"signature": str(Signature(next(numbers).to_bytes(64))), "slot": 1, "err": None} for _ in range(50)
     ]
     rig.chain.enqueue(rig.chain.airdrop(rig.treasury.payer.gas, 5000))
     rig.advance(FINAL_BLOCKS + 1)
