@@ -308,37 +308,36 @@ def _effects(reading: Reading, told: Sequence[tuple[New, Told]]) -> list[tuple[N
     """What each did, up to the first of which that cannot be said; `told` is what enough nodes say. Without what a node has
     made up.
     """
-    told = _believed(reading, _passed(reading, told))
     found: list[tuple[New, Told]] = []
-    for each, effect in told:
-        known = effect
-        if known is None:
-            known = _remembered(reading, each)
-            if known is not None and known.slot != each.slot:  # not the one that a node has named
-                known = None
+    may_pass: bool | None = None
+    for each, effect in _believed(reading, told):
+        known = _remembered(reading, each) if effect is None else _fitting(reading, effect)
+        if isinstance(known, Unreadable) and (effect is None or len(each.nodes) >= reading.needed):
+            may_pass = _may_pass(reading) if may_pass is None else may_pass
+            if may_pass and not _ours(reading.connection, [each.signature]):
+                reading.distrust.unread.pass_over(each.signature)
+                known = Passed()
         found.append((each, known))
         if not isinstance(known, (Effect, Passed)):
             break
+        if isinstance(known, Effect):
+            reading.distrust.unread.passed.pop(each.signature, None)
     return found
 
 
-def _passed(reading: Reading, told: Sequence[tuple[New, Told]]) -> list[tuple[New, Told]]:
-    """The same, with those passed over which cannot be read: that are there by as many nodes as it needs, and none of ours.
+def _fitting(reading: Reading, effect: Told) -> Told:
+    """What was done, where the journal can hold it: a mint can make more than that."""
+    if isinstance(effect, Effect) and any(abs(each) > WHOLE_MAX for each in _changes(reading.treasury, effect)):
+        return Unreadable(f"transaction {effect.signature} moves more than the journal can hold")
+    return effect
+
+
+def _may_pass(reading: Reading) -> bool:
+    """Whether what cannot be read is passed over by now.
 
     Where nodes tell nothing that can be read, also of what was, the trouble is theirs, and is waited for.
     """
-    unread = reading.distrust.unread
-    for each, effect in told:
-        if isinstance(effect, Effect):
-            unread.passed.pop(each.signature, None)
-    strange = {each for each, effect in told if isinstance(effect, Unreadable) and len(each.nodes) >= reading.needed}
-    ours = _ours(reading.connection, [each.signature for each in strange]) if strange else set()
-    strange = {each for each in strange if each.signature not in ours}
-    if not strange or not (unread.may_pass() or reading.again) or not _can_read(reading):
-        return list(told)
-    for each in strange:
-        unread.pass_over(each.signature)
-    return [(each, Passed() if each in strange else effect) for each, effect in told]
+    return (reading.distrust.unread.may_pass() or reading.again) and _can_read(reading)
 
 
 def _can_read(reading: Reading) -> bool:
@@ -402,7 +401,7 @@ def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -
     return found
 
 
-def _remembered(reading: Reading, new: New) -> Effect | None:
+def _remembered(reading: Reading, new: New) -> Told:
     """What a transaction did by fewer nodes than `opinions`; None while not enough of those say it that can.
 
     Who no longer has that block may abstain, but not for one before what was read: then the slot is made up. Where fewer
@@ -412,10 +411,13 @@ def _remembered(reading: Reading, new: New) -> Effect | None:
     reading.connection.commit()
     if new.slot < until:
         return None
-    effect = reading.chain.remembered(new.signature, new.slot, reading.needed, mint=reading.treasury.mint)
-    if effect is not None and any(each > 0 for each in _changes(reading.treasury, effect)):
+    try:
+        effect = reading.chain.remembered(new.signature, new.slot, reading.needed, mint=reading.treasury.mint)
+    except Temporary as error:
+        return error
+    if effect is None or effect.slot != new.slot:  # not the one that a node has named
         return None
-    return effect
+    return None if any(each > 0 for each in _changes(reading.treasury, effect)) else effect
 
 
 def _read_until(connection: Connection[Any], treasury: Treasury) -> int:
@@ -444,6 +446,8 @@ def _held(chain: Chain, treasury: Treasury, opinions: int) -> Held:
     slots: dict[tuple[int, int], list[int]] = {}
     for at, (token, gas) in chain.all_accounts([treasury.token_account, str(treasury.payer.gas)], opinions=opinions):
         held = (int.from_bytes(token.data[64:72], "little") if token else 0, gas.lamports if gas else 0)
+        if held[0] > WHOLE_MAX:
+            raise Temporary(f"a node says that the treasury holds {held[0]} base units, more than the journal can")
         slots.setdefault(held, []).append(at)
     (pix, lamports), said = max(slots.items(), key=lambda each: len(each[1]))
     return Held(min(said), pix, lamports, len(said) >= opinions)

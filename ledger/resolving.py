@@ -21,7 +21,7 @@ from solders.transaction import VersionedTransaction
 from cluster.errors import Rejected, Temporary
 from ledger import batches, book, resolutions, stops
 from ledger.batches import Attempt, Batch, Payout
-from ledger.chain import Effect, Look, RpcRefusal
+from ledger.chain import Effect, Look, RpcRefusal, Unreadable
 from ledger.rail import is_over
 from ledger.settling import Settling
 
@@ -83,8 +83,8 @@ class Resolving(Settling):
             return partial(self._book_landed, landed, attempts, effects)
         if not alone:
             self._require_lineage_unpaid(batch, evidence)
-        height = self._require_never(batch, attempts, effects)
-        self._require_strangers(batch, evidence, held=self._marker_lamports(batch))
+        height, slot = self._require_never(batch, attempts, effects)
+        self._require_strangers(batch, evidence, held=self._marker_lamports(batch), slot=slot)
         return partial(self._book_never, batch, attempts, effects, height)
 
     def _effects(self, attempts: Sequence[Attempt], evidence: dict[str, Any]) -> Effects:
@@ -180,8 +180,8 @@ class Resolving(Settling):
             batches.fail_attempt(self.connection, attempt, effect.slot, effect.fee, effect.error)
         self._cost_only(attempt, effect)
 
-    def _require_never(self, batch: Batch, attempts: Sequence[Attempt], effects: Effects) -> int:
-        """That none of these transactions without an effect has landed or can; the finalized height that says so."""
+    def _require_never(self, batch: Batch, attempts: Sequence[Attempt], effects: Effects) -> tuple[int, int]:
+        """That none of these transactions without an effect has landed or can: the finalized height and slot that say so."""
         height, slot = self.chain.finalized_height(self.opinions)
         open_ended = [each for each in attempts if effects[each.signature] is None]
         alive = [each for each in open_ended if not is_over(each, height)]
@@ -194,7 +194,7 @@ class Resolving(Settling):
         remembered = all(self._nobody_knows(each, looks) for each in open_ended)
         if not remembered and not self._marker_tells(batch, open_ended, looks, slot):
             raise _not_enough("nodes do not agree that its transactions never landed")
-        return height
+        return height, slot
 
     def _marker_tells(self, batch: Batch, attempts: Sequence[Attempt], looks: Sequence[Look], slot: int) -> bool:
         """Whether the chain itself says that none of these landed, which are older than what nodes remember.
@@ -237,9 +237,9 @@ class Resolving(Settling):
             return self._book_late(landed, attempts, effects, evidence)
         if has_paid:  # its marker is its own
             return self._book_unpaid(batch, attempts, effects)
-        self._require_never(batch, attempts, effects)
+        _, slot = self._require_never(batch, attempts, effects)
         held = self._marker_lamports(batch)
-        self._require_strangers(batch, evidence, held=held)
+        self._require_strangers(batch, evidence, held=held, slot=slot)
         if not held and not failed:
             raise _not_enough("nothing of it has landed, and its marker keeps nobody from being paid")
         for each in failed:
@@ -317,31 +317,38 @@ class Resolving(Settling):
             raise _not_enough(f"{lost} was paid twice and neither platform nor reward_pool holds it: fund the pool")
         return lines
 
-    def _require_strangers(self, batch: Batch, evidence: dict[str, Any], *, held: int) -> None:
+    def _require_strangers(self, batch: Batch, evidence: dict[str, Any], *, held: int, slot: int) -> None:
         """That whoever has touched the batch's marker has not moved the treasury's tokens with it.
 
         `held`: the lamports that it holds on chain. Transactions that nodes still know must have brought all of them: else
         one that they have forgotten has made it, which may be ours. The evidence keeps whether there are any, for then it
-        guards no payout any more (see `batches.lineage`).
+        guards no payout any more (see `batches.lineage`). Where strangers have named it more often than is read, or in a way
+        that cannot be read, the treasury itself is asked; `slot`: at which nothing of the batch could land any more.
         """
         if batch.kind != "payout" or not self.settings.marker_accounts:
             return
         address = str(self.treasury.marker(batch.id).address)
         touched = self.chain.touched(address, self.opinions)
-        if touched is None:
-            raise _not_enough(f"more transactions name the marker {address} than are read")
+        named = touched if touched is not None else []
         evidence["marker"] = {
             "address": address,
             "stands": held > 0,
-            "count": len(touched),
-            "transactions": touched[:NAMED_MAX],
+            "count": len(named),
+            "transactions": named[:NAMED_MAX],
         }
+        if touched is None:
+            self._require_unpaid(batch, evidence, slot, f"more transactions name the marker {address} than are read")
+            return
         guarded = batches.of_others(self.connection, batch.id, touched)  # these name it to make sure that there is none
+        strange = [signature for signature in touched if signature not in guarded]
         brought = 0
-        for signature in touched:
-            if signature in guarded:
-                continue
-            effect = self.chain.effect(signature, self.opinions)
+        effects = self.chain.effects(strange, self.opinions, mint=self.treasury.mint)
+        for signature, effect in zip(strange, effects, strict=True):
+            if isinstance(effect, Unreadable):
+                self._require_unpaid(batch, evidence, slot, str(effect))
+                return
+            if isinstance(effect, Temporary):
+                raise effect
             if effect is None:
                 raise _not_enough(f"nodes do not agree on transaction {signature}, which names the marker")
             if effect.error is None and effect.tokens.get(self.treasury.token_account, 0):
@@ -349,6 +356,33 @@ class Resolving(Settling):
             brought += effect.lamports.get(address, 0) if effect.error is None else 0
         if held > brought:
             raise _not_enough(f"the marker {address} is on chain, and no node says which transaction made it")
+
+    def _require_unpaid(self, batch: Batch, evidence: dict[str, Any], slot: int, why: str) -> None:
+        """That the treasury holds what the journal says, which has not booked the batch as paid: at a slot after which nothing
+        of it could land, with all of its history read up to there. Strangers add nothing to that.
+
+        An order may have made them agree: then nothing is known.
+
+        Raises:
+            Temporary: the chain and the journal were not compared since.
+            Rejected: they differ, or an order has moved what the journal says of the chain.
+        """
+        since = self.over.setdefault(batch.id, slot)
+        row = self.connection.execute(
+            "SELECT ok, slot, (SELECT min(o.id) FROM ledger.orders o JOIN ledger.postings p ON p.entry_id = o.entry_id"
+            "   JOIN ledger.accounts a ON a.id = p.account_id AND a.kind = 'chain' AND a.asset = 'PIX'"
+            "   WHERE o.done_at >= (SELECT planned_at FROM ledger.batches WHERE id = %s))"
+            " FROM ledger.reconciliations WHERE slot >= %s ORDER BY id DESC LIMIT 1",
+            (batch.id, since),
+        ).fetchone()
+        if row is None:
+            raise Temporary(f"{why}: the treasury itself has not been compared with the journal since slot {since}")
+        is_ok, compared, order = row
+        if not is_ok:
+            raise _not_enough(f"{why}, and the chain and the journal differ")
+        if order is not None:
+            raise _not_enough(f"{why}, and order {order} has moved what the journal says of the chain")
+        evidence["treasury"] = {"why": why, "agreed_slot": compared}
 
 
 def _landed(attempts: Sequence[Attempt], effects: Effects) -> Attempt | None:

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from cluster.errors import Rejected, Temporary
 
 log = logging.getLogger(__name__)
+
+UNKEPT = re.compile(
+    "[\x00-\x1f\x7f\ud800-\udfff]"
+)  # in a text that the database keeps, or that a log shows in one line
 
 
 class Recipient(NamedTuple):
@@ -62,4 +67,4 @@ def ask(screening: Screening, recipients: Sequence[Recipient]) -> dict[int, str]
         log.exception("screening failed")
         raise Temporary(f"screening failed, nothing new is paid: {type(error).__name__}: {error}", 5.0) from error
     asked = {each.creator_id for each in recipients}
-    return {creator: str(reason) for creator, reason in found.items() if creator in asked}
+    return {creator: UNKEPT.sub("?", str(reason)) for creator, reason in found.items() if creator in asked}

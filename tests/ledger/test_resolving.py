@@ -21,7 +21,7 @@ from ledger.reconcile import UNKNOWN, reconcile
 from ledger.resolving import PAID_TWICE
 from ledger.settings import LedgerSettings
 from tests.cluster.test_cli import assert_refused, pixr
-from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, Rig, new_chain
+from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, POOL, Rig, new_chain
 from tests.ledger.test_called_back import Credulous
 from tests.ledger.test_late_payouts import Hasty
 from tests.ledger.test_two_walls import Node, given_up, lie
@@ -437,7 +437,7 @@ def test_a_stranger_who_names_a_marker_again_and_again_delays_its_end_and_does_n
     monkeypatch.setattr("ledger.chain.SIGNATURES_MAX", 2)
     monkeypatch.setattr("ledger.chain.TOUCHED_MAX", 8)
     found = resolve(rig)
-    assert (found.ended, "more transactions name the marker" in str(found.outcome)) == (False, True)
+    assert found.ended is None  # it waits until the treasury itself has been looked at
     assert rig.balance("in_flight") == 1000
     monkeypatch.setattr("ledger.chain.TOUCHED_MAX", 100)
     nodes[0].asked.clear()
@@ -449,6 +449,101 @@ def test_a_stranger_who_names_a_marker_again_and_again_delays_its_end_and_does_n
     assert asked.count("getTransaction") < 7  # about none that has failed
     rig.pay(3)
     assert (rig.on_chain(1), is_clean(rig)) == (1000, True)
+
+
+def named_often(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A batch that strangers keep from being paid, whose marker they name more often than is read; the marker."""
+    rig.creator(1, 1000)
+    (batch,) = rig.payouts.plan()
+    rig.payouts.sign()
+    strangers_lamports(rig)
+    for _ in range(7):
+        rig.chain.enqueue(rig.chain.airdrop(rig.treasury.marker(batch.id).address, 1))
+    rig.advance(EXPIRED_BLOCKS)
+    monkeypatch.setattr("ledger.chain.SIGNATURES_MAX", 2)
+    monkeypatch.setattr("ledger.chain.TOUCHED_MAX", 4)
+    return str(rig.treasury.marker(batch.id).address)
+
+
+def test_a_marker_that_strangers_name_without_an_end_is_a_strangers_where_the_treasury_holds_all(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marker = named_often(rig, monkeypatch)
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    rig.advance(2)
+    assert resolve(rig).ended is None  # the treasury was compared before: what it has paid since would not show
+    rig.advance(2)
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    found = resolve(rig)
+    assert found.ended, found.outcome
+    assert (found.evidence["marker"]["stands"], marker in found.evidence["treasury"]["why"]) == (True, True)
+    thaw(rig)
+    rig.pay(4)
+    assert (rig.on_chain(1), is_clean(rig)) == (1000, True)
+
+
+def test_a_treasury_that_holds_less_than_the_journal_says_ends_no_batch(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named_often(rig, monkeypatch)
+    held = rig.chain.svm.get_account(rig.treasury.payer.token_account)
+    assert held is not None
+    poor = held.data[:64] + (POOL - 1000).to_bytes(8, "little") + held.data[72:]
+    rig.chain.svm.set_account(rig.treasury.payer.token_account, Account(held.lamports, poor, held.owner))
+    rig.advance(FINAL_BLOCKS)
+    assert resolve(rig).ended is None
+    assert not reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    found = resolve(rig)
+    assert (found.ended, "the journal differ" in str(found.outcome)) == (False, True)
+    assert rig.balance("in_flight") == 1000
+
+
+def test_an_order_that_has_made_chain_and_journal_agree_leaves_a_batch_open(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named_often(rig, monkeypatch)
+    lines = [(book.account(rig.connection, "chain"), 7), (book.account(rig.connection, "reward_pool"), -7)]
+    entry = book.post(rig.connection, book.Entry("correction", "order:1", lines))
+    rig.connection.execute(
+        "INSERT INTO ledger.orders (kind, body, reason, ordered_by, ordered_as, expires_at, done_at, carried_out, outcome,"
+        " entry_id) VALUES ('correction', '{}', 'asked', 1, 'ana', now() + interval '1 h', now(), true, 'booked', %s)",
+        (entry.id,),
+    )
+    rig.connection.execute(
+        "INSERT INTO ledger.reconciliations (slot, ok, journal_pix, chain_pix, journal_lamports, chain_lamports)"
+        " VALUES (%s, true, 1, 1, 1, 1)",
+        (rig.chain.height + 100,),
+    )
+    found = resolve(rig)
+    assert (found.ended, "order 1 has moved" in str(found.outcome)) == (False, True)
+    assert rig.balance("in_flight") == 1000
+
+
+def test_a_transaction_at_a_marker_that_nobody_can_read_keeps_no_batch_open(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    strangers_lamports(rig)
+    rig.advance(EXPIRED_BLOCKS)
+    (batch,) = rig.rows("SELECT id FROM ledger.batches")[0]
+    (named,) = rig.chain.store.mentions(
+        bytes(rig.treasury.marker(batch).address), before=None, until=None, height_max=10**9, limit=9
+    )
+
+    def told(answer: Any) -> Any:
+        return ["no"] if answer and named.signature in answer["transaction"]["signatures"] else answer
+
+    for node in nodes:
+        node.lies["getTransaction"] = told
+    assert resolve(rig).ended is None
+    rig.advance(1)
+    assert reconcile(rig.connection, rig.rpc, rig.treasury).ok
+    found = resolve(rig)
+    assert (found.ended, named.signature in found.evidence["treasury"]["why"]) == (True, True)
+    thaw(rig)
+    rig.pay(4)
+    assert (rig.on_chain(1), rig.balance("in_flight")) == (1000, 0)
 
 
 # ── What was given up, gave its money back, and is on chain ────────────────────────────────────────────────────────
@@ -782,7 +877,7 @@ def test_a_marker_under_which_somebody_has_paid_is_no_strangers(pair: tuple[Rig,
     def told(answer: Any) -> Any:
         if answer is None or not paid:
             return None
-        token = {"accountIndex": 0, "uiTokenAmount": {"amount": "1000"}}
+        token = {"accountIndex": 0, "mint": rig.treasury.mint, "uiTokenAmount": {"amount": "1000"}}
         keys = [rig.treasury.token_account, *answer["transaction"]["message"]["accountKeys"][1:]]
         answer["transaction"]["message"]["accountKeys"] = keys
         answer["meta"]["preTokenBalances"] = [token]

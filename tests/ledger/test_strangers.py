@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from ledger import audit, chain, packing, stops
 from ledger import reconcile as reconciling
 from ledger.chain import RpcRefusal
 from ledger.reconcile import MISMATCH, UNKNOWN, Difference, Distrust, Finding, reconcile
+from ledger.screening import Recipient
 from tests.ledger.chains import EXPIRED_BLOCKS, FINAL_BLOCKS, GAS, RENT, Key, Rig, token_account
 from tests.ledger.test_called_back import Credulous
 from tests.ledger.test_late_payouts import Hasty
@@ -491,3 +493,16 @@ def test_a_node_without_an_end_does_not_keep_those_that_are_many_from_being_read
     nodes[0].lies["getSignaturesForAddress"] = endless
     until_known(reader, 30)
     assert (reader.given(), rig.freezes()) == (count, [])
+
+
+def say_badly(recipients: Sequence[Recipient]) -> dict[int, str]:
+    """Somebody's screening, with a reason that no database keeps."""
+    return {each.creator_id: NOT_PLAIN for each in recipients}
+
+
+def test_a_reason_of_somebodys_screening_is_kept_as_the_database_can(rig: Rig) -> None:
+    rig.settings = dataclasses.replace(rig.settings, screening=f"{__name__}:say_badly")
+    rig.payouts = rig.fresh()
+    rig.creator(1, 1000)
+    rig.payouts.run_once()
+    assert rig.holds() == {1: "screening: made?up ?"}
