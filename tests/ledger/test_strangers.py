@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import struct
@@ -506,3 +507,38 @@ def test_a_reason_of_somebodys_screening_is_kept_as_the_database_can(rig: Rig) -
     rig.creator(1, 1000)
     rig.payouts.run_once()
     assert rig.holds() == {1: "screening: made?up ?"}
+
+
+@pytest.mark.parametrize("method", ["getMultipleAccounts", "getTransaction"])
+def test_an_amount_that_the_journal_cannot_hold_is_waited_for(pair: Nodes, method: str) -> None:
+    rig, nodes = pair
+    del rig.rpc.nodes[1:]
+    reader = Reader(rig)
+    assert reader.read().ok
+    give(rig)
+    own, most = rig.treasury.token_account, 2**64 - 1
+
+    def held(answer: Any, params: list[Any]) -> Any:
+        for name, account in zip(params[0], answer["value"], strict=True):
+            if name == own:
+                data = bytearray(base64.b64decode(account["data"][0]))
+                data[64:72] = most.to_bytes(8, "little")
+                account["data"][0] = base64.b64encode(data).decode()
+        return answer
+
+    def brought(answer: Any) -> Any:
+        answer["transaction"]["message"]["accountKeys"][0] = own
+        token = {"accountIndex": 0, "mint": rig.treasury.mint, "uiTokenAmount": {"amount": str(most)}}
+        answer["meta"]["postTokenBalances"] = [token]
+        return answer
+
+    if method == "getTransaction":
+        nodes[0].lies[method] = brought
+    else:
+        nodes[0].changes = held
+    with pytest.raises(Temporary, match="more than the journal can"):
+        reader.read()
+    nodes[0].lies.clear()
+    nodes[0].changes = None
+    assert reader.read().ok
+    assert (reader.given(), rig.freezes()) == (GIFT, [])
