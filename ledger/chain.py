@@ -34,7 +34,8 @@ ACCOUNTS_MAX = 100
 SIGNATURES_MAX = 1000
 EFFECTS_AT_ONCE = 16  # transactions that each node is asked about side by side
 HISTORY_MAX = 1_000_000  # transactions that are read at once of the treasury's history
-MARKS_MAX = 1_000  # places in one that is longer: half as many transactions lie between two of them
+STRETCH_MAX = 100_000  # where the next call goes on: each round asks for what it has not booked of them again
+MARKS_MAX = 10_000  # places at which it does: half a stretch lies between two of them
 OUTVOTE = 2  # nodes that agree against one
 HISTORY_SHORT = 10_000  # of one node's, before it is asked whether others go on as well
 TOUCHED_MAX = 2_000  # transactions that name an address and are read before a batch is ended
@@ -449,14 +450,15 @@ class Chain:
         Only nodes that have reached `slot_min` are believed; and none that goes on after `HISTORY_SHORT` where enough others
         have come to an end: it has lost `until`, or makes them up.
 
-        Nodes tell the newest first. Where there are more than `HISTORY_MAX` and `until_slot` is given, which is that of
+        Nodes tell the newest first. Where there are more than `STRETCH_MAX` and `until_slot` is given, which is that of
         `until`, the next call goes on from there towards `until`: so the oldest of them are told, up to a slot that enough
-        nodes have come to, however many there are.
+        nodes have come to, however many there are. Without it `HISTORY_MAX` are too many.
 
         Raises:
             Temporary: fewer than `opinions` of them answer, or there are too many, of which the next call tells more.
         """
         more = ({"until": until} if until else {}) | ({"minContextSlot": slot_min} if slot_min else {})
+        most = HISTORY_MAX if until_slot is None else STRETCH_MAX
         marks: dict[str, list[Named]] = {node.name: [] for node in self.nodes}
         if until_slot is not None:
             for name in marks:
@@ -466,11 +468,11 @@ class Chain:
         stretches = self._runner.run(self._histories(address, opinions, HISTORY_SHORT, more, marks))
         ended = [each for each in stretches if each.has_ended]
         if len(ended) < (needed := min(max(opinions, OUTVOTE), len(stretches))):
-            stretches = self._runner.run(self._histories(address, opinions, HISTORY_MAX, more, marks))
+            stretches = self._runner.run(self._histories(address, opinions, most, more, marks))
             ended = [each for each in stretches if each.has_ended]
             _mark(stretches, marks)
             if len(ended) < needed or (until_slot is None and len(ended) < len(stretches)):
-                raise Temporary(f"more than {HISTORY_MAX} transactions name {address}")
+                raise Temporary(f"more than {most} transactions name {address}")
         slot_max = sorted((each.slot_max for each in ended), reverse=True)[min(opinions, len(ended)) - 1]
         return History([each for stretch in ended for each in reversed(stretch.named)], slot_max)
 

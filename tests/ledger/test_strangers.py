@@ -423,7 +423,7 @@ def test_a_node_that_says_a_slot_again_and_again_is_heard_once(three: Nodes, shi
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes tell little at a time."""
-    for name, most in (("SIGNATURES_MAX", 20), ("HISTORY_SHORT", 40), ("HISTORY_MAX", 100)):
+    for name, most in (("SIGNATURES_MAX", 20), ("HISTORY_SHORT", 40), ("STRETCH_MAX", 100)):
         monkeypatch.setattr(chain, name, most)
 
 
@@ -542,3 +542,29 @@ def test_an_amount_that_the_journal_cannot_hold_is_waited_for(pair: Nodes, metho
     nodes[0].changes = None
     assert reader.read().ok
     assert (reader.given(), rig.freezes()) == (GIFT, [])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_what_was_archived_is_not_booked_again_where_a_node_names_it_as_new(three: Nodes, count: int) -> None:
+    rig, nodes = three
+    del rig.rpc.nodes[count:]
+    reader = Reader(rig)
+    assert reader.read().ok
+    old = give(rig)
+    give(rig)
+    assert reader.read().ok
+    rig.connection.execute("SET session_replication_role = replica")
+    rig.connection.execute(
+        "WITH gone AS (DELETE FROM ledger.chain_transactions WHERE signature = %s RETURNING slot)"
+        " UPDATE ledger.chain_cursors SET forgotten_slot = gone.slot FROM gone",
+        (old,),
+    )
+    rig.connection.execute("SET session_replication_role = DEFAULT")
+    rig.connection.commit()
+    rig.advance(5)
+    slot = rig.chain.height_at("finalized")
+    nodes[0].lies["getSignaturesForAddress"] = lambda told: [{"signature": old, "slot": slot, "err": None}, *told]
+    give(rig)
+    found = reader.read()
+    assert (found.conclusive, found.ok, found.waits_for) == (True, True, None)
+    assert reader.given() == 3 * GIFT

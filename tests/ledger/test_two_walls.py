@@ -895,7 +895,7 @@ def test_a_node_that_makes_up_hundreds_costs_a_bounded_number_of_questions(
 def test_a_node_that_goes_on_without_an_end_is_left_out_where_others_have_ended(
     three: tuple[Rig, list[Node]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, most in (("SIGNATURES_MAX", 50), ("HISTORY_SHORT", 100), ("HISTORY_MAX", 500)):
+    for name, most in (("SIGNATURES_MAX", 50), ("HISTORY_SHORT", 100), ("STRETCH_MAX", 500)):
         monkeypatch.setattr(chain, name, most)
     rig, nodes = three
     numbers, before = itertools.count(), rig.balance("platform", asset="SOL")
