@@ -205,8 +205,8 @@ class GivesBackByHeights(Payouts):
 class ResolvesTooSoon(Payouts):
     """Who asks for an end gets one, though the transaction may still land."""
 
-    def _require_never(self, batch: Batch, attempts: Sequence[Attempt], effects: Any) -> int:  # noqa: ARG002
-        return 0
+    def _require_never(self, batch: Batch, attempts: Sequence[Attempt], effects: Any) -> tuple[int, int]:  # noqa: ARG002
+        return 0, 0
 
 
 # ── Nodes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
