@@ -17,9 +17,8 @@ from cluster.errors import Rejected, Temporary
 
 log = logging.getLogger(__name__)
 
-UNKEPT = re.compile(
-    "[\x00-\x1f\x7f\ud800-\udfff]"
-)  # in a text that the database keeps, or that a log shows in one line
+# In a text that the database keeps, and that a log shows in one line.
+UNKEPT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class Recipient(NamedTuple):
