@@ -6,6 +6,7 @@ import dataclasses
 import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -332,11 +333,12 @@ def test_it_keeps_the_journals_head_outside_the_database(eager: Settings, connec
     settings = eager.with_section(dataclasses.replace(eager.s3, bucket=bucket))
     with chain_of(settings), at_work(settings):
         until(lambda: connection.execute("SELECT FROM ledger.entries").fetchone() is not None)
-        until(lambda: anchors.listing(storage, bucket) != [])
+        listed = partial(anchors.listing, storage, bucket, runtime.secret(settings, "batches"))
+        until(lambda: listed().ours)
         until(lambda: connection.execute("SELECT FROM ledger.ages").fetchone() is not None)
         rpc = open_chain(settings)
         with database.connect(settings.postgres.url) as other:
-            checks = audit.run(other, rpc, None, full=True, heads=lambda: anchors.listing(storage, bucket))
+            checks = audit.run(other, rpc, None, full=True, heads=listed)
         rpc.close()
         assert [each.detail for each in checks if not each.ok] == []
 
