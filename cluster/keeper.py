@@ -22,14 +22,13 @@ import psutil
 from cluster import runtime, telemetry
 from cluster.errors import PixrError, Rejected
 from cluster.services import Command, Dependent, Patient, Service, Tidy
-from cluster.settings import Settings, SupervisorSettings
+from cluster.settings import MORE_TIME, Settings, SupervisorSettings
 
 log = logging.getLogger(__name__)
 
 STARTING_CHECK_S = 0.5
 FIRST_STARTS_MAX = 3
 HEALTHY_AFTER_S = 60.0  # a service that lived this long starts again without backoff
-LOG_BYTES_MAX = 16 << 20
 PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -136,7 +135,9 @@ class Keeper:
             if now - self._started_at > self._start_timeout_s:
                 self._quick_deaths = FIRST_STARTS_MAX
                 self.kill()
-                self._died(now, f"not healthy within {self._start_timeout_s:.0f} s: {reason}{self._last_words()}")
+                self._died(
+                    now, f"not healthy within {self._start_timeout_s:.0f} s ({MORE_TIME}): {reason}{self._last_words()}"
+                )
             return
         self.state, self._check_at = State.UNHEALTHY, now + self.settings.supervisor.check_interval_s
         self._failed_checks += 1
@@ -193,7 +194,7 @@ class Keeper:
 
     def _log_path(self) -> Path:
         path = self.settings.data_dir / "logs" / f"{self.service.name}.log"
-        if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
+        if path.exists() and path.stat().st_size > telemetry.LOG_BYTES_MAX:
             path.replace(path.with_suffix(".log.1"))
         return path
 

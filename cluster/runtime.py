@@ -131,6 +131,21 @@ def secret(settings: Settings, name: str) -> str:
         return path.read_text(encoding="ascii")
 
 
+def known_secret(settings: Settings, name: str) -> str:
+    """A secret that was made before, where only that one will do.
+
+    Raises:
+        Rejected: it is not in this data folder, or may not be read.
+    """
+    path = secret_path(settings, name)
+    try:
+        return path.read_text(encoding="ascii")
+    except OSError as error:
+        hint = "do this where the ledger's data folder is, as its user"
+        detail = f"secrets/{name} cannot be read: {error.strerror}"
+        raise Rejected(detail, status=409, code="secret-missing", hint=hint) from error
+
+
 def mark(settings: Settings) -> str:
     """What the names of a deployment begin with in a Redis that it may share with others: `pixr:…:`."""
     return f"pixr:{hashlib.sha256(secret(settings, 'cursor_key').encode()).hexdigest()[:12]}:"

@@ -258,6 +258,9 @@ class DoorSettings:
                 raise ValueError(f"forwarded_from: {error}") from error
 
 
+MORE_TIME = "[supervisor] start_timeout_s (PIXR_SUPERVISOR_START_TIMEOUT_S) gives more time"
+
+
 @dataclasses.dataclass(frozen=True)
 class SupervisorSettings:
     """How patiently the embedded stack is started and how often a dead service is restarted."""

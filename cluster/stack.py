@@ -34,7 +34,7 @@ from cluster.cli import Context, json_option
 from cluster.door import certificate
 from cluster.errors import PixrError, Rejected, Temporary
 from cluster.roles import OWNER, PARTS
-from cluster.settings import Settings
+from cluster.settings import MORE_TIME, Settings
 
 POLL_S = 0.2
 URL_NAME = re.compile(r"(?:\w+_)?urls?")  # of settings that are addresses
@@ -317,7 +317,8 @@ def _wait(
                 return status
             if time.monotonic() > deadline:
                 late = [name for name, row in status["services"].items() if not row["healthy"]]
-                said = f"not up within {settings.supervisor.start_timeout_s:.0f} s, waiting for {', '.join(late)}"
+                within = f"not up within {settings.supervisor.start_timeout_s:.0f} s"
+                said = f"{within}, waiting for {', '.join(late)}; {MORE_TIME}"
                 try:
                     _stop(settings, process)
                 except Temporary as error:

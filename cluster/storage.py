@@ -10,7 +10,8 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ STREAMS = 1  # a file: several take three times the CPU, and who fetches many fi
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One listed object; `size` in bytes, `etag` changes with the content.
+    """One listed object; `size` in bytes, `etag` changes with the content, `changed_s` since 1970 by the store's clock.
 
     Where a listing carries no ETag (some gateways), size and time of the last change stand for it.
     """
@@ -41,6 +42,7 @@ class StoredObject:
     uri: str
     size: int
     etag: str
+    changed_s: float = field(default=0.0, compare=False)  # 0: it is not said
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -190,7 +192,9 @@ class Storage:
 
 def _stored(info: dict[str, Any]) -> StoredObject:
     etag = str(info.get("ETag", "")).strip('"') or f"{info['size']}-{info.get('LastModified', '')}"
-    return StoredObject(f"s3://{info['name']}", int(info["size"]), etag)
+    changed = info.get("LastModified")
+    changed_s = changed.timestamp() if isinstance(changed, datetime) else 0.0
+    return StoredObject(f"s3://{info['name']}", int(info["size"]), etag, changed_s)
 
 
 @contextmanager

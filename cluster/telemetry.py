@@ -1,7 +1,8 @@
 """JSON logs to standard error, one line an event, with secrets taken out wherever they stand.
 
 `extra={"job_id": …}` adds fields. Redaction works on the finished line, so a secret inside an exception's text or a
-third party's message goes too. Knows nothing of where logs are kept.
+third party's message goes too. A process whose standard error is Ray's, in a folder that few look into, also keeps its lines in
+a file that is named to it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,16 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import sys
 import time
+from pathlib import Path
 from typing import Any
+
+from cluster import folders
+from cluster.errors import Rejected
+
+log = logging.getLogger(__name__)
 
 # user:password@ in URLs, where a user or password may hold any sign that it should not; a path that a client's error
 # quotes; key=value and "key": "value" pairs whose name tells; bearer tokens; PEM and byte-array keys.
@@ -31,6 +39,7 @@ _SECRETS = (
     (re.compile(r"\b(pixr_)[A-Za-z0-9_-]{16,}"), r"\1***"),
 )
 LINE_MAX = 500  # characters
+LOG_BYTES_MAX = 16 << 20  # of a file, beside which the one before stays
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # Addresses of services (not s3://bucket/key, which who asked has named) and absolute paths.
 _PLACES = (
@@ -86,5 +95,51 @@ def configure(process: str, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for chatty in ("httpx", "httpcore", "botocore", "aiobotocore", "psycopg.pool"):
+    for chatty in ("httpx", "httpcore", "httpx2", "httpcore2", "botocore", "aiobotocore", "psycopg.pool"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def keep(process: str, path: Path) -> None:
+    """Also append every logger's lines to a file, beside other processes that append to it; after `configure`.
+
+    Where it cannot be written, that is said once, and the lines are where they were.
+    """
+    try:
+        handler = Appending(path)
+    except (OSError, Rejected) as error:
+        log.warning("lines are not kept in %s: %s", path, error)
+        return
+    handler.setFormatter(JsonFormatter(process))
+    logging.getLogger().addHandler(handler)
+
+
+class Appending(logging.Handler):
+    """A line a write, at the end of a file that others append to as well.
+
+    Each line opens the file, so that it goes where the name leads, whoever has moved the file away. From `LOG_BYTES_MAX` on
+    what is there is copied beside it and the file emptied, rather than moved: another process keeps it open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+        folders.make_private(path.parent)
+        self._append(b"")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._append(self.format(record).encode(errors="backslashreplace") + b"\n")
+        except Exception:  # noqa: BLE001  as every handler does: a line that cannot be written ends nothing
+            self.handleError(record)
+
+    def _append(self, line: bytes) -> None:
+        with open(self._path, "ab", buffering=0, opener=folders.opener) as file:
+            if file.tell() > LOG_BYTES_MAX:
+                self._copy()
+                file.truncate(0)
+            file.write(line)
+
+    def _copy(self) -> None:
+        beside = self._path.with_name(f"{self._path.name}.1")
+        with open(self._path, "rb") as source, open(beside, "wb", opener=folders.opener) as target:
+            shutil.copyfileobj(source, target)

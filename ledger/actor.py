@@ -158,7 +158,11 @@ class Actor:
     def __init__(self, config: str, data_dir: str) -> None:
         telemetry.configure("ledger")
         environ: Mapping[str, str] = {**os.environ, "PIXR_DATA_DIR": data_dir}
-        self._loop = Loop(settings_module.load(Path(config), environ))
+        settings = settings_module.load(Path(config), environ)
+        telemetry.keep(
+            "ledger", settings.data_dir / "logs" / "ledger.log"
+        )  # standard error is Ray's, in a session's folder
+        self._loop = Loop(settings)
 
     def status(self) -> dict[str, Any]:
         return self._loop.status()

@@ -1,8 +1,12 @@
 """Anchors: heads of the journal's hash chain, kept in the object store, where who rewrites the database does not reach.
 
-Each is an object whose name says it all: the number of the last entry, its hash, and when, by the database's clock. Another
-hash is another name, so none is ever overwritten; a bucket with versions or a lock keeps them from being deleted. The audit
-compares: an entry that once was the head must still be there, with the same hash, and so must everything before it.
+Each is an object whose name says it all: the number of the last entry, its hash, when, by the database's clock, and a digest
+of these under a key that follows from the deployment's secret of batches. Another hash is another name, so none is ever
+overwritten; a bucket with versions or a lock keeps them from being deleted. The audit compares: an entry that once was the head
+must still be there, with the same hash, and so must everything before it.
+
+Who may write to the bucket knows no such key: what they put there is counted as none of ours, and believed in nothing. Releases
+before wrote no digest; theirs are told by when the store took them, which nobody who writes there later can choose.
 
 What a declared restore has forgotten is no rewriting: heads from before it, of entries that the restored database did not
 have, are told apart and counted.
@@ -10,11 +14,12 @@ have, are told apart and counted.
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +28,7 @@ from typing import Any
 from psycopg import Connection
 
 from cluster.errors import PixrError, Rejected
-from cluster.storage import Storage, split
+from cluster.storage import Storage, StoredObject
 from ledger.adoption import RESTORED
 
 log = logging.getLogger(__name__)
@@ -31,8 +36,12 @@ log = logging.getLogger(__name__)
 Conn = Connection[Any]
 
 FOLDER = "ledger/heads"
-NAME = re.compile(r"(\d{20})-([0-9a-f]{64})-(\d{1,12})\.json")
+NAME = re.compile(r"(\d{20})-([0-9a-f]{64})-(\d{1,12})(?:-([0-9a-f]{32}))?\.json", re.ASCII)
 AGAIN_S = 60.0  # after one that could not be kept
+ENTRY_MAX, SECOND_MAX = 2**63 - 1, 253_402_300_799  # PostgreSQL's largest number, and the last second of the year 9999
+CLOCKS_DIFFER_S = 60.0  # the store's from the database's
+PURPOSE = b"heads of the journal"  # of the key that digests are made with: no other use of the secret gives the same
+SHOWN_MAX = 200  # characters of a stranger's name
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,12 @@ class Anchor:
     at_s: int
 
     @property
-    def name(self) -> str:
-        return f"{self.entry_id:020d}-{self.hash}-{self.at_s}.json"
+    def text(self) -> str:
+        """What the digest is of."""
+        return f"{self.entry_id:020d}-{self.hash}-{self.at_s}"
+
+    def name(self, secret: str) -> str:
+        return f"{self.text}-{_digest(secret, self.text)}.json"
 
     @property
     def content(self) -> bytes:
@@ -53,13 +66,32 @@ class Anchor:
         return json.dumps({"entry_id": self.entry_id, "hash": self.hash, "at": at}, indent=1).encode() + b"\n"
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What lies in the folder.
+
+    `older`: without a digest, from before the first one of ours that has one; any, where there is none.
+    `others`: how many objects are none of ours, or kept under a secret of before; the name of the first.
+    """
+
+    ours: Sequence[Anchor] = ()
+    older: Sequence[Anchor] = ()
+    others: int = 0
+    first_other: str = ""
+
+
 class Anchoring:
     """Keeps the head every `interval_s` where it has moved; in a thread, so that folding never waits for the store."""
 
     def __init__(
-        self, storage: Storage, bucket: str, interval_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        storage: Storage,
+        bucket: str,
+        secret: Callable[[], str],
+        interval_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._storage, self._bucket = storage, bucket
+        self._storage, self._bucket, self._secret = storage, bucket, secret
         self._interval_s, self._clock = interval_s, clock
         self._executor = ThreadPoolExecutor(1, "anchors")
         self._under_way: tuple[Anchor, Future[None]] | None = None
@@ -77,7 +109,7 @@ class Anchoring:
             return
         self._again_at = self._clock() + self._interval_s
         if self._kept is None or anchor.entry_id != self._kept.entry_id:
-            self._under_way = anchor, self._executor.submit(put, self._storage, self._bucket, anchor)
+            self._under_way = anchor, self._executor.submit(self._put, anchor)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Wait a little for the one that is under way."""
@@ -87,6 +119,11 @@ class Anchoring:
             except TimeoutError:
                 log.warning("the head of the journal was not kept in time")
         self._see()
+
+    def _put(self, anchor: Anchor) -> None:
+        put(
+            self._storage, self._bucket, self._secret(), anchor
+        )  # read each time: an order may have brought another one
 
     def _see(self) -> None:
         if self._under_way is None or not self._under_way[1].done():
@@ -111,20 +148,54 @@ def head(connection: Conn) -> Anchor | None:
     return Anchor(*row) if row is not None and row[0] else None
 
 
-def put(storage: Storage, bucket: str, anchor: Anchor) -> None:
-    storage.put_bytes(anchor.content, f"s3://{bucket}/{FOLDER}/{anchor.name}", "application/json")
+def put(storage: Storage, bucket: str, secret: str, anchor: Anchor) -> None:
+    storage.put_bytes(anchor.content, f"s3://{bucket}/{FOLDER}/{anchor.name(secret)}", "application/json")
 
 
-def listing(storage: Storage, bucket: str) -> list[Anchor]:
-    """Every head that was kept, the oldest entry first; what has another name is none."""
+def listing(storage: Storage, bucket: str, secret: str) -> Kept:
+    """Every head that was kept, the oldest entry first, and what lies there beside them. `secret`: of batches."""
+    ours, without, others = list[Anchor](), list[tuple[Anchor, StoredObject]](), list[str]()
+    for each in _objects(storage, bucket):
+        anchor, digest = _read(_name(each))
+        if anchor is None or (digest and not hmac.compare_digest(digest, _digest(secret, anchor.text))):
+            others.append(_name(each))
+        elif digest:
+            ours.append(anchor)
+        else:
+            without.append((anchor, each))
+    began_s = min((each.at_s for each in ours), default=SECOND_MAX) + CLOCKS_DIFFER_S
+    others += [_name(each) for _, each in without if each.changed_s > began_s]
+    older = [anchor for anchor, each in without if each.changed_s <= began_s]
+    return Kept(tuple(ours), tuple(older), len(others), ascii(min(others))[1:-1][:SHOWN_MAX] if others else "")
+
+
+def has_any(storage: Storage, bucket: str) -> bool:
+    """Whether anything lies in the folder; it takes no secret to say."""
+    return next(_objects(storage, bucket), None) is not None
+
+
+def _objects(storage: Storage, bucket: str) -> Iterator[StoredObject]:
     try:
-        names = [split(each.uri)[1].rpartition("/")[2] for each in storage.list(f"s3://{bucket}/{FOLDER}/")]
+        yield from storage.list(f"s3://{bucket}/{FOLDER}/")
     except Rejected as refusal:
-        if refusal.code == "not-found":
-            return []
-        raise
-    found = [each for name in names if (each := NAME.fullmatch(name)) is not None]
-    return [Anchor(int(each[1]), each[2], int(each[3])) for each in found]
+        if refusal.code != "not-found":
+            raise
+
+
+def _name(found: StoredObject) -> str:
+    return found.uri.partition(f"/{FOLDER}/")[2]  # whatever it holds: a bucket's name has no slash
+
+
+def _read(name: str) -> tuple[Anchor | None, str]:
+    """The head that a name says, and its digest, empty where it has none; no head where it cannot be one."""
+    found = NAME.fullmatch(name)
+    if found is None or not 0 < int(found[1]) <= ENTRY_MAX or int(found[3]) > SECOND_MAX:
+        return None, ""
+    return Anchor(int(found[1]), found[2], int(found[3])), found[4] or ""
+
+
+def _digest(secret: str, text: str) -> str:
+    return hmac.digest(hmac.digest(secret.encode(), PURPOSE, "sha256"), text.encode(), "sha256").hex()[:32]
 
 
 def compare(connection: Conn, anchors: Iterable[Anchor]) -> tuple[list[str], int]:

@@ -8,8 +8,8 @@ payout, and reads the archive. What is found wrong is named with its place.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -17,7 +17,7 @@ from psycopg import Connection
 
 from cluster.errors import PixrError, Temporary
 from ledger import ages, anchors, book, challenges, credited
-from ledger.anchors import Anchor
+from ledger.anchors import Kept
 from ledger.archive import proof
 from ledger.archive.shelf import Shelf
 from ledger.chain import Chain, Effect, Unreadable
@@ -48,7 +48,7 @@ def run(
     *,
     full: bool = False,
     limits: LedgerSettings = LIMITS,
-    heads: Callable[[], Sequence[Anchor]] | None = None,
+    heads: Callable[[], Kept] | None = None,
     shelf: Shelf | None = None,
 ) -> list[Check]:
     """Every check, against one snapshot of the database.
@@ -71,7 +71,7 @@ def run(
         if shelf is not None:
             checks.append(_archive(connection, shelf))
     if kept is not None:
-        checks.append(_anchored(connection, kept))
+        checks.append(_anchored(connection, kept, believe_older=limits.anchors_without_digest))
     if chain is not None:
         checks += _against_chain(connection, chain, gas)
         if full:
@@ -216,7 +216,7 @@ def _archive(connection: Conn, shelf: Shelf) -> Check:
         return Check("archive", False, f"the archive cannot be read: {error}")
 
 
-def _heads_kept(heads: Callable[[], Sequence[Anchor]]) -> Sequence[Anchor] | PixrError:
+def _heads_kept(heads: Callable[[], Kept]) -> Kept | PixrError:
     """The heads that were kept, or why they cannot be read."""
     try:
         return heads()
@@ -224,13 +224,28 @@ def _heads_kept(heads: Callable[[], Sequence[Anchor]]) -> Sequence[Anchor] | Pix
         return error
 
 
-def _anchored(connection: Conn, kept: Sequence[Anchor] | PixrError) -> Check:
-    """The journal still is what it was when its heads were kept outside the database."""
+def _anchored(connection: Conn, kept: Kept | PixrError, *, believe_older: bool) -> Check:
+    """The journal still is what it was when its heads were kept outside the database.
+
+    Heads with the deployment's digest decide; those of releases before do while `believe_older`.
+    """
     if isinstance(kept, PixrError):
         return Check("anchors", False, f"the heads that were kept cannot be read: {kept}")
-    wrong, forgotten = anchors.compare(connection, kept)
-    more = f", {forgotten} of entries that restores have forgotten" if forgotten else ""
-    return _check("anchors", wrong, f"{len(kept)} heads that were kept are in the journal{more}")
+    wrong, forgotten = anchors.compare(connection, kept.ours)
+    older, forgotten_older = anchors.compare(connection, kept.older)
+    if believe_older:
+        wrong += [f"{each} (it has no digest: see [ledger] anchors_without_digest)" for each in older]
+    right = len(kept.ours) + len(kept.older) - forgotten - forgotten_older - len(older)
+    said = [f"{right} heads that were kept are in the journal"]
+    if forgotten + forgotten_older:
+        said.append(f"{forgotten + forgotten_older} of entries that restores have forgotten")
+    if kept.older:
+        differ = f", of which {len(older)} differ, the first: {older[0]}" if older and not believe_older else ""
+        said.append(f"{len(kept.older)} without a digest, of a release before{differ}")
+    if kept.others:
+        said.append(f"{kept.others} objects there are none of this ledger's, the first: {kept.first_other}")
+    found = _check("anchors", wrong, ", ".join(said))
+    return replace(found, detail=f"{found.detail}; {said[-1]}") if wrong and kept.others else found
 
 
 def _entries(connection: Conn, last: int) -> Iterator[tuple[Any, ...]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from cluster.cli import Context, json_option
@@ -16,7 +17,7 @@ from cluster.roles import LEDGER, READER
 from ledger import cli_archive, cli_orders, cli_stops, cli_wallets
 
 if TYPE_CHECKING:
-    from ledger.anchors import Anchor
+    from ledger.anchors import Kept
     from ledger.chain import Chain
 
 SILENCE_MAX_S = 15.0
@@ -98,7 +99,7 @@ def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
     with context.connect(READER) as connection:
         chain = None if offline else _chain(context)
         limits = context.settings.section(LedgerSettings)
-        heads = None if offline else _heads(context)
+        heads = None if offline else _heads(context, connection)
         shelf = None if offline else Shelf.of(context.settings)
         checks = auditing.run(connection, chain, _gas(context), full=full, limits=limits, heads=heads, shelf=shelf)
     clean = all(check.ok for check in checks)
@@ -108,7 +109,7 @@ def audit(context: Context, full: bool, offline: bool, as_json: bool) -> None:
     else:
         table = Table("", "check", "detail", box=None, header_style="dim")
         for each in checks:
-            table.add_row("[green]✓[/]" if each.ok else "[red]✗[/]", each.name, each.detail)
+            table.add_row("[green]✓[/]" if each.ok else "[red]✗[/]", each.name, escape(each.detail))
         context.console.print(table)
         context.console.print("[green]audit clean[/]" if clean else "[red]the audit found differences[/]")
     if not clean:
@@ -211,14 +212,24 @@ def _chain(context: Context) -> Chain:
     return open_chain(context.settings)
 
 
-def _heads(context: Context) -> Callable[[], Sequence[Anchor]]:
+def _heads(context: Context, connection: Any) -> Callable[[], Kept]:
     """What was kept of the journal in the object store, when it is asked for."""
     from cluster import runtime
     from cluster.storage import Storage
     from ledger import anchors
+    from ledger.treasury import require_secret
 
-    endpoint, bucket = runtime.endpoints(context.settings).s3, context.settings.s3.bucket
-    return lambda: anchors.listing(Storage(endpoint), bucket)
+    settings = context.settings
+
+    def listing() -> Kept:
+        storage, bucket = Storage(runtime.endpoints(settings).s3), settings.s3.bucket
+        if not anchors.has_any(storage, bucket):
+            return anchors.Kept()
+        secret = runtime.known_secret(settings, "batches")
+        require_secret(connection, secret)
+        return anchors.listing(storage, bucket, secret)
+
+    return listing
 
 
 def _gas(context: Context) -> str | None:

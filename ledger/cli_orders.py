@@ -18,6 +18,7 @@ from cluster import runtime
 from cluster.cli import Context, json_option
 from cluster.errors import Rejected, Temporary
 from cluster.roles import LEDGER, READER
+from ledger.settings import LedgerSettings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -100,6 +101,7 @@ def withdrawal(
 @click.option("--to", "given", required=True, help="Likewise.")
 @click.option("--amount", type=click.IntRange(1, 2**63 - 1), required=True, help="In base units.")
 @click.option("--asset", type=click.Choice(("PIX", "SOL")), default="PIX", show_default=True)
+@click.option("--again", is_flag=True, help="Also where an equal one was placed lately.")
 @order_options
 @click.pass_obj
 def correction(
@@ -108,6 +110,7 @@ def correction(
     given: str,
     amount: int,
     asset: str,
+    again: bool,
     reason: str,
     key_file: Path | None,
     timeout_s: float,
@@ -115,7 +118,8 @@ def correction(
 ) -> None:
     """Move an amount of the journal from one account to another: an entry of its own, and nothing on chain."""
     body = {"from": taken, "to": given, "amount": amount, "asset": asset}
-    _place(context, "correction", body, reason, key_file, timeout_s, as_json)
+    once_in_s = 0 if again else context.settings.section(LedgerSettings).order_again_s
+    _place(context, "correction", body, reason, key_file, timeout_s, as_json, once_in_s=once_in_s)
 
 
 @order.command("new-secret")
@@ -171,13 +175,15 @@ def _place(
     key_file: Path | None,
     timeout_s: float,
     as_json: bool,
+    *,
+    once_in_s: int = 0,
 ) -> None:
     from ledger import orders
-    from ledger.settings import LedgerSettings
 
     own = context.settings.section(LedgerSettings)
     with context.connect(LEDGER) as connection:
-        number = orders.place(connection, _key(context, key_file), kind, body, reason, own.order_expires_s)
+        key = _key(context, key_file)
+        number = orders.place(connection, key, kind, body, reason, own.order_expires_s, once_in_s=once_in_s)
         placed = orders.one(connection, number)
     if not own.orders_by_two:
         _wait(context, number, timeout_s, as_json)

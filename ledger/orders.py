@@ -25,6 +25,7 @@ Conn = Connection[Any]
 ADOPT, WITHDRAWAL, CORRECTION, SECRET = "adopt", "withdrawal", "correction", "secret"
 REFUSED = "PX006"
 LISTED_MAX = 1000
+ONE_AT_A_TIME = 0x6F7264657273  # of transactions that place an order which is not to be there twice
 COLUMNS = """id, kind, body, reason, ordered_as, ordered_at, expires_at, approved_as, approved_at, done_at, carried_out,
     outcome, entry_id, done_at IS NULL AND expires_at <= clock_timestamp()"""
 
@@ -60,13 +61,20 @@ class Order:
         return "expired" if self.is_over else "approved" if self.approved_as else "open"
 
 
-def place(connection: Conn, key: str, kind: str, body: Mapping[str, Any], reason: str, lives_s: int) -> int:
+def place(
+    connection: Conn, key: str, kind: str, body: Mapping[str, Any], reason: str, lives_s: int, *, once_in_s: int = 0
+) -> int:
     """Place an order under the name of the key's administrator; its number.
 
+    `once_in_s`: not where an equal one was placed within that time and was, or may be, carried out. Two that are placed at
+    once wait for each other until the transaction's end.
+
     Raises:
-        Rejected: the key is no administrator's.
+        Rejected: the key is no administrator's; 409, an equal order was placed.
     """
     with _refusals():
+        if once_in_s:
+            _require_new(connection, kind, body, once_in_s)
         row = connection.execute(
             "SELECT ledger.place_order(%s, %s, %s, %s, %s)", (key, kind, Jsonb(body), reason, lives_s)
         ).fetchone()
@@ -113,6 +121,20 @@ def done(connection: Conn, number: int, carried_out: bool, outcome: str, entry_i
             "UPDATE ledger.orders SET done_at = now(), carried_out = %s, outcome = %s, entry_id = %s WHERE id = %s",
             (carried_out, outcome, entry_id, number),
         )
+
+
+def _require_new(connection: Conn, kind: str, body: Mapping[str, Any], within_s: int) -> None:
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", (ONE_AT_A_TIME,))
+    row = connection.execute(
+        "SELECT id, ordered_as, ordered_at FROM ledger.orders WHERE kind = %s AND body = %s"
+        " AND ordered_at > clock_timestamp() - make_interval(secs => %s)"
+        " AND coalesce(carried_out, expires_at > clock_timestamp()) ORDER BY id DESC LIMIT 1",
+        (kind, Jsonb(body), within_s),
+    ).fetchone()
+    if row is not None:
+        detail = f"{row[1]!a} has placed the same {kind} as order {row[0]} at {row[2]:%Y-%m-%d %H:%M %Z}"
+        hint = "`pixr payouts order list` shows it; with --again it is placed once more"
+        raise Rejected(detail, status=409, code="order-again", hint=hint)
 
 
 @contextmanager

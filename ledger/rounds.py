@@ -242,7 +242,9 @@ class Watching(Part):
         super().__init__(settings, epoch)
         self._ages, self._look_at = AgeAlarm(self.own), 0.0
         storage = Storage(runtime.endpoints(settings).s3)
-        self._anchors = Anchoring(storage, settings.s3.bucket, self.own.anchor_interval_s)
+        self._anchors = Anchoring(
+            storage, settings.s3.bucket, lambda: runtime.secret(settings, "batches"), self.own.anchor_interval_s
+        )
         self._others, self._seldom = others, Seldom(log, SILENCE_SAID_S)
 
     def work(self, connection: Connection[Any]) -> bool:

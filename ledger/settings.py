@@ -200,7 +200,13 @@ class LedgerSettings:
     # Orders (see ledger/orders.py): carried out only when a second administrator has approved them, within the time.
     orders_by_two: bool = False
     order_expires_s: int = 72 * 3600
+    order_again_s: int = (
+        86_400  # so long a correction that is equal to one before is placed only with --again; 0: always
+    )
     anchor_interval_s: float = 3600.0  # between heads of the journal that are kept in the object store; 0: none is
+    # Whether the audit fails over heads that a release before has kept, without a digest: whoever could write to the bucket
+    # before the first one with a digest was kept could make them up.
+    anchors_without_digest: bool = True
     # What is open for longer is named by the log, the audit, `pixr status` and /metrics (see ledger/ages.py).
     batch_open_max_s: float = 6 * 3600.0  # a transaction without an end
     due_open_max_s: float = 2 * 86_400.0  # of who could be paid and is in no plan; longer than `payout_interval_s`
@@ -244,6 +250,7 @@ class LedgerSettings:
             or self.give_back_after_s < 0
             or self.reclaim_pause_s < 0
             or self.anchor_interval_s < 0
+            or self.order_again_s < 0
         ):
             raise ValueError("amounts and times must not be negative")
         self._check_keeping()

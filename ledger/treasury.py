@@ -196,8 +196,23 @@ def bind(connection: Connection[Any], genesis: str, payer: packing.Payer, secret
     is_known = _knows(connection, payer, secret)
     connection.commit()
     if not is_known:
-        hint = "put back secrets/batches of the data folder that this database was used with"
-        raise Rejected("this ledger has paid with another secret of the batches", code=OTHER_MARKS, hint=hint)
+        raise _other_secret()
+
+
+def require_secret(connection: Connection[Any], secret: str) -> None:
+    """Require that the secret is the one which this database has been used with, where it has been used with one.
+
+    Raises:
+        Rejected: it is another one.
+    """
+    row = connection.execute("SELECT secret_mark FROM ledger.chain").fetchone()
+    if row is not None and row[0] not in (None, _mark(secret)):
+        raise _other_secret()
+
+
+def _other_secret() -> Rejected:
+    hint = "put back secrets/batches of the data folder that this database was used with"
+    return Rejected("this ledger has paid with another secret of the batches", code=OTHER_MARKS, hint=hint)
 
 
 def _knows(connection: Connection[Any], payer: packing.Payer, secret: str) -> bool:

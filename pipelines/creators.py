@@ -14,10 +14,12 @@ from psycopg import Connection
 from pipelines.handles import Known, normal
 from pipelines.listed import Listed, Note
 from pipelines.manifest import DEFAULT_CREATOR, is_address, is_text
-from pipelines.remarks import CREATOR_ALIKE, WALLET_KEPT
+from pipelines.remarks import CREATOR_ALIKE, WALLET_KEPT, WALLET_REFUSED, Remarks
 
 KNOWN_MAX = 10_000  # handles of which an answer is remembered
 ALIKE_MAX = 200  # pairs that are spoken of
+REFUSED_MAX = 1000  # wallets, of the jobs that are shown together
+WAITS = "the creator's earnings wait until their own key, or the next manifest, names another"
 
 
 def register(connection: Connection, page: Sequence[Listed]) -> list[Note]:
@@ -28,12 +30,17 @@ def register(connection: Connection, page: Sequence[Listed]) -> list[Note]:
         rows = connection.execute("SELECT handle, wallet FROM media.creators WHERE handle = ANY(%s)", (list(claims),))
         wrong = [handle for handle, wallet in rows.fetchall() if wallet and not is_address(wallet)]
         if wrong:
-            connection.execute("UPDATE media.creators SET wallet = NULL WHERE handle = ANY(%s)", (wrong,))
-    # The first wallet stands: a manifest may fill an empty one and never replace another.
+            connection.execute(
+                "UPDATE media.creators SET wallet = NULL, wallet_refused = NULL WHERE handle = ANY(%s)", (wrong,)
+            )
+    # The first wallet stands: a manifest may fill an empty one, or mend one that the ledger has refused, and replaces no other.
     rows = connection.execute(
         "INSERT INTO media.creators (handle, name, wallet) SELECT handle, handle, wallet"
         " FROM unnest(%s::text[], %s::text[]) AS given (handle, wallet)"
-        " ON CONFLICT (handle) DO UPDATE SET wallet = coalesce(creators.wallet, excluded.wallet)"
+        " ON CONFLICT (handle) DO UPDATE SET"
+        "   wallet = CASE WHEN creators.wallet_refused IS NULL THEN coalesce(creators.wallet, excluded.wallet)"
+        "                 ELSE coalesce(excluded.wallet, creators.wallet) END,"
+        "   wallet_refused = CASE WHEN excluded.wallet <> creators.wallet THEN NULL ELSE creators.wallet_refused END"
         " RETURNING handle, wallet",
         (handles, [claims.get(handle) for handle in handles]),
     )
@@ -55,6 +62,23 @@ def _why_kept(video: Listed) -> str:
     if not _is_theirs(video):
         return "its row names no creator whose wallet it would be"
     return f"an earlier row named another one for {video.creator}, and the first stands; their own key changes it"
+
+
+def refused(connection: Connection, job_ids: Sequence[str]) -> dict[str, Remarks]:
+    """By job the creators of its videos whom the ledger knows no wallet of, since it refuses the one that a manifest named.
+
+    Asked whenever a job is shown: the ledger may have refused it after the job's end, and a better one ends the remark.
+    """
+    rows = connection.execute(
+        "SELECT DISTINCT j.job_id, c.id, c.handle, c.wallet_refused FROM media.creators c"
+        " JOIN media.videos v ON v.creator_id = c.id JOIN media.job_videos j ON j.video_id = v.id"
+        " WHERE c.wallet_refused IS NOT NULL AND j.job_id = ANY(%s) ORDER BY c.id LIMIT %s",
+        (list(job_ids), REFUSED_MAX),
+    ).fetchall()
+    found: dict[str, Remarks] = {}
+    for job_id, _, handle, why in rows:
+        found.setdefault(job_id, Remarks()).add(WALLET_REFUSED, f"{why}; {WAITS}", handle)
+    return found
 
 
 def alike(connection: Connection, videos: Iterable[Listed]) -> list[Note]:

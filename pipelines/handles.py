@@ -17,6 +17,7 @@ from cluster import characters
 from cluster.errors import Rejected
 
 HANDLE_CHARS_MAX = 200
+HANDLE = "the creator's handle"
 UNKNOWN = "unknown"  # the creator of what nobody has named one for
 
 SPACES = re.compile(f"[{characters.SPACE}]+")
@@ -115,21 +116,21 @@ def meant(given: str, is_known: Known) -> str:
     return next((form for form in (given, given.strip()) if is_known(form)), one_way)
 
 
-def fault(handle: str) -> str:
-    """Why a text cannot be a new creator's handle; empty when it can."""
+def fault(handle: str, what: str = HANDLE) -> str:
+    """Why a text cannot be a new creator's handle, or `what` else is under the same rules; empty when it can."""
     if len(handle) > HANDLE_CHARS_MAX:
-        return f"a creator's handle has at most {HANDLE_CHARS_MAX} characters"
+        return f"{what} has at most {HANDLE_CHARS_MAX} characters"
     for character in ORDINAL.sub(r"\1", NON_JOINER.sub(r"\1", handle)):
         if characters.UNSEEN.match(character) or unicodedata.category(character) in NOT_TEXT:
-            return f"the creator's handle holds U+{ord(character):04X}, which is not seen"
+            return f"{what} holds U+{ord(character):04X}, which is not seen"
         if _is_a_form(character):
-            return _in_another_form(handle, character)
+            return _in_another_form(handle, character, what)
     if handle and not characters.shows(handle):
-        return "the creator's handle shows nothing: it has marks without letters"
+        return f"{what} shows nothing: it has marks without letters"
     if len(alphabets := _alphabets(handle) & ALIKE) > 1:
-        return f"the creator's handle mixes letters that look alike: {', '.join(sorted(alphabets)).lower()}"
+        return f"{what} mixes letters that look alike: {', '.join(sorted(alphabets)).lower()}"
     if len({ord(digit) - unicodedata.decimal(digit) for digit in handle if digit.isdecimal()}) > 1:
-        return "the creator's handle mixes digits of several scripts"
+        return f"{what} mixes digits of several scripts"
     return ""
 
 
@@ -152,9 +153,9 @@ def _is_a_form(character: str) -> bool:
     return other != character and _alphabets(other) != _alphabets(character)
 
 
-def _in_another_form(handle: str, character: str) -> str:
+def _in_another_form(handle: str, character: str, what: str) -> str:
     """What is wrong with a handle of such a character, and how to write it where that would be a handle."""
-    reason = f"the creator's handle holds U+{ord(character):04X}, which stands for other characters"
+    reason = f"{what} holds U+{ord(character):04X}, which stands for other characters"
     advised = normal(unicodedata.normalize("NFKC", handle))
     return reason if not advised or advised == handle or fault(advised) else f"{reason}: write {advised!r}"
 

@@ -41,7 +41,7 @@ from pipelines.listed import Note
 from pipelines.lists import UPLOADS
 from pipelines.media import UNCONFINED
 from pipelines.nodes import Survey
-from pipelines.remarks import CREATOR_KEPT, REPOST, TAKEN_DOWN, Remarks
+from pipelines.remarks import CREATOR_KEPT, REPOST, TAKEN_DOWN, WALLET_REFUSED, Remarks
 from pipelines.settings import IngestSettings, ModelSettings
 from pipelines.stages import AT_WORK, Decode, Embed, Place, Plan, Refused, Store
 
@@ -299,7 +299,7 @@ def list_videos(
 def note_reposts(connection: Connection, job_id: str) -> None:
     """Say which of a job's videos are reposts, beside what was said of its source."""
     noted = Remarks()
-    noted.extend(row for row in jobs.get(connection, job_id)["remarks"] if row["kind"] != REPOST)
+    noted.extend(row for row in jobs.get(connection, job_id)["remarks"] if row["kind"] not in (REPOST, WALLET_REFUSED))
     reposts.note(connection, job_id, noted)
     jobs.note(connection, job_id, {"remarks": noted.rows()})
 

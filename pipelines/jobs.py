@@ -534,7 +534,7 @@ def count(connection: Connection, speaks_for: Sequence[str] | None = None) -> in
 
 
 def _documents(connection: Connection, job_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """How jobs stand, in the order of their ids, by three questions however many they are."""
+    """How jobs stand, in the order of their ids, by four questions however many they are."""
     rows = connection.execute(
         "SELECT id, source, options, status, priority, submissions, total, listed, created_at, started_at, finished_at,"
         " error, extract(epoch FROM coalesce(finished_at, now()) - started_at)::float8, coalesce(report->'remarks', '[]'),"
@@ -543,7 +543,11 @@ def _documents(connection: Connection, job_ids: Sequence[str]) -> list[dict[str,
         (list(job_ids), list(job_ids)),
     ).fetchall()
     counted, failures = _counted(connection, job_ids), _failures(connection, job_ids)
-    return [_document(row, counted.get(row[0], NOTHING_COUNTED), failures.get(row[0], [])) for row in rows]
+    jobs = [_document(row, counted.get(row[0], NOTHING_COUNTED), failures.get(row[0], [])) for row in rows]
+    refused = creators.refused(connection, job_ids)
+    for job in jobs:
+        job["remarks"] = job["remarks"] + (refused[job["id"]].rows() if job["id"] in refused else [])
+    return jobs
 
 
 def _document(row: Sequence[Any], counted: Sequence[int], failures: list[dict[str, Any]]) -> dict[str, Any]:

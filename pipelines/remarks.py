@@ -25,6 +25,7 @@ CREATOR_KEPT = "creator kept"  # the row names another one than the video has ha
 CREATOR_CHANGED = "creator changed"
 CREATOR_ALIKE = "creator alike"  # another one whose handle differs in case or way of writing alone
 WALLET_KEPT = "wallet kept"  # the row names another one than the creator has, or one for nobody
+WALLET_REFUSED = "wallet refused"  # by the ledger: it cannot be paid
 WORDS_CHANGED = "words changed"  # of a video that was there: the manifest says something else than it did
 WORDS_KEPT = "words kept"  # though the manifest says others
 TAKEN_DOWN = "taken down"  # before

@@ -22,11 +22,11 @@ from psycopg import AsyncConnection, Connection, OperationalError
 from psycopg_pool import ConnectionPool
 from starlette.requests import Request  # FastAPI's own; commands need no FastAPI, which takes a second to load
 
-from cluster import characters
 from cluster.errors import Rejected, Temporary
 from pipelines import handles, prefixes
 from pipelines.creators import known_handles
 from pipelines.prefixes import FOLDERS_MAX
+from serve import caller_names
 
 if TYPE_CHECKING:
     from serve.readers import Readers
@@ -42,7 +42,6 @@ REMEMBERED_MAX = 10_000
 ROTATION_GRACE_S = 24 * 3600
 LISTED_MAX = 1000
 TOTAL_MAX = 100_000  # rows that are counted
-NAME_CHARS_MAX = 200
 LIFETIME_MAX_S = 10 * 366 * 86_400
 ADMIN, INGEST = "admin", "ingest"
 READING = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -151,36 +150,21 @@ def create(
     that are called as its creators. All keys of one name are one caller, who may have several.
 
     Raises:
-        Rejected: a scope is unknown, the name or the lifetime is out of range, there is no such creator, the principal
-            stands for another one or has a living key that may do something else, for whom a key of scope ingest speaks
-            is not said, or another has folders.
+        Rejected: a scope is unknown, the name is none or looks like another caller's, the lifetime is out of range, there is
+            no such creator, the principal stands for another one or has a living key that may do something else, for whom a
+            key of scope ingest speaks is not said, or another has folders.
     """
     _check(scopes, creator_id)
     own = None if creator_id is None else _handle(connection, creator_id)
     speaks_for = _speaks_for(connection, scopes, creators, own)
     _check_folders(folders, speaks_for)
-    name = _named(name)
+    name = caller_names.named(connection, name)
     if expires_in_s is not None and expires_in_s > LIFETIME_MAX_S:
         raise Rejected(f"a key expires in at most {LIFETIME_MAX_S // 86_400} days", status=422, code="bad-lifetime")
     token = PREFIX + secrets.token_urlsafe(32)
     principal_id = _principal(connection, name, creator_id)
     _check_alike(connection, principal_id, name, scopes, speaks_for)
     return _register(connection, principal_id, token, scopes, speaks_for, folders, expires_in_s), token
-
-
-def _named(name: str) -> str:
-    """The name of a principal as it is kept.
-
-    Raises:
-        Rejected: it shows nothing, is too long, or is more than a line of text.
-    """
-    try:
-        kept = characters.line(name)
-    except ValueError as error:
-        raise Rejected(f"the name {error}", status=422, code="bad-name") from error
-    if not 1 <= len(kept) <= NAME_CHARS_MAX:
-        raise Rejected(f"a name has 1 to {NAME_CHARS_MAX} characters", status=422, code="bad-name")
-    return kept
 
 
 def ensure_admin(source: ConnectionPool[Any] | Connection[Any], token: str) -> None:

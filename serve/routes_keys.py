@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cluster.settings import S3Settings
 from pipelines import prefixes
 from pipelines.handles import HANDLE_CHARS_MAX
-from serve import ids, keys, texts
+from serve import caller_names, ids, keys, texts
 from serve.pages import Cursor, Pages
 from serve.query import Id
 from serve.routing import Route
@@ -32,7 +32,7 @@ class NewKey(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "web", "scopes": ["search"]}]})
-    name: Annotated[str, Field(min_length=1, max_length=keys.NAME_CHARS_MAX), texts.KEPT, texts.SHOWN]
+    name: Annotated[str, Field(min_length=1, max_length=caller_names.NAME_CHARS_MAX), texts.KEPT, texts.SHOWN]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(keys.SCOPES))]
     creator_id: Annotated[
         Annotated[int, Field(ge=1, le=2**63 - 1)] | Id | None,

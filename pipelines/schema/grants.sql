@@ -11,9 +11,11 @@ GRANT USAGE ON SEQUENCE media.lease_tokens TO pixr_serve, pixr_jobs;
 ALTER DEFAULT PRIVILEGES IN SCHEMA media GRANT SELECT ON TABLES TO pixr_serve, pixr_jobs, pixr_reader;
 
 GRANT INSERT, UPDATE, DELETE ON media.videos, media.segments, media.segment_lineage, media.embeddings, media.staging,
-  media.jobs, media.job_videos, media.creators TO pixr_serve, pixr_jobs;
+  media.jobs, media.job_videos TO pixr_serve, pixr_jobs;
 GRANT DELETE ON media.earlier_moments TO pixr_serve, pixr_jobs;  -- with a video that is taken down
 GRANT INSERT ON media.earlier_moments, media.contents TO pixr_jobs;
+-- Nobody deletes a creator: one without videos may still be owed money, and is whom their keys are of.
+GRANT INSERT, UPDATE ON media.creators TO pixr_serve, pixr_jobs;
 GRANT UPDATE ON media.generation TO pixr_serve, pixr_jobs;
 GRANT UPDATE (files, image_size, fit, followed) ON media.models TO pixr_jobs;  -- which one is active is the owner's to say
 GRANT INSERT, DELETE ON media.lists TO pixr_jobs;

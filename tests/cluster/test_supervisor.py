@@ -21,7 +21,7 @@ from cluster import leftovers, runtime, services, supervisor
 from cluster.errors import Rejected, Temporary
 from cluster.keeper import Keeper, State, owner_of
 from cluster.services import Command
-from cluster.settings import Settings, SupervisorSettings
+from cluster.settings import MORE_TIME, Settings, SupervisorSettings
 from cluster.supervisor import Supervisor
 from tests.conftest import throwaway_settings, wait_up
 
@@ -156,7 +156,7 @@ def test_a_service_that_never_gets_healthy_is_given_up_with_the_reason(
 ) -> None:
     keeper = Keeper(Program(folder, code="import time; time.sleep(600)", start_timeout_s=0.5), empty_settings)
     until([keeper], lambda: bool(keeper.failed_start))
-    assert "not healthy within 0 s: program has not said that it is ready" in keeper.failed_start
+    assert f"not healthy within 0 s ({MORE_TIME}): program has not said that it is ready" in keeper.failed_start
 
 
 def test_on_a_machine_that_is_given_longer_each_service_has_longer(
@@ -166,7 +166,7 @@ def test_on_a_machine_that_is_given_longer_each_service_has_longer(
     slow = Program(folder, code="import time; time.sleep(600)", start_timeout_s=0.25)
     keeper = Keeper(slow, dataclasses.replace(empty_settings, sections=longer))
     until([keeper], lambda: bool(keeper.failed_start))
-    assert "not healthy within 1 s: program has not said that it is ready" in keeper.failed_start
+    assert f"not healthy within 1 s ({MORE_TIME}): program has not said that it is ready" in keeper.failed_start
 
 
 def test_a_failed_start_stops_the_services_that_did_start(folder: Path, empty_settings: Settings) -> None:
@@ -333,6 +333,7 @@ def test_an_up_that_is_given_up_says_so_and_what_is_still_there(tmp_path: Path) 
             each.kill()
         up.kill()
     assert said.startswith("pixr: not up within 5 s, waiting for "), said
+    assert "[supervisor] start_timeout_s" in said
     assert f"; the supervisor (pid {started[0].pid}) has not stopped within 1 s" in said
     assert "Traceback" not in said
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +80,48 @@ def test_a_line_is_json_with_its_fields_and_without_secrets() -> None:
 )
 def test_a_public_line_is_one_line_without_places(text: str, line: str) -> None:
     assert telemetry.public_line(text) == line
+
+
+@contextmanager
+def root_as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:], root.level = handlers, level
+
+
+def test_lines_are_also_kept_in_a_file_that_others_append_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "LOG_BYTES_MAX", 2000)
+    file = tmp_path / "logs" / "ledger.log"
+    with root_as_it_was():
+        telemetry.configure("ledger")
+        telemetry.keep("ledger", file)
+        with open(file, "ab", buffering=0) as beside:  # as a service's standard error is
+            for number in range(40):
+                logging.getLogger("ledger.stops").warning("frozen", extra={"number": number, "url": "http://a:b@c"})
+                beside.write(b"a line of another process\n")
+        logging.getLogger("httpx2").info("HTTP Request: POST http://node")
+        file.rename(tmp_path / "moved")  # as a supervisor does at a service's start
+        logging.getLogger("ledger").info("after")
+    before, now = (file.parent / "ledger.log.1").read_bytes(), (tmp_path / "moved").read_bytes()
+    assert len(before) < 2500
+    assert b"a line of another process" in now
+    assert b"HTTP Request" not in now
+    assert b"http://a:b@c" not in now
+    lines = [json.loads(line) for line in (before + now).splitlines() if line.startswith(b"{")]
+    assert lines[-1]["number"] == 39
+    assert {each["process"] for each in lines} == {"ledger"}
+    assert json.loads(file.read_bytes())["message"] == "after"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_file_that_cannot_be_kept_is_said_and_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").write_text("no folder")
+    with root_as_it_was():
+        telemetry.configure("ledger")
+        telemetry.keep("ledger", tmp_path / "logs" / "ledger.log")
+    assert "lines are not kept in" in capsys.readouterr().err

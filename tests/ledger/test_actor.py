@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from psycopg import Connection
 from solders.pubkey import Pubkey
 
 from cluster import database, runtime
+from cluster import settings as settings_module
 from cluster.errors import Temporary
 from cluster.settings import Settings
 from cluster.storage import Storage
@@ -22,7 +26,8 @@ from ledger.book import Fenced
 from ledger.rounds import IDS_LOST, SILENT_MAX_S, Counting, Epoch, Part, Reconciling, Watching, open_chain
 from ledger.settings import Economics, LedgerSettings
 from serve import keys
-from tests.conftest import localnet, until
+from tests.cluster.test_telemetry import root_as_it_was
+from tests.conftest import free_port, localnet, until
 from tests.ledger.chains import Key
 from tests.ledger.test_fold import record, search, shown
 
@@ -332,11 +337,12 @@ def test_it_keeps_the_journals_head_outside_the_database(eager: Settings, connec
     settings = eager.with_section(dataclasses.replace(eager.s3, bucket=bucket))
     with chain_of(settings), at_work(settings):
         until(lambda: connection.execute("SELECT FROM ledger.entries").fetchone() is not None)
-        until(lambda: anchors.listing(storage, bucket) != [])
+        listed = partial(anchors.listing, storage, bucket, runtime.secret(settings, "batches"))
+        until(lambda: listed().ours)
         until(lambda: connection.execute("SELECT FROM ledger.ages").fetchone() is not None)
         rpc = open_chain(settings)
         with database.connect(settings.postgres.url) as other:
-            checks = audit.run(other, rpc, None, full=True, heads=lambda: anchors.listing(storage, bucket))
+            checks = audit.run(other, rpc, None, full=True, heads=listed)
         rpc.close()
         assert [each.detail for each in checks if not each.ok] == []
 
@@ -358,3 +364,21 @@ def test_a_new_secret_is_taken_by_an_order_and_payouts_go_on(eager: Settings, co
             until(lambda: is_funded(connection))
             record(connection, search(shown(1, 1)))
             until(lambda: paid(connection) == {1: EARNED})
+
+
+def test_what_the_ledger_says_at_work_stands_in_its_log(tmp_path: Path) -> None:
+    config, log = tmp_path / "pixr.toml", tmp_path / "logs" / "ledger.log"
+    away = f"127.0.0.1:{free_port()}"
+    config.write_text(
+        f'postgres.url = "postgresql://pixr@{away}/pixr"\nredis.url = "redis://{away}"\n'
+        f's3.url = "http://{away}"\nsolana.urls = ["http://{away}"]\n'
+        f'ray.address = "{away}"\nray.dashboard_url = "http://{away}"\n'
+    )
+    runtime.port(settings_module.load(config, {"PIXR_DATA_DIR": str(tmp_path)}), "serve", 8000)
+    with root_as_it_was():
+        at_work = actor.Actor(str(config), str(tmp_path))
+        try:
+            until(lambda: b"waits" in log.read_bytes())
+        finally:
+            at_work.stop()
+    assert {json.loads(line)["process"] for line in log.read_text().splitlines()} == {"ledger"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,46 @@ def test_an_order_is_carried_out_once_and_says_who_and_why(rig: Rig) -> None:
     assert carried_out(rig, number) == found
     assert rig.balance("platform") == 100
     assert journal_is_clean(rig)
+
+
+def test_a_correction_that_two_place_at_once_is_booked_once_unless_it_is_said_again(
+    rig: Rig, postgres_url: str
+) -> None:
+    ana, ben = (key_of(rig.connection, name) for name in ("ana", "ben"))
+
+    def place(connection: Conn, key: str, body: dict[str, Any], once_in_s: int = 86_400) -> int:
+        return orders.place(connection, key, orders.CORRECTION, body, "why", LIVES_S, once_in_s=once_in_s)
+
+    with database.connect(postgres_url) as other:
+        first = place(rig.connection, ana, move())
+        with ThreadPoolExecutor(1) as executor:
+            second = executor.submit(place, other, ben, move())
+            time.sleep(0.3)
+            rig.connection.commit()
+            with pytest.raises(
+                Rejected, match=f"'ana' has placed the same correction as order {first} at .*--again"
+            ) as said:
+                second.result(10)
+            assert said.value.code == "order-again"
+    assert carried_out(rig, first).state == "carried out"
+    for body in (move(101), move(given="payable:creator:7"), move(given="chain")):
+        assert place(rig.connection, ben, body)  # another one
+    with pytest.raises(Rejected, match="the same correction"):
+        place(rig.connection, ana, move())  # also their own
+    again = place(rig.connection, ben, move(), 0)
+    rig.connection.commit()
+    assert carried_out(rig, again).state == "carried out"
+    assert rig.balance("platform") >= 200
+
+
+def test_a_correction_of_long_ago_or_that_was_refused_is_placed_once_more(rig: Rig) -> None:
+    ana = key_of(rig.connection, "ana")
+    refused = placed(rig, orders.CORRECTION, move(10**15), ana)
+    assert carried_out(rig, refused).state == "refused"
+    assert orders.place(rig.connection, ana, orders.CORRECTION, move(10**15), "why", LIVES_S, once_in_s=86_400)
+    placed(rig, orders.CORRECTION, move(5), ana)
+    time.sleep(1.1)
+    assert orders.place(rig.connection, ana, orders.CORRECTION, move(5), "why", LIVES_S, once_in_s=1)
 
 
 def test_only_an_administrators_key_that_is_in_force_orders(rig: Rig) -> None:
@@ -474,6 +516,7 @@ def test_the_command_line_places_lists_and_approves(settings: Settings, journal:
     assert "no orders yet" in run("list").stdout
     assert_refused(run(*correction), "holds no key")
     assert "order 1 waits for another administrator" in run(*correction, "--key-file", str(ana)).stdout
+    assert_refused(run(*correction, "--key-file", str(ben)), "'ana' has placed the same correction as order 1")
     assert_refused(
         run("withdrawal", "x", "--from", "platform", "--reason", "r", "--key-file", str(ana)), "has not read"
     )
@@ -487,6 +530,8 @@ def test_the_command_line_places_lists_and_approves(settings: Settings, journal:
     (shown,) = json.loads(run("list", "--json").stdout)
     assert (shown["state"], shown["outcome"]) == ("refused", "there is not so much")
     assert "correction" in run("list").stdout
+    assert "order 2 waits" in run(*correction, "--key-file", str(ben)).stdout  # the first one was refused
+    assert "order 3 waits" in run(*correction, "--key-file", str(ana), "--again").stdout
 
 
 def test_bodies_are_objects(journal: Conn) -> None:

@@ -68,8 +68,8 @@ def test_what_is_open_is_measured_and_the_head_kept_while_no_node_answers(
             fund(other, 10)
         head = anchors.head(connection)
         assert head is not None
-        listed = partial(anchors.listing, storage, bucket)
-        assert until(lambda: head.entry_id in [each.entry_id for each in listed()]) < 5
+        listed = partial(anchors.listing, storage, bucket, runtime.secret(eager, "batches"))
+        assert until(lambda: head.entry_id in [each.entry_id for each in listed().ours]) < 5
 
 
 class Watched:

@@ -6,6 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
+import psycopg
 import pytest
 
 from cluster import database
@@ -384,3 +385,51 @@ def test_the_command_line_makes_a_key_with_folders(settings: Settings) -> None:
     assert json.loads(usual.stdout)["folders"] == ["s3://pixr/ana/"]
     assert_refused(pixr(folder, *create, "--for-any", "--folder", "s3://pixr/in", **environ), "named creators")
     assert_refused(pixr(folder, *create, "--for", "ana", "--folder", "s3://pixr/ledger", **environ), "Pixr itself")
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("admin\u200b", 422),  # a zero-width space
+        ("k-vi\u0441", 422),  # Cyrillic among Latin letters
+        ("\u24d0dmin", 422),  # in a circle
+        ("\u0440\u043e\u0440", 409),  # all Cyrillic, and read as `pop`
+        ("ADMIN", 409),
+        ("k-vlc", 409),  # of `k-v1c`
+        ("kvic", 0),
+        ("\u0410\u043d\u043d\u0430", 0),  # Anna, in Cyrillic
+        ("Zo\u00eb \u4eac", 0),
+    ],
+    ids=ascii,
+)
+def test_no_new_caller_has_a_name_that_is_read_as_anothers(postgres_url: str, name: str, status: int) -> None:
+    with database.connect(postgres_url) as connection:
+        keys.ensure_admin(connection, ADMIN)
+        for there in ("k-v1c", "pop"):
+            keys.create(connection, there, ["admin"])
+        if not status:
+            assert keys.create(connection, name, ["admin"])
+            return
+        with pytest.raises(Rejected) as refused:
+            keys.create(connection, name, ["admin"])
+        assert refused.value.status == status
+
+
+def test_a_name_of_before_stays_and_nobody_is_called_like_it(postgres_url: str) -> None:
+    with database.connect(postgres_url) as connection:
+        connection.execute("INSERT INTO app.principals (name) VALUES (%s)", ("ana\u200b",))
+        keys.create(connection, "ana\u200b", ["search"])
+        with pytest.raises(Rejected, match="looks like"):
+            keys.create(connection, "ana", ["search"])
+
+
+def test_two_alike_names_that_are_given_at_once_are_not_both_taken(postgres_url: str) -> None:
+    with database.connect(postgres_url) as first, database.connect(postgres_url) as second:
+        keys.create(first, "ana", ["search"])
+        second.execute("SET lock_timeout = '300ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            keys.create(second, "Ana", ["search"])
+        second.rollback()
+        first.commit()
+        with pytest.raises(Rejected, match="looks like"):
+            keys.create(second, "Ana", ["search"])
