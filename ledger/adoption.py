@@ -21,7 +21,7 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected, Temporary
-from ledger import batches, book, packing, stops
+from ledger import advances, batches, book, packing, stops
 from ledger.batches import Attempt, Batch
 from ledger.chain import LIFE_BLOCKS, Blockhash, Effect
 from ledger.owed import Due
@@ -40,7 +40,7 @@ UNSAID = (
     psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported
 )  # fmt: skip
 BATCH_ID = re.compile("[0-9a-f]{32}")
-RESTORED = "restored from a backup: waiting until everything the chain has paid since is in the journal"
+RESTORED = advances.RESTORED
 
 
 class Owner(NamedTuple):
@@ -353,6 +353,8 @@ def _forgotten(
     if lost:  # earned after the backup, and lost with it
         lines = [(book.account(connection, "reward_pool"), -sum(amount for _, amount in lost)), *lost]
         payouts._post(f"adopt:{effect.signature}", "adopted_accrual", lines, {"signature": effect.signature})
+        wallet_of = {each.account_id: (each.creator_id, each.wallet) for each in dues}
+        advances.give(connection, [(*wallet_of[account], amount) for account, amount in lost])
     number = _memo(transaction)
     if not number or batches.is_known(connection, number):  # the batch of the backup has gone back by now
         number = hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
@@ -386,27 +388,26 @@ def _shares(owners: Sequence[Owner], total: int) -> list[tuple[Owner, int]]:
 
 
 def _earned_again(connection: Connection[Any], missing: Mapping[int, int]) -> dict[int, list[tuple[int, int]]]:
-    """What of these creators' missing money matures only later, because it was folded again after the restore.
+    """What of these creators' missing money matures only later, because it was folded again after the restore, or came back
+    with a spool since.
 
     It had matured in the time that is forgotten, and was paid. Taken from the youngest earnings, and from no more than what
-    such folds have brought; by the account that it is payable at, as (maturing account, amount).
+    folds have brought of what was shown before the restore; by the account that it is payable at, as (maturing account,
+    amount).
     """
     wanted = {creator: amount for creator, amount in missing.items() if amount > 0}
+    again = advances.folded_again(connection, list(wanted))
     rows = connection.execute(
-        "WITH again AS (SELECT DISTINCT d.entry_id FROM ledger.freezes z JOIN ledger.folds d ON d.folded_at >= z.placed_at"
-        "   JOIN ledger.outcomes o ON o.fold_id = d.id JOIN ledger.appearance_batches b USING (incarnation, seq)"
-        "   WHERE z.reason = %(reason)s AND z.released_at IS NULL AND b.recorded_at <= z.placed_at)"
-        " SELECT a.owner, a.id, least(a.balance, sum(p.amount))::bigint FROM ledger.accounts a"
-        " JOIN ledger.postings p ON p.account_id = a.id JOIN again USING (entry_id)"
-        " WHERE a.kind = 'maturing' AND a.party = 'creator' AND a.owner = ANY(%(creators)s) AND a.balance > 0"
-        " GROUP BY a.owner, a.id ORDER BY a.owner",
-        {"reason": RESTORED, "creators": list(wanted)},
+        "SELECT owner, id, balance FROM ledger.accounts WHERE kind = 'maturing' AND party = 'creator' AND owner = ANY(%s)"
+        " AND balance > 0 ORDER BY owner",
+        (list(again),),
     ).fetchall()
     payable = book.accounts_of(connection, "payable", "creator", [row[0] for row in rows])
     found: dict[int, list[tuple[int, int]]] = {}
-    for creator, maturing, most in rows:
-        taken = _take_youngest(connection, maturing, min(most, wanted[creator]))
+    for creator, maturing, balance in rows:
+        taken = _take_youngest(connection, maturing, min(balance, again[creator], wanted[creator]))
         if taken:
+            advances.take_again(connection, creator, taken)
             found[payable[creator]] = [(maturing, taken)]
     return found
 

@@ -16,7 +16,7 @@ import psycopg
 from psycopg import Connection
 
 from cluster.errors import PixrError, Temporary
-from ledger import ages, anchors, book, challenges, credited
+from ledger import advances, ages, anchors, book, challenges, credited
 from ledger.anchors import Kept
 from ledger.archive import proof
 from ledger.archive.shelf import Shelf
@@ -64,7 +64,7 @@ def run(
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     checks = [_balances(connection), _zero_sums(connection), _transfers(connection), _maturing(connection),
-              _payouts(connection), _kept(connection), _open(connection, limits), _freezes(connection),
+              _payouts(connection), _kept(connection), _advances(connection), _open(connection, limits), _freezes(connection),
               _credited(connection, full), _plans(connection), _attempts(connection)]  # fmt: skip
     if full:
         checks += [_hash_chain(connection), _accruals(connection), _proofs(connection)]
@@ -172,6 +172,11 @@ def _kept(connection: Conn) -> Check:
              for n, spare in owed]  # fmt: skip
     wrong += [f"payouts of {day} come to {summed}, not {said}" for day, said, summed in days]
     return _check("kept beside", wrong, "who is owed a payout and what days come to agree")
+
+
+def _advances(connection: Conn) -> Check:
+    """What was paid before a restore is set off once: the journal has taken back what the advances say."""
+    return _check("advances", *advances.check(connection))
 
 
 def _open(connection: Conn, limits: LedgerSettings) -> Check:

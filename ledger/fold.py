@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from psycopg import Connection
 
 from cluster.stopwatch import Stopwatch
-from ledger import book, maturing, money, pairs, waiting
+from ledger import advances, book, maturing, money, pairs, waiting
 from ledger.audience import Audience
 from ledger.caps import DAY_S, Caps
 from ledger.directory import Directory
@@ -212,7 +212,7 @@ class Fold:
             nets, rests = money.split_many(paid, self._economics.creator_share_ppm)
             earned = self._earned(group, paid, nets, rests, stakes)
         folded = Folded(len(group.stored), len(outcome), int((outcome == Outcome.FUNDED).sum()), earned.total)
-        pen.give("write entry", self._write, group, folded, earned, outcome)
+        pen.give("write entry", self._write, group, folded, earned, outcome, nets)
         used = np.where(crowded, shown.amount, paid)
         sums = [
             pen.give("write caps", cap.remember, self._connection, group.tallies[cap.kind],
@@ -374,10 +374,10 @@ class Fold:
 
     # ── Writing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _write(self, group: Group, folded: Folded, earned: Earned, outcome: Outcomes) -> None:
+    def _write(self, group: Group, folded: Folded, earned: Earned, outcome: Outcomes, nets: Amounts) -> None:
         stored = group.stored
         self._set_aside(group.read.damaged)
-        entry_id = self._post(stored, folded, earned) if earned.total else None
+        entry_id = self._post(group, folded, earned, nets) if earned.total else None
         unfunded = int((outcome == Outcome.UNFUNDED).sum())
         with book.refusals():
             row = self._connection.execute(
@@ -390,24 +390,45 @@ class Fold:
         if unfunded:
             log.warning("reward_pool is empty", extra={"unfunded": unfunded})
 
-    def _post(self, stored: Sequence[Stored], folded: Folded, earned: Earned) -> int:
-        lines = [_lines([book.account(self._connection, "reward_pool")], [-earned.total])]
+    def _post(self, group: Group, folded: Folded, earned: Earned, nets: Amounts) -> int:
+        """The entry of a fold, and the one that takes back what had been paid when a restore forgot it."""
+        stored, connection = group.stored, self._connection
+        pool = book.account(connection, "reward_pool")
+        lines = [_lines([pool], [-earned.total])]
         if earned.platform:
-            lines.append(_lines([book.account(self._connection, "platform")], [earned.platform]))
-        for party, (owners, amounts) in earned.parties.items():
-            lines.append(_lines(self._directories[party].accounts_of(self._connection, owners), amounts))
-            if self._kind == "maturing":
-                self._ripen(party, lines[-1], owners, earned)
+            lines.append(_lines([book.account(connection, "platform")], [earned.platform]))
+        of_party = {
+            party: _lines(self._directories[party].accounts_of(connection, owners), amounts)
+            for party, (owners, amounts) in earned.parties.items()
+        }
+        book.hold_end(connection)  # who adopts reads balances and notes advances under the same lock
+        paid_before = advances.set_off(
+            connection, lambda instant_ms: _shown_before(group, nets, instant_ms), matures=self._kind == "maturing"
+        )
+        if self._kind == "maturing":
+            for party, some in of_party.items():
+                self._ripen(party, some, earned.parties[party][0], earned, paid_before)
         digest = hashlib.sha256(b"".join(each.sha256 for each in stored)).hexdigest()
         document = {"batches": folded.batches, "appearances": folded.funded, "sha256": digest}
         key = f"fold:{stored[0].incarnation}:{stored[0].seq}"
-        return book.post(self._connection, book.Entry("accrual", key, np.concatenate(lines), document)).id
+        entry = book.post(
+            connection, book.Entry("accrual", key, np.concatenate([*lines, *of_party.values()]), document)
+        )
+        if paid_before.total:
+            whose, amounts = paid_before.by_creator
+            accounts = of_party["creator"][np.searchsorted(earned.parties["creator"][0], whose), 0]
+            taken = np.concatenate([_lines(accounts, -amounts), _lines([pool], [paid_before.total])])
+            document = {"fold": key, "restores": [f"freeze-{each}" for each in paid_before.restores]}
+            book.post(connection, book.Entry("set_off", f"{key}:set-off", taken, document))
+            log.warning("searches come back that were paid before a restore: they are set off",
+                        extra={"creators": len(whose), "pix": paid_before.total})  # fmt: skip
+        return entry.id
 
-    def _ripen(self, party: str, lines: Ids, owners: Ids, earned: Earned) -> None:
+    def _ripen(self, party: str, lines: Ids, owners: Ids, earned: Earned, paid_before: advances.SetOff) -> None:
         accounts, amounts = lines.T
         days = np.full(len(accounts), maturing.NO_DAY)  # of investors nothing is taken back
         if party == "creator":
-            creators, days, amounts = earned.by_day
+            creators, days, amounts = paid_before.rest(earned.by_day)
             accounts = accounts[np.searchsorted(owners, creators)]
         maturing.ripen(
             self._connection, accounts, days, amounts, self._economics.maturity_s, self._economics.maturity_s
@@ -473,6 +494,11 @@ def mature(connection: Connection[Any]) -> int:
     )
     book.commit(connection)
     return sum(amount for _, amount in lines if amount > 0)
+
+
+def _shown_before(group: Group, nets: Amounts, instant_ms: int) -> tuple[Ids, Ids, Amounts]:
+    """Each creator's part of what may have been shown before an instant, day by day."""
+    return _by_day(group, np.where(group.shown_before(instant_ms), nets, 0))
 
 
 def _by_day(group: Group, nets: Amounts) -> tuple[Ids, Ids, Amounts]:

@@ -44,8 +44,8 @@ WAITING = """
     SELECT id, folded, seq, searches, appearances, format, payload, sha256,
            (extract(epoch FROM CASE WHEN recorded_at BETWEEN '2000-01-01 UTC' AND now() + interval '7 days'
                                THEN recorded_at END) * 1000)::bigint,
-           CASE WHEN adopted AND started_at BETWEEN '2000-01-01 UTC' AND now() + interval '7 days'
-                THEN (extract(epoch FROM started_at) * 1000)::bigint END FROM (
+           CASE WHEN started_at BETWEEN '2000-01-01 UTC' AND now() + interval '7 days'
+                THEN (extract(epoch FROM started_at) * 1000)::bigint END, adopted FROM (
         SELECT i.id, i.folded, i.started_at, b.*,
                sum(b.weight) OVER (ORDER BY i.started_at, i.id, b.seq) - b.weight AS before
         FROM (SELECT id, started_at, recorded, coalesce(m.folded, i.folded) AS folded FROM ledger.unfolded i
@@ -71,7 +71,13 @@ class Stored:
     payload: bytes
     sha256: bytes
     recorded_ms: int | None  # by the database's clock; none where its row says what no clock does
-    begun_ms: int | None  # when the incarnation began, of a batch that an heir has recorded
+    started_ms: int | None  # when the incarnation began; none like that
+    is_adopted: bool  # an heir has recorded it, or its replica long after it was made
+
+    @property
+    def begun_ms(self) -> int | None:
+        """When the incarnation began, of a batch that may be as old."""
+        return self.started_ms if self.is_adopted else None
 
     @property
     def begins_ms(self) -> int:
@@ -91,6 +97,16 @@ class Stored:
         """The latest; a little after it was recorded, for clocks that are right to a few seconds."""
         assert self.recorded_ms is not None
         return self.recorded_ms + LATEST_MS
+
+    @property
+    def oldest_ms(self) -> int:
+        """Before this nothing of it was shown, whatever its replica says of the time."""
+        assert self.recorded_ms is not None
+        earliest = self.recorded_ms - EARLIEST_MS
+        if self.started_ms is None:
+            return earliest
+        started = min(self.started_ms, self.recorded_ms)
+        return started if self.is_adopted else max(started, earliest)
 
 
 @dataclass(frozen=True)
@@ -151,6 +167,24 @@ class Group:
     def stored(self) -> Sequence[Stored]:
         """The batches that it takes."""
         return self.read.good
+
+    def shown_before(self, instant_ms: int) -> Flags:
+        """Appearances that may have been shown before an instant, by the database's clock.
+
+        A replica that says so is believed. That they were shown later is believed of a clock that is right, where the replica
+        has recorded them itself; else only of an incarnation that has begun later.
+        """
+        sizes = np.array([each.searches for each in self.stored], np.int64)
+        oldest, trusted = (
+            np.repeat(np.array(bounds, np.int64), sizes)
+            for bounds in (
+                [each.oldest_ms for each in self.stored],
+                [-1 if each.is_adopted else each.latest_ms for each in self.stored],
+            )
+        )
+        said = self.heads["at_ms"].astype(np.int64)
+        before: Flags = (said < instant_ms) | ((said > trusted) & (oldest < instant_ms))
+        return before[self.shown.search]
 
 
 class Skews:

@@ -41,7 +41,7 @@ GRANT INSERT (kind, party, owner, asset) ON ledger.accounts TO pixr_ledger;
 GRANT UPDATE (folded) ON ledger.incarnations TO pixr_ledger;
 GRANT INSERT, UPDATE ON ledger.transfers, ledger.holds, ledger.freezes, ledger.batches, ledger.payouts, ledger.attempts,
   ledger.markers, ledger.chain, ledger.chain_cursors, ledger.suspicions, ledger.resolutions, ledger.cursors,
-  ledger.checked_wallets, ledger.ages TO pixr_ledger;
+  ledger.checked_wallets, ledger.ages, ledger.advances, ledger.folded_again TO pixr_ledger;
 GRANT INSERT, UPDATE, DELETE ON ledger.leaps, ledger.waits TO pixr_ledger;
 GRANT INSERT, DELETE ON ledger.seen_runs, ledger.day_runs, ledger.pair_runs, ledger.total_runs, ledger.token_accounts
   TO pixr_ledger;

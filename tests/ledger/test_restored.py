@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -12,13 +13,15 @@ from psycopg import Connection
 from ledger import adoption, audit, batches, book, stops
 from ledger.batches import Recipient
 from ledger.chain import RpcRefusal
-from ledger.fold import mature
+from ledger.fold import Fold, mature
 from ledger.localnet import blocks
 from ledger.localnet.methods import RpcError, answer
 from ledger.reconcile import UNKNOWN, Finding, reconcile
+from ledger.settings import LedgerSettings
 from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, LocalNode, Rig, new_chain, wallet_of
 from tests.ledger.simulator.nodes import View
 from tests.ledger.snapshots import Snapshot
+from tests.ledger.test_fold import record, search, shown
 
 
 def go_back(rig: Rig, snapshot: Snapshot, *, declared: bool = True) -> None:
@@ -372,38 +375,15 @@ def test_who_folds_again_what_was_paid_is_not_paid_for_it_again(rig: Rig) -> Non
     """What the backup had not folded yet matures later now than it did: what was paid is taken from there."""
     rig.creator(1, 0)
     snapshot = Snapshot(rig.connection)
-    rig.earn(1, 1000)
+    rig.earn(1, 900)
     work(rig, 4)
-    assert rig.on_chain(1) == 1000
+    assert rig.on_chain(1) == 900
     go_back(rig, snapshot)
-    entry = earned_late(rig, 1, 1000, "now() + interval '72 hours'")
-    put_fold(rig, entry)
+    rig.economics = replace(rig.economics, maturity_s=72 * 3600)
+    record(rig.connection, search(shown(1, 1, 1000)), recorded_s=time.time() - 60)
+    Fold(rig.connection, rig.economics, LedgerSettings()).run_once()
     work(rig, 14)
-    assert (rig.on_chain(1), total_paid(rig), rig.freezes()) == (1000, {1: 1000}, [])
+    assert (rig.on_chain(1), total_paid(rig), rig.freezes()) == (900, {1: 900}, [])
     assert minted(rig) == 0
     assert rig.balance("maturing", 1) == 0
     assert rig.rows("SELECT sum(amount_pix)::bigint FROM ledger.maturing") == [(0,)]
-
-
-def put_fold(rig: Rig, entry: int) -> None:
-    """The rows of a fold that has made an entry of a batch which was recorded before the restore."""
-    number = "11111111-1111-1111-1111-111111111111"
-    rig.connection.execute(
-        "INSERT INTO ledger.incarnations (id, spool, recorded, folded) VALUES (%s, 'spool', 1, 1)", (number,)
-    )
-    rig.connection.execute(
-        "INSERT INTO ledger.appearance_batches (incarnation, seq, searches, appearances, format, payload, sha256, recorded_at)"
-        " VALUES (%s, 0, 1, 1, 2, ''::bytea, sha256(''::bytea), now() - interval '1 hour')",
-        (number,),
-    )
-    row = rig.connection.execute(
-        "INSERT INTO ledger.folds (entry_id, batches, appearances, funded, unfunded, amount_pix)"
-        " VALUES (%s, 1, 1, 1, 0, 1000) RETURNING id",
-        (entry,),
-    ).fetchone()
-    assert row is not None
-    rig.connection.execute(
-        "INSERT INTO ledger.outcomes (incarnation, seq, fold_id, outcome) VALUES (%s, 0, %s, ''::bytea)",
-        (number, row[0]),
-    )
-    rig.connection.commit()

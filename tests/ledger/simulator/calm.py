@@ -64,6 +64,8 @@ def settle(world: World) -> None:
             world.story is None or number > PATIENT_ROUNDS + FOUND_OUT_ROUNDS
         )  # what a story hides shows after it
         if number % 2 and is_heard and not any(still_open(world).values()):
+            if _bring_back(world):
+                continue
             if not waiting(world):
                 break
             if not standing(world):  # it is not their time yet
@@ -73,6 +75,15 @@ def settle(world: World) -> None:
         if number > PATIENT_ROUNDS + STORY_ROUNDS and is_stopped_by_story(world):
             break
     world.truth.events["calm rounds"] = number
+
+
+def _bring_back(world: World) -> bool:
+    """All spools come back that still are away, now that what was paid is adopted; whether there were any."""
+    if not (world.climate.restoring and world.climate.is_folding):
+        return False
+    before = world.truth.events["searches came back"]
+    world.do("all come back", people.all_come_back)
+    return world.truth.events["searches came back"] > before
 
 
 def is_stopped_by_story(world: World) -> bool:

@@ -87,6 +87,7 @@ DEEDS: Mapping[str, float] = {
     "refuse to sign": 0.02,
     "earn": 0.5,
     "watch": 0.6,
+    "come back": 0.15,
     "buy audience": 0.06,
     "begin": 0.15,
     "hold": 0.08,

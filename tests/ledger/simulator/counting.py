@@ -28,6 +28,7 @@ ADDED = """
     JOIN ledger.accounts a ON a.id = p.account_id
     WHERE e.kind = ANY(%s) AND a.party = 'creator' GROUP BY 1"""
 ADOPTED, CORRECTED, JUDGED = ["adopted_accrual"], ["correction"], ["reversal_fan_in", "returned_fan_in"]
+SET_OFF = ["set_off"]
 LOST = """
     SELECT coalesce(-sum(p.amount), 0)::bigint FROM ledger.entries e JOIN ledger.postings p ON p.entry_id = e.id
     JOIN ledger.accounts a ON a.id = p.account_id
@@ -40,8 +41,8 @@ def count_money(world: World) -> None:
     rows, truth = world.ground.rows, world.truth
     owned = {owner: payable + maturing for owner, payable, maturing in rows(OWNED)}
     paid = {creator: (posted + late, pending) for creator, posted, late, pending in rows(PAID)}
-    kinds = ([*ADOPTED, *CORRECTED, *JUDGED], ADOPTED, CORRECTED)
-    added, adopted, corrected = (dict[int, int](rows(ADDED, kind)) for kind in kinds)  # type: ignore[arg-type]
+    kinds = ([*ADOPTED, *SET_OFF, *CORRECTED, *JUDGED], [*ADOPTED, *SET_OFF], SET_OFF, CORRECTED)
+    added, adopted, set_off, corrected = (dict[int, int](rows(ADDED, kind)) for kind in kinds)  # type: ignore[arg-type]
     for group in truth.groups():
         landed = sum(
             world.on_chain(wallet) for wallet in sorted({each for one in group for each in truth.wallets[one]})
@@ -55,6 +56,9 @@ def count_money(world: World) -> None:
             truth.found("phantom", said)
         if sum(truth.kept.earned.get(each, 0) + adopted.get(each, 0) for each in group) > most:
             truth.found("double", f"creators {_named(group)} were credited more than they have ever earned")
+        before = sum(truth.kept.maybe_before[each] for each in group)
+        if not truth.events["jump"] and -sum(set_off.get(each, 0) for each in group) > before:
+            truth.found("lost", f"of creators {_named(group)} was set off what was shown after the restore")
     wrong, missing = [], 0
     for creator in truth.wallets:
         earned = truth.kept.earned.get(creator, 0) + added.get(creator, 0)

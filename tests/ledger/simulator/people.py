@@ -9,20 +9,21 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
 
 from ledger import book, challenges, spool, stops, wallets
-from ledger.appearances import BEGUN, RECORDED, Appearance, parameters, search_record
+from ledger.appearances import BEGUN, CLOSED, HELD, RECORDED, Appearance, parameters, search_record
 from ledger.challenges import Answer
 from ledger.localnet.inside import Key, token_account
 from ledger.screening import Recipient
 from tests.ledger.simulator import operator
 from tests.ledger.simulator.causes import ASKED
 from tests.ledger.simulator.climate import BOUGHT_PIX
+from tests.ledger.simulator.ground import BEGINNING
 from tests.ledger.simulator.truth import DAY_S, Earned
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ SEARCHES = (1, 1, 2, 5, 40)
 VIEWERS = 8
 NEWER = spool.FORMAT + 1
 REPEATED_WITHIN = timedelta(hours=20)  # so long is a moment surely one that was seen
+BEFORE_ADOPTION = 0.2  # so seldom a spool comes back while what was paid is still being adopted
 SHARE = 10  # of an appearance one such part is the platform's
 INVESTED = 0.02  # of the moments
 # How far what a replica says of the time is believed, before its batch was recorded and after.
-EARLIEST_S, LATEST_S = 3600, 5
+EARLIEST_S, LATEST_S, OLDEST_S = 3600, 5, 2 * 86_400
 STEADY_VIEWERS, STEADY_PIX = 60, 9_000  # a round of a steady world: who looks at everybody, and what each look is worth
 
 
@@ -51,6 +53,13 @@ class Replica:
     recorded: int = 0
     is_forgotten: bool = False  # the database may have gone back to before it began
     is_newer: bool = False  # it records in a format of tomorrow
+    born: datetime = BEGINNING  # by the database's clock
+    born_s: float = 0.0  # by one that nobody sets
+    jumps: int = 0  # of the database's clock, before it was born
+    restores: int = 0  # the same
+    spool: list[tuple[spool.Batch, list[bytes]]] = field(
+        default_factory=list
+    )  # with its searches; of a damaged one none
 
 
 @dataclass
@@ -62,6 +71,7 @@ class Crowd:
     amounts: dict[int, int] = field(default_factory=dict)  # what a look at each of them is worth
     refused: set[int] = field(default_factory=set)  # creators whom the authority does not let be paid
     is_away: bool = False  # the authority
+    away: list[Replica] = field(default_factory=list)  # whose database has gone back, and whose spools may come back
     wallets: int = 0  # new ones
 
 
@@ -150,7 +160,15 @@ def _replica(world: World) -> Replica:
     known = [each for each in world.crowd.replicas if not each.is_newer]
     if not known or world.rng.random() < 0.1:
         skew_s = world.rng.choice(SKEWS_S)
-        replica = Replica(UUID(int=world.rng.getrandbits(128), version=4), skew_s, is_newer=world.rng.random() < 0.04)
+        replica = Replica(
+            UUID(int=world.rng.getrandbits(128), version=4),
+            skew_s,
+            is_newer=world.rng.random() < 0.04,
+            born=world.ground.clock,
+            born_s=world.monotonic_s,
+            jumps=world.truth.events["jump"],
+            restores=world.restores,
+        )
         world.ground.serve.execute(BEGUN, (replica.id, f"{replica.id}.spool2", "simulated", 0.0))
         world.ground.serve.commit()
         world.crowd.replicas.append(replica)
@@ -167,7 +185,8 @@ def _search(world: World, replica: Replica) -> bytes:
             for (who, segment), at in world.truth.kept.shown.items()
             if who == who_looks and abs(world.ground.clock - at) < REPEATED_WITHIN
         )
-        if again and world.rng.random() < 0.25:
+        # After a restore what comes back may be a repeat of what was shown since, by clocks that nobody knows.
+        if again and not world.climate.restoring and world.rng.random() < 0.25:
             segment = world.rng.choice(again)
             # Worth as much as the first time: whichever of the two is folded first, one of them counts.
             shown.append(Appearance(_hash(viewer), segment, segment % 10_000, 0, 0, world.crowd.amounts[segment]))
@@ -198,10 +217,16 @@ def _shown_to(world: World, replica: Replica, viewer: int, shown: Sequence[Appea
     return search_record(shown, spool.NO_KEY, bytes(8), int(at.timestamp() * 1000))
 
 
-def _day(world: World, at_ms: int) -> int:
-    """The UTC day of a search that is recorded now, by what its replica says of the time as far as that is believed."""
+def _day(world: World, at_ms: int, begun_s: int | None = None) -> int:
+    """The UTC day of a search that is recorded now, by what its replica says of the time as far as that is believed.
+
+    `begun_s`: when the incarnation began, of what an heir records.
+    """
     now_s = int(world.ground.clock.timestamp())
-    return int(min(max(at_ms // 1000, now_s - EARLIEST_S), now_s + LATEST_S)) // DAY_S
+    earliest_s = now_s - EARLIEST_S
+    if begun_s is not None:
+        earliest_s = max(min(begun_s, earliest_s), now_s - OLDEST_S)
+    return int(min(max(at_ms // 1000, earliest_s), now_s + LATEST_S)) // DAY_S
 
 
 def _hash(viewer: int) -> bytes:
@@ -219,24 +244,35 @@ def recorded(world: World, replica: Replica, searches: Sequence[bytes]) -> bool:
         batch = spool.Batch(batch.searches, batch.appearances, batch.payload, NEWER)
     if not _record(world, replica, batch):
         return False
-    heads, bodies = spool.unpack(batch.payload, spool.FORMAT)
+    replica.spool.append((batch, list(searches)))
+    _credit(world, replica, searches)
+    return True
+
+
+def _credit(world: World, replica: Replica, searches: Sequence[bytes], *, begun_s: int | None = None) -> None:
+    """What a batch earns is earned; `begun_s`: it comes back, and was earned before, in a time that was forgotten."""
+    whole = spool.pack(searches)
+    heads, bodies = spool.unpack(whole.payload, spool.FORMAT)
     of_rows = [(bytes(head["viewer"]), int(head["at_ms"])) for head in heads for _ in range(int(head["count"]))]
     earned: Counter[tuple[int, int]] = Counter()
     for (viewer, at_ms), row in zip(of_rows, bodies, strict=True):
-        creator = int(row["creator_id"])
-        earned[creator, _day(world, at_ms)] += _count(
-            world, viewer, int(row["segment_id"]), creator, int(row["amount_pix"])
-        )
+        creator, segment, amount = (int(row[name]) for name in ("creator_id", "segment_id", "amount_pix"))
+        net = _count(world, viewer, segment, creator, amount, is_back=begun_s is not None)
+        earned[creator, _day(world, at_ms, begun_s)] += net
+    if begun_s is not None or replica.restores < world.restores or replica.skew_s < 0:
+        for (creator, _), net in earned.items():
+            world.truth.kept.maybe_before[creator] += net
     world.truth.kept.days.update(earned)
     world.truth.kept.batches.append(Earned(replica.id, replica.recorded, dict(earned)))
-    return True
 
 
 def damaged(world: World, replica: Replica, searches: Sequence[bytes]) -> None:
     """A batch that holds less than its row says."""
     whole = spool.pack(searches)
     cut = world.rng.choice((whole.payload[:-3], whole.payload[: len(whole.payload) // 2], b""))
-    _record(world, replica, spool.Batch(whole.searches, whole.appearances, cut, whole.format))
+    batch = spool.Batch(whole.searches, whole.appearances, cut, whole.format)
+    if _record(world, replica, batch):
+        replica.spool.append((batch, []))
 
 
 def _record(world: World, replica: Replica, batch: spool.Batch) -> bool:
@@ -253,17 +289,61 @@ def _record(world: World, replica: Replica, batch: spool.Batch) -> bool:
     replica.recorded += batch.searches if done else 0
     if not done and replica.is_forgotten:
         world.crowd.replicas.remove(replica)
+        world.crowd.away.append(replica)
     return done
 
 
-def _count(world: World, viewer: bytes, segment: int, creator: int, amount: int) -> int:
-    """What an appearance earns its creator."""
+def _count(world: World, viewer: bytes, segment: int, creator: int, amount: int, *, is_back: bool = False) -> int:
+    """What an appearance earns its creator; `is_back`: it was earned before, and was forgotten."""
     key = (int.from_bytes(viewer, "big"), segment)
     net = amount - amount // SHARE if key not in world.truth.kept.shown else 0
     if net:
-        world.truth.earn(creator, net)
+        world.truth.earn(creator, net, is_back=is_back)
     world.truth.kept.shown.setdefault(key, world.ground.clock)
     return net
+
+
+def come_back(world: World) -> None:
+    """The spool of a replica that was away while the database went back: an heir records what the database does not know."""
+    away = [each for each in (*world.crowd.away, *world.crowd.replicas) if each.is_forgotten]
+    if not away or not world.is_declared() or (world.is_adopting() and world.rng.random() > BEFORE_ADOPTION):
+        return
+    replica = world.rng.choice(away)
+    for listed in (world.crowd.away, world.crowd.replicas):
+        if replica in listed:
+            listed.remove(replica)
+    jumps = world.truth.events["jump"] - replica.jumps
+    if jumps > 1 or (jumps and replica.skew_s > 0):
+        return  # neither its clock nor the database's says when that was shown: left out
+    _inherit(world, replica)
+
+
+def all_come_back(world: World) -> None:
+    for _ in range(len(world.crowd.away) + len(world.crowd.replicas)):
+        come_back(world)
+
+
+def _inherit(world: World, replica: Replica) -> None:
+    serve = world.ground.serve
+    jumps = world.truth.events["jump"] - replica.jumps
+    age_s = world.monotonic_s - replica.born_s if jumps else (world.ground.clock - replica.born).total_seconds()
+    serve.execute(BEGUN, (replica.id, f"{replica.id}.spool2", "simulated", age_s))
+    known = serve.execute(HELD, (replica.id,)).fetchone()[0]
+    started_s = serve.execute(
+        "SELECT extract(epoch FROM started_at)::bigint FROM ledger.incarnations WHERE id = %s", (replica.id,)
+    ).fetchone()[0]
+    replica.recorded, at = known, 0
+    for batch, searches in replica.spool:
+        if at >= known:
+            done = serve.execute(RECORDED, parameters(replica.id, at, batch, adopted=True))
+            assert done.rowcount == 1
+            replica.recorded += batch.searches
+            if searches:
+                _credit(world, replica, searches, begun_s=started_s)
+            world.truth.events["searches came back"] += batch.searches
+        at += batch.searches
+    serve.execute(CLOSED, (replica.id, None))
+    serve.commit()
 
 
 # ── Wallets ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString
 from unittest.mock import patch
 
-from ledger import adoption, batches, book, owed, packing, rail, reconcile, settling, stops
+from ledger import adoption, advances, batches, book, owed, packing, rail, reconcile, settling, stops
 from ledger.batches import Attempt, Batch, Recipient
 from ledger.chain import Blockhash, Chain, Effect, Look, _blockhash, _effect, _epoch
 from ledger.payouts import Payouts
@@ -253,6 +253,11 @@ def _thaws_at_once(payouts: Payouts, finding: Any) -> bool:
     return finding.ok
 
 
+def _sets_nothing_off(*_: Any, **__: Any) -> advances.SetOff:
+    """Pays what comes back after a restore, whatever was paid of it."""
+    return advances.SetOff()
+
+
 def _never_differs(_: Any, held: Held) -> tuple[Finding, int]:
     """Whatever the chain holds is what the journal says."""
     return Finding(held.slot, held.pix, held.pix, held.lamports, held.lamports), 0
@@ -302,6 +307,10 @@ KEPT_BACK = replace(  # the connection is lost between signature and sending
 )  # fmt: skip
 GIFTS = aimed({"lamports": 0.6, "leap": 0.4}, marker_retention_s=20)
 BACK = aimed({"leap": 0.2}, restoring=Restoring.DOCUMENTED, keeping=0.4, going_back=0.2, weather=LATE, rounds=20)
+RETURNING = replace(
+    BACK, is_folding=True, rounds=40, keeping=0.15, going_back=0.06, weather=FAIR,
+    chances={**BACK.chances, "watch": 0.9, "leap": 0.4, "come back": 0.3},
+)  # fmt: skip
 SEARCHED = aimed({"watch": 0.9, "buy audience": 0.0}, is_folding=True, rounds=20)
 BOUGHT = aimed({"watch": 0.5, "buy audience": 0.4}, is_folding=True, rounds=20, judged={"velocity_ratio": 0})
 STORY = aimed({"leap": 0.3}, nodes=3, liars=2, tells_story=True, weather=replace(FAIR, dropping=0.3), rounds=20)
@@ -329,6 +338,7 @@ WRONG: tuple[Wrong, ...] = (
     Wrong("PaysTheOldWallet", STOPS, ("stopped",), patches=((batches, "STOPPED", _without_wallet(batches.STOPPED)),)),
     Wrong("PlansWhileFrozen", replace(BACK, is_marked=False), payouts=PlansWhileFrozen),
     Wrong("ThawsAtOnce", replace(BACK, is_marked=False), patches=((adoption, "end", _thaws_at_once),)),
+    Wrong("PaysWhatComesBack", RETURNING, ("double",), patches=((advances, "set_off", _sets_nothing_off),)),
     Wrong("PlansOverTheDay", aimed(day_max_pix=13_000), ("over",), payouts=PlansOverTheDay),
     Wrong("BlamesForOneNode", aimed(nodes=3, liars=1), ("unexplained",), payouts=BlamesForOneNode),
     Wrong("ReclaimsByTheBook", GIFTS, ("rent",), payouts=ReclaimsByTheBook),

@@ -72,6 +72,8 @@ def _nature(world: World) -> None:
 def _people(world: World) -> None:
     for name, happen in people.DEEDS.items():
         _maybe(world, name, happen)
+    if world.climate.restoring and world.climate.is_folding:
+        _maybe(world, "come back", people.come_back)
 
 
 def _maybe(world: World, name: str, happen: Callable[[World], None]) -> None:
@@ -130,7 +132,7 @@ def _go_back(world: World, snapshot: Snapshot, kept: Kept) -> None:
     world.truth.kept = kept.copy()
     for replica in world.crowd.replicas:
         replica.is_forgotten = True
-    world.restores += 1
+    world.restores, world.declared_before = world.restores + 1, world.declared()
     world.truth.events[f"restored {world.climate.restoring}"] += 1
     _declare(world)
     world.begin_process(old)

@@ -23,7 +23,7 @@ SAME = 3  # seeds whose worlds are run twice
 AT_ONCE = frozenset((  # wrong protocols that the first or second world shows; the others' test takes minutes
     "PaysWhatIsDoubtful", "JudgesEverybody", "HoldsEveryDay", "LooksFromBefore", "GivesBackByHeights", "ResolvesTooSoon",
     "NeverDiffers", "ReclaimsByTheBook", "BooksTheFeeAlone", "PaysTheOldWallet", "ExpiryAtConfirmed", "OneOpinion",
-    "OverAtOnce", "PlansOverTheDay",
+    "OverAtOnce", "PlansOverTheDay", "PaysWhatComesBack",
 ))  # fmt: skip
 
 ONCE = """

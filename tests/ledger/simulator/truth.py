@@ -78,9 +78,11 @@ class Kept:
     shown: dict[tuple[int, int], datetime] = field(default_factory=dict)  # last time, by viewer and segment
     days: Counter[tuple[int, int]] = field(default_factory=Counter)  # earned, by creator and UTC day
     batches: list[Earned] = field(default_factory=list)
+    maybe_before: Counter[int] = field(default_factory=Counter)  # earned by what may have been shown before a restore
 
     def copy(self) -> Kept:
-        return Kept(dict(self.earned), dict(self.shown), Counter(self.days), list(self.batches))
+        """As a restore brings it back: all of it was shown before."""
+        return Kept(dict(self.earned), dict(self.shown), Counter(self.days), list(self.batches), Counter(self.earned))
 
     def folded(self, cursors: dict[UUID, int], creator: int, day: int) -> int:
         """What surely was folded of a creator's day, by where the incarnations' cursors stand."""
@@ -129,9 +131,10 @@ class Truth:
         """Whether it was so within so many rounds before this one."""
         return self.tick - self.noted.get((name, about), -ticks - 1) <= ticks
 
-    def earn(self, creator: int, amount: int) -> None:
+    def earn(self, creator: int, amount: int, *, is_back: bool = False) -> None:
+        """`is_back`: it was earned before, and the database has forgotten it."""
         self.kept.earned[creator] = self.kept.earned.get(creator, 0) + amount
-        self.ever[creator] += amount
+        self.ever[creator] += 0 if is_back else amount
 
     def groups(self) -> list[list[int]]:
         """Creators who have ever been paid at one wallet, together."""

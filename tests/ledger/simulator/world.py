@@ -23,7 +23,7 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected
-from ledger import book, packing, spool
+from ledger import adoption, book, packing, spool
 from ledger.chain import Chain
 from ledger.localnet import blocks, inside
 from ledger.localnet.inside import Key, new_chain, token_account
@@ -90,7 +90,7 @@ class World:
         self.secret = SECRET
         self.monotonic_s = 1000.0
         self._written_under = ""
-        self.restores = self.strangers_sent = 0
+        self.restores = self.strangers_sent = self.declared_before = 0
         self.keys: dict[str, Key] = {}
         self.snapshots: list[tuple[Snapshot, Kept]] = []
         self.stopped_before: dict[int, set[str]] = {}
@@ -290,6 +290,20 @@ class World:
     @property
     def has_other_secret(self) -> bool:
         return self.secret != SECRET
+
+    def is_declared(self) -> bool:
+        """Whether the ledger knows of the last restore."""
+        return self.restores > 0 and self.declared() > self.declared_before
+
+    def is_adopting(self) -> bool:
+        """Whether payouts are frozen for it."""
+        query = "SELECT count(*) FROM ledger.freezes WHERE reason = %s AND released_at IS NULL"
+        return bool(self.ground.rows(query, adoption.RESTORED)[0][0])
+
+    def declared(self) -> int:
+        """Of how many restores the ledger knows."""
+        query = "SELECT count(*) FROM ledger.freezes WHERE reason = %s"
+        return int(self.ground.rows(query, adoption.RESTORED)[0][0])
 
     def writer(self) -> Any:
         """The administrator's session, which may write as whoever holds the epoch: earnings have no other way in here."""
