@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 
-from ledger import adoption, audit, spool
+from ledger import adoption, audit, review, spool
 from ledger.appearances import adopt
 from ledger.fold import Fold, mature
 from ledger.settings import LedgerSettings
@@ -179,6 +181,29 @@ def test_a_restore_that_is_declared_once_more_takes_what_came_back_before(rig: R
         rig.connection.commit()
     work(rig, 14)
     assert (rig.on_chain(1), minted(rig), rig.balance("maturing", 1)) == (900, 0, 0)
+
+
+def test_a_review_takes_back_what_of_the_day_was_not_set_off_and_withholds_the_rest(rig: Rig, away: Path) -> None:
+    """As of a day that was paid before it was judged; and gives back no more than it took."""
+    rig.creator(1, 0)
+    snapshot = Snapshot(rig.connection)
+    searched(rig, away, search(shown(1, 1, 1000)))
+    work(rig, 6)
+    go_back(rig, snapshot)
+    work(rig, 14)
+    rig.economics = replace(rig.economics, maturity_s=72 * HOUR_S)
+    record(rig.connection, search(shown(2, 1, 500)))
+    come_back(rig, away)
+    one = np.array([1], np.int64)
+    judged = review.Judged(datetime.now(UTC).date(), one, one, 1350 * one, is_over=True, is_known=True)
+    pool = rig.balance("reward_pool")
+    assert review._act(rig.connection, judged, rig.economics) == 450
+    assert (rig.balance("maturing", 1), rig.balance("reward_pool")) == (0, pool + 450)
+    assert rig.rows("SELECT captive_pix, reversed_pix FROM ledger.suspicions") == [(1350, 450)]
+    assert review._act(rig.connection, replace(judged, doubtful=0 * one), rig.economics) == 0
+    assert (rig.balance("maturing", 1), rig.balance("reward_pool")) == (450, pool)
+    rig.connection.commit()
+    assert_whole(rig)
 
 
 def test_who_is_paid_at_the_same_wallet_stands_for_the_one_who_was_paid(rig: Rig, away: Path) -> None:
