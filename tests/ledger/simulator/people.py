@@ -315,6 +315,8 @@ def come_back(world: World) -> None:
     jumps = world.truth.events["jump"] - replica.jumps
     if jumps > 1 or (jumps and replica.skew_s > 0):
         return  # neither its clock nor the database's says when that was shown: left out
+    if world.climate.hours and (world.ground.clock - replica.born).total_seconds() > OLDEST_S:
+        return  # days of so much all come to count as one day, of which a source is worth less: left out
     _inherit(world, replica)
 
 
