@@ -14,6 +14,7 @@ from typing import Any
 from cluster.errors import Temporary
 from ledger import batches, book, owed, packing, screening, stops, wallets
 from ledger.batches import Batch, Recipient
+from ledger.chain import Account
 from ledger.owed import Due
 from ledger.rail import Rail
 from ledger.treasury import opening_cost_pix
@@ -184,7 +185,11 @@ class Planning(Rail):
         return set(reasons)
 
     def _find_accounts(self, missing: Sequence[Due]) -> None:
-        """Look up the token accounts of new recipients; open those that the chain does not have."""
+        """Look up the token accounts of new recipients; open those that the chain does not have.
+
+        Either is so by as many nodes as an end needs, and by more than say otherwise: a payout to one that is not there fails
+        in its simulation, and opening one that is there changes nothing. What they differ on is looked at again in a while.
+        """
         if not missing:
             return
         recipients = [Recipient(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
@@ -193,19 +198,21 @@ class Planning(Rail):
         except Temporary as error:
             log.warning("no token account is looked up now: %s", error)
             return
-        unknown, too_small = [], []
+        unknown, later = [], []
         opening_pix = opening_cost_pix(self.economics, self.treasury.account_rent)
         for due, recipient, seen in zip(missing, recipients, found, strict=True):
-            is_there = [each is not None and each.owner == str(packing.TOKEN_PROGRAM) for each in seen]
-            if all(is_there):
+            there = sum(each is not None and each.owner == str(packing.TOKEN_PROGRAM) for each in seen)
+            if there >= self.opinions and 2 * there > len(seen):
                 batches.know_account(self.connection, self.treasury.mint, recipient, None)
-            elif any(is_there):
-                log.warning("nodes differ on a token account", extra={"address": recipient.address})
-            elif due.amount_pix >= opening_pix:
+                continue
+            is_missing = len(seen) - there >= self.opinions and 2 * there < len(seen)
+            if is_missing and due.amount_pix >= opening_pix:
                 unknown.append(recipient)
-            else:
-                too_small.append(due.creator_id)
-        owed.look_again(self.connection, too_small)
+                continue
+            if not is_missing:
+                log.warning("nodes differ on a token account", extra={"address": recipient.address})
+            later.append(due.creator_id)
+        owed.look_again(self.connection, later)
         taken = batches.opened_for(self.connection, [each.creator_id for each in unknown])
         for each in unknown:
             if taken.get(each.creator_id, each.wallet) != each.wallet:
@@ -214,7 +221,8 @@ class Planning(Rail):
         book.commit(self.connection)
 
     def _forget_gone(self, batch: Batch) -> bool:
-        """Whether the chain no longer has a token account that a batch was to pay, by every node that answers.
+        """Whether the chain no longer has a token account that a batch was to pay, by as many nodes as an end needs and by
+        more than say otherwise.
 
         Its owner has closed it, which is no reason to hold them. One that the platform has not opened is forgotten, and
         opened like any other; the platform opens one a creator, ever.
@@ -223,9 +231,13 @@ class Planning(Rail):
             return False
         known = batches.not_opened_by_us(self.connection, [each.address for each in batch.recipients])
         found = self.chain.seen_accounts(known, "confirmed", opinions=self.opinions)
-        gone = [address for address, seen in zip(known, found, strict=True) if all(each is None for each in seen)]
+        gone = [address for address, seen in zip(known, found, strict=True) if self._is_gone(seen)]
         batches.forget_accounts(self.connection, gone)
         return bool(gone)
+
+    def _is_gone(self, seen: Sequence[Account | None]) -> bool:
+        gone = sum(each is None for each in seen)
+        return gone >= self.opinions and 2 * gone > len(seen)
 
     def _of_people(self, recipients: Sequence[Recipient]) -> list[Recipient]:
         """Those whose wallet no program owns, by as many nodes as it needs; the others are held. None, while these are away."""
