@@ -737,6 +737,27 @@ def test_who_has_closed_their_token_account_is_not_held_and_gets_another(
     assert_paid(rig, {1: 1000, 2: 1000})
 
 
+@pytest.mark.parametrize("held", [None, 1])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_node_of_three_that_differs_on_a_marker_keeps_no_rent_from_coming_back(
+    journal: Connection[Any], held: int | None, place: int
+) -> None:
+    chain = new_chain()
+    nodes = [Node(name, chain) for name in "abc"]
+    rig = Rig(journal, chain, nodes, settings=dataclasses.replace(EAGER, marker_retention_s=0, reclaim_min=1))
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    (number,) = rig.rows("SELECT id FROM ledger.batches")[0]
+    marker = rig.treasury.marker(number).address
+    rig.pay(2)
+    account = {"lamports": held, "owner": str(packing.SYSTEM_PROGRAM), "data": ["", "base64"]}
+    nodes[place].changes = saying(marker, account if held else None)
+    rig.pay(4)
+    assert rig.chain.account(marker) is None
+    assert rig.rows("SELECT count(*) FROM ledger.markers WHERE reclaimed_by IS NULL") == [(0,)]
+    assert_paid(rig, {1: 1000})
+
+
 # ── How long a blockhash lives ─────────────────────────────────────────────────────────────────────────────────────
 
 
