@@ -197,9 +197,8 @@ class LedgerSettings:
     # What a batch was to pay goes back only when its youngest transaction that was given up is that old by the database's
     # clock, whatever nodes say of heights: 150 blocks at the slowest rate that is realistic.
     give_back_after_s: float = 600.0
-    failed_signings_day_max: int = (
-        5  # in 24 h, of which a transaction failed and nobody is at fault: payouts are frozen
-    )
+    # After so many signings in 24 h of which a transaction has failed on chain without a recipient's fault payouts are frozen.
+    failed_signings_day_max: int = 5
     # Orders (see ledger/orders.py): carried out only when a second administrator has approved them, within the time.
     orders_by_two: bool = False
     order_expires_s: int = 72 * 3600

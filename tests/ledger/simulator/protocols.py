@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from ledger import adoption, batches, book, owed, packing, rail, reconcile, settling, stops
 from ledger.batches import Attempt, Batch, Recipient
-from ledger.chain import Blockhash, Chain, Effect, Look, Simulation, _blockhash, _effect, _epoch
+from ledger.chain import Blockhash, Chain, Effect, Look, _blockhash, _effect, _epoch
 from ledger.payouts import Payouts
 from ledger.reconcile import Finding, Held
 from tests.ledger.simulator.climate import DEEDS, FAULTS, Climate, Restoring, Weather
@@ -232,13 +232,6 @@ class ShortestBlockhash(Chain):
         return min(answers, key=lambda each: each.last_valid_block_height)
 
 
-class SizedByOneNode(Chain):
-    """How many compute units a transaction takes is one node's word."""
-
-    def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0, opinions: int = 1) -> list[Simulation]:  # noqa: ARG002
-        return super().simulate_all(raws, slot_min, 1)
-
-
 def _over_at_once(attempt: Attempt, height: int) -> bool:
     """Days taken for seconds: what is a week old is over, and so is what is seven seconds old."""
     return height > attempt.last_valid_block_height or attempt.age_s > batches.LINEAGE_DAYS
@@ -325,7 +318,6 @@ WRONG: tuple[Wrong, ...] = (
     Wrong("OneOpinion", LIARS, payouts=OneOpinion),
     Wrong("HighestHeight", SLOW, GIVEN_UP, chain=HighestHeight),
     Wrong("ShortestBlockhash", SLOW, GIVEN_UP, chain=ShortestBlockhash),
-    Wrong("SizedByOneNode", aimed({"earn": 0.95}, nodes=3, liars=1, rounds=40), ("unexplained",), chain=SizedByOneNode),
     Wrong("OverAtOnce", replace(LIARS, liars=0),
           patches=((settling, "is_over", _over_at_once), (rail, "is_over", _over_at_once))),
     Wrong("ResolvesTooSoon", replace(LIARS, liars=0, chances={**LIARS.chances, "resolve": 0.7}), payouts=ResolvesTooSoon),
