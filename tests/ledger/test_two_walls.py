@@ -749,7 +749,7 @@ def test_one_node_of_three_that_differs_on_a_marker_keeps_no_rent_from_coming_ba
     rig.payouts.plan()
     (number,) = rig.rows("SELECT id FROM ledger.batches")[0]
     marker = rig.treasury.marker(number).address
-    rig.pay(2)
+    rig.pay(1)
     account = {"lamports": held, "owner": str(packing.SYSTEM_PROGRAM), "data": ["", "base64"]}
     nodes[place].changes = saying(marker, account if held else None)
     rig.pay(4)
