@@ -57,6 +57,17 @@ class Attempt:
     age_s: float = 0.0  # since it was signed, by the database's clock
 
 
+class Failed(NamedTuple):
+    """A transaction that has failed on chain, and its batch with it."""
+
+    batch_id: str
+    kind: str
+    recipients: int
+    raw: bytes
+    error: Any
+    signed_at: str  # one instant for all that were signed together
+
+
 class Payout(NamedTuple):
     """What a batch pays a creator, and the account it was taken from."""
 
@@ -286,6 +297,7 @@ OF_BATCHES = LINEAGE.format(
     whose="n.batch_id",
     joined="JOIN ledger.payouts n ON n.creator_id = q.creator_id AND n.id > q.id AND n.batch_id = ANY(%(ids)s)",
 )
+FAILED_READ_MAX = 1000  # transactions
 LINEAGE_DAYS = 7  # no chain has ever stood still for so long, and a blockhash lives for a minute
 
 
@@ -303,6 +315,23 @@ def lineage_of(connection: Conn, creator_ids: Collection[int]) -> dict[int, list
     for creator_id, above in connection.execute(OF_CREATORS, {"ids": list(creator_ids), "days": LINEAGE_DAYS}):
         found.setdefault(creator_id, []).append(above)
     return found
+
+
+def failed_since(connection: Conn, reason: str, within_s: float) -> list[Failed]:
+    """Transactions that have failed on chain within the time, and since a freeze for the reason was last released; the newest
+    first. None while one is in force, and none that empties markers.
+    """
+    rows = connection.execute(
+        "SELECT b.id, b.kind, jsonb_array_length(b.plan->'recipients'), a.raw, a.error, a.signed_at::text"
+        " FROM ledger.batches b JOIN ledger.attempts a ON a.batch_id = b.id AND a.state = 'failed'"
+        " WHERE b.state = 'failed' AND b.kind <> 'reclaim' AND b.ended_at > greatest(now() - make_interval(secs => %s),"
+        "   (SELECT max(coalesce(released_at, 'infinity')) FROM ledger.freezes WHERE reason = %s))"
+        " ORDER BY b.ended_at DESC, a.signed_at DESC LIMIT %s",
+        (within_s, reason, FAILED_READ_MAX),
+    ).fetchall()
+    return [
+        Failed(number, kind, count, bytes(raw), json.loads(error), at) for number, kind, count, raw, error, at in rows
+    ]
 
 
 def young(connection: Conn) -> int:

@@ -26,6 +26,7 @@ from solders.signature import Signature
 from cluster import urls
 from cluster.errors import Rejected, Temporary
 from cluster.resilience import Breaker
+from ledger.packing import COMPUTE_UNITS_MAX
 
 log = logging.getLogger(__name__)
 
@@ -276,28 +277,30 @@ class Chain:
     def latest_blockhash(self, opinions: int = 1) -> Blockhash:
         """At `confirmed`: a finalized one costs 32 blocks of its life, a processed one may be on a fork.
 
-        Of those that nodes name it is the one that lives longest: held to live too long it costs patience, too short money.
-        Who names one that lives longer than the chain lets it, by where `opinions` nodes are, is not believed.
+        It is the longest-lived one that `opinions` nodes know, and held to live as long as the longest-lived one of all that
+        nodes name: held to live too long it costs patience, too short money. Who names one that lives longer than the chain
+        lets it, by where `opinions` nodes are, is not believed.
 
         Raises:
-            Temporary: fewer nodes than `opinions` answer, or are believed.
+            Temporary: fewer nodes than `opinions` answer, or are believed, or know one and the same.
         """
         at = {"commitment": "confirmed"}
         reached: list[tuple[int, int]] = self.ask_all("getEpochInfo", at, least=opinions, read=_epoch)
         height, slot = (sorted(each)[-opinions] for each in zip(*reached, strict=True))
-        answers: list[Blockhash] = self.ask_all("getLatestBlockhash", at, least=opinions, read=_blockhash)
-        near = [
-            each
-            for each in answers
+        named = self._runner.run(self._by_name("getLatestBlockhash", [at], opinions, _blockhash))
+        near = {
+            name: each
+            for name, each in named.items()
             if each.last_valid_block_height <= height + AHEAD_BLOCKS_MAX
             and abs(each.context_slot - slot) <= APART_SLOTS_MAX
-        ]
+        }
         if len(near) < opinions:
             raise Temporary(f"{len(near)} RPC nodes name a blockhash that can be the latest one, {opinions} are needed")
-        longest = max(near, key=lambda each: each.last_valid_block_height)
-        if any(each.last_valid_block_height < longest.last_valid_block_height - LIFE_BLOCKS for each in answers):
+        last = max(each.last_valid_block_height for each in near.values())
+        if any(each.last_valid_block_height < last - LIFE_BLOCKS for each in named.values()):
             log.warning("an RPC node names a blockhash that others hold to be over")
-        return replace(longest, context_slot=min(each.context_slot for each in near))
+        known = self._runner.run(self._known_to(near, opinions))
+        return Blockhash(known, last, min(each.context_slot for each in near.values()))
 
     def finalized_height(self, opinions: int = 1) -> tuple[int, int]:
         """Finalized block height by the most cautious node, and a slot that it had reached.
@@ -492,12 +495,14 @@ class Chain:
             signature for signature in dict.fromkeys(each.signature for each in told) if failed[signature] < opinions
         ]
 
-    def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0) -> list[Simulation]:
-        """What each would do, under a fresh blockhash, unsigned, by a node that has reached `slot_min`.
+    def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0, opinions: int = 1) -> list[Simulation]:
+        """What each would do, under a fresh blockhash, unsigned, by `opinions` nodes that have reached `slot_min`: an error
+        of any of them, the most compute units and the lowest slot that one names.
 
-        They run at once, each beginning with another node.
+        They run at once, each beginning with another node. Where fewer nodes answer, what there is counts: who needs more
+        than one to go on asks them for other things as well, and those that are merely behind keep nobody waiting.
         """
-        return self._runner.run(self._simulate_all(raws, slot_min))
+        return self._runner.run(self._simulate_all(raws, slot_min, opinions))
 
     def simulations(self, raw: bytes, slot_min: int = 0) -> list[Simulation]:
         """What one would do, by every node that answers and has reached `slot_min`."""
@@ -510,15 +515,14 @@ class Chain:
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _simulate_all(self, raws: Sequence[bytes], slot_min: int) -> list[Simulation]:
-        places = asyncio.Semaphore(SIMULATIONS_MAX * len(self.nodes))
+    async def _simulate_all(self, raws: Sequence[bytes], slot_min: int, opinions: int) -> list[Simulation]:
+        places = asyncio.Semaphore(SIMULATIONS_MAX * len(self.nodes) // min(opinions, len(self.nodes)))
 
         async def one(number: int, raw: bytes) -> Simulation:
             params = [base64.b64encode(raw).decode(), _simulated_at(slot_min)]
             async with places:
                 try:
-                    told: Simulation = await self._first("simulateTransaction", params, number, read=_simulation)
-                    return told
+                    return _worst(await self._some("simulateTransaction", params, number, opinions, _simulation))
                 except RpcRefusal as refusal:  # of this one; the others are simulated all the same
                     log.error("a node refuses to simulate a transaction: %s", refusal.message)
                     return Simulation(f"refused: {refusal.message}", 0, 0)
@@ -537,19 +541,68 @@ class Chain:
             raise Temporary("no RPC node answers")
         return all(said)
 
-    async def _first(self, method: str, params: list[Any], begin: int = 0, *, read: Read = _as_it_is) -> Any:
-        last: Exception = Temporary("no RPC node answers")
+    async def _first(self, method: str, params: list[Any], *, read: Read = _as_it_is) -> Any:
+        return (await self._some(method, params, 0, 1, read))[0]
+
+    async def _some(self, method: str, params: list[Any], begin: int, count: int, read: Read) -> list[Any]:
+        """What `count` nodes say from one of them on, or fewer: who is away or behind is passed over.
+
+        Raises:
+            Temporary: no node answers.
+            RpcRefusal: one says no.
+        """
         begin %= len(self.nodes)
-        for node in (*self.nodes[begin:], *self.nodes[:begin]):
-            try:
-                return await _told(node, method, params, read)
-            except Temporary as error:
-                last = error
-            except RpcRefusal as error:
-                if error.code not in BEHIND:
-                    raise
-                last = Temporary(f"{node.name} is behind: {error.message}")
-        raise last
+        left = [*self.nodes[begin:], *self.nodes[:begin]]
+        found: list[Any] = []
+        last: Exception = Temporary("no RPC node answers")
+        while left and len(found) < count:
+            asked = left[: count - len(found)]
+            left = left[len(asked) :]
+            answers = await asyncio.gather(
+                *(_told(node, method, params, read) for node in asked), return_exceptions=True
+            )
+            for node, answer in zip(asked, answers, strict=True):
+                if isinstance(answer, Temporary):
+                    last = answer
+                elif isinstance(answer, RpcRefusal) and answer.code in BEHIND:
+                    last = Temporary(f"{node.name} is behind: {answer.message}")
+                elif isinstance(answer, BaseException):
+                    raise answer
+                else:
+                    found.append(answer)
+        if not found:
+            raise last
+        return found
+
+    async def _by_name(self, method: str, params: list[Any], least: int, read: Read) -> dict[str, Any]:
+        """What each node that answers says, by its name."""
+        asked = (_told(node, method, params, read) for node in self.nodes)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        told = iter(self._answers(method, answers, least))
+        return {
+            node.name: next(told)
+            for node, answer in zip(self.nodes, answers, strict=True)
+            if not isinstance(answer, BaseException)
+        }
+
+    async def _known_to(self, near: Mapping[str, Blockhash], opinions: int) -> str:
+        """Of the blockhashes that nodes name, the longest-lived one that `opinions` nodes name or hold to be valid."""
+        latest_first = sorted(near.values(), key=lambda each: -each.last_valid_block_height)
+        for candidate in dict.fromkeys(each.hash for each in latest_first):
+            naming = {name for name, each in near.items() if each.hash == candidate}
+            if len(naming) >= opinions:
+                return candidate
+            params = [candidate, {"commitment": "confirmed"}]
+            told: dict[str, tuple[bool, int]] = await self._by_name("isBlockhashValid", params, 0, _validity)
+            known = {name for name, (is_valid, _) in told.items() if is_valid} | naming
+            if len(known) >= opinions:
+                return candidate
+            named_at = min(near[name].context_slot for name in naming)
+            is_denied = any(slot >= named_at for name, (_, slot) in told.items() if name not in known)
+            level = logging.WARNING if is_denied else logging.INFO  # else the others have not come to it yet
+            about = {"nodes": sorted(naming), "blockhash": candidate}
+            log.log(level, "a node names a blockhash that too few others know", extra=about)
+        raise Temporary(f"{opinions} RPC nodes are needed that know the same blockhash")
 
     async def _all(self, method: str, params: list[Any], least: int, read: Read) -> list[Any]:
         asked = (_told(node, method, params, read) for node in self.nodes)
@@ -738,6 +791,12 @@ def _blockhash(told: Any) -> Blockhash:
     return Blockhash(value["blockhash"], _whole(value["lastValidBlockHeight"]), slot)
 
 
+def _validity(told: Any) -> tuple[bool, int]:
+    if not isinstance(told["value"], bool):
+        raise TypeError(f"{told['value']!r} is neither true nor false")
+    return told["value"], _whole(told["context"]["slot"])
+
+
 def _epoch(told: Any) -> tuple[int, int]:
     return _whole(told["blockHeight"]), _whole(told["absoluteSlot"])
 
@@ -782,7 +841,13 @@ def _simulated_at(slot_min: int) -> dict[str, Any]:
 
 def _simulation(answer: Any) -> Simulation:
     value = answer["value"]
-    return Simulation(_error(value["err"]), _whole(value.get("unitsConsumed") or 0), _whole(answer["context"]["slot"]))
+    units = value.get("unitsConsumed") or COMPUTE_UNITS_MAX  # of a node that names none
+    return Simulation(_error(value["err"]), _whole(units), _whole(answer["context"]["slot"]))
+
+
+def _worst(found: Sequence[Simulation]) -> Simulation:
+    error = next((each.error for each in found if each.error is not None), None)
+    return Simulation(error, max(each.units for each in found), min(each.slot for each in found))
 
 
 def _status(value: Any) -> Status | None:

@@ -7,9 +7,10 @@ the recipient at fault stands alone and is held. Knows no signature.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster.errors import Temporary
 from ledger import batches, book, owed, packing, screening, stops, wallets
@@ -19,6 +20,8 @@ from ledger.rail import Rail
 from ledger.treasury import opening_cost_pix
 
 log = logging.getLogger(__name__)
+
+Said = TypeVar("Said")
 
 
 RECLAIM_READ = 4  # times as many markers are read as one transaction empties
@@ -127,13 +130,13 @@ class Planning(Rail):
             if str(self.treasury.marker(batch_id).address) != address:
                 empty.append(batch_id)  # adopted after a restore, which forgot the id that its seed follows from
                 continue
-            held = [each.lamports if each is not None else 0 for each in seen]
-            if not max(held):
-                empty.append(batch_id)
-            elif min(held) == max(held):
-                recipients.append(Recipient(0, batch_id, address, held[0]))
-            else:
+            held = self._agreed([each.lamports if each is not None else 0 for each in seen])
+            if held is None:
                 doubted.append(batch_id)
+            elif held:
+                recipients.append(Recipient(0, batch_id, address, held))
+            else:
+                empty.append(batch_id)
         batches.look_later(self.connection, empty)
         batches.look_later(self.connection, doubted, max(0.0, self.settings.marker_retention_s - DOUBTED_S))
         return recipients
@@ -184,7 +187,11 @@ class Planning(Rail):
         return set(reasons)
 
     def _find_accounts(self, missing: Sequence[Due]) -> None:
-        """Look up the token accounts of new recipients; open those that the chain does not have."""
+        """Look up the token accounts of new recipients; open those that the chain does not have.
+
+        A payout to one that is not there fails in its simulation, and opening one that is there changes nothing: as many nodes
+        are believed as an end needs. What they differ on is looked at again in a while.
+        """
         if not missing:
             return
         recipients = [Recipient(d.creator_id, d.wallet, self.treasury.token_account_of(d.wallet)) for d in missing]
@@ -193,19 +200,20 @@ class Planning(Rail):
         except Temporary as error:
             log.warning("no token account is looked up now: %s", error)
             return
-        unknown, too_small = [], []
+        unknown, later = [], []
         opening_pix = opening_cost_pix(self.economics, self.treasury.account_rent)
         for due, recipient, seen in zip(missing, recipients, found, strict=True):
-            is_there = [each is not None and each.owner == str(packing.TOKEN_PROGRAM) for each in seen]
-            if all(is_there):
+            is_there = self._agreed([each is not None and each.owner == str(packing.TOKEN_PROGRAM) for each in seen])
+            if is_there:
                 batches.know_account(self.connection, self.treasury.mint, recipient, None)
-            elif any(is_there):
+            elif is_there is None:
                 log.warning("nodes differ on a token account", extra={"address": recipient.address})
+                later.append(due.creator_id)
             elif due.amount_pix >= opening_pix:
                 unknown.append(recipient)
             else:
-                too_small.append(due.creator_id)
-        owed.look_again(self.connection, too_small)
+                later.append(due.creator_id)
+        owed.look_again(self.connection, later)
         taken = batches.opened_for(self.connection, [each.creator_id for each in unknown])
         for each in unknown:
             if taken.get(each.creator_id, each.wallet) != each.wallet:
@@ -214,7 +222,7 @@ class Planning(Rail):
         book.commit(self.connection)
 
     def _forget_gone(self, batch: Batch) -> bool:
-        """Whether the chain no longer has a token account that a batch was to pay, by every node that answers.
+        """Whether the chain no longer has a token account that a batch was to pay, by as many nodes as an end needs.
 
         Its owner has closed it, which is no reason to hold them. One that the platform has not opened is forgotten, and
         opened like any other; the platform opens one a creator, ever.
@@ -223,9 +231,16 @@ class Planning(Rail):
             return False
         known = batches.not_opened_by_us(self.connection, [each.address for each in batch.recipients])
         found = self.chain.seen_accounts(known, "confirmed", opinions=self.opinions)
-        gone = [address for address, seen in zip(known, found, strict=True) if all(each is None for each in seen)]
+        gone = [
+            address for address, seen in zip(known, found, strict=True) if self._agreed([each is None for each in seen])
+        ]
         batches.forget_accounts(self.connection, gone)
         return bool(gone)
+
+    def _agreed(self, said: Sequence[Said]) -> Said | None:
+        """What as many nodes say as an end needs, and more than say anything else; None where they differ."""
+        told, count = Counter(said).most_common(1)[0]
+        return told if count >= self.opinions and 2 * count > len(said) else None
 
     def _of_people(self, recipients: Sequence[Recipient]) -> list[Recipient]:
         """Those whose wallet no program owns, by as many nodes as it needs; the others are held. None, while these are away."""

@@ -197,6 +197,8 @@ class LedgerSettings:
     # What a batch was to pay goes back only when its youngest transaction that was given up is that old by the database's
     # clock, whatever nodes say of heights: 150 blocks at the slowest rate that is realistic.
     give_back_after_s: float = 600.0
+    # After so many signings in 24 h of which a transaction has failed on chain without a recipient's fault payouts are frozen.
+    failed_signings_day_max: int = 5
     # Orders (see ledger/orders.py): carried out only when a second administrator has approved them, within the time.
     orders_by_two: bool = False
     order_expires_s: int = 72 * 3600
@@ -239,7 +241,7 @@ class LedgerSettings:
                 raise ValueError(f"{name} must be above 0")
         for name in ("fold_appearances_max", "fold_batches_max", "payouts_per_plan_max", "batches_live_max", "reclaim_min",
                      "flush_interval_ms", "flush_searches_max", "spool_file_max_mb", "localnet_slot_ms",
-                     "order_expires_s"):  # fmt: skip
+                     "order_expires_s", "failed_signings_day_max"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more")
         if (

@@ -23,6 +23,12 @@ from ledger.verdict import Fault
 
 log = logging.getLogger(__name__)
 
+IN_VAIN = "transactions fail on chain again and again, and no recipient is at fault"
+IN_VAIN_S = 86_400.0  # in which signings are counted of which a transaction has failed so
+IN_VAIN_HINT = (
+    "ask each RPC node for unitsConsumed of simulateTransaction and for what the treasury holds: take the one that names too"
+    " few or too much out of [solana] urls, then release this"
+)
 LANDED_LATE = "a transaction that was given up has landed: a node cannot be trusted"
 
 
@@ -120,10 +126,7 @@ class Settling(Signing):
     def _failed(self, attempt: Attempt, effect: Effect) -> None:
         """It moved nothing. Failing at the marker proves that another one has; else the money goes back once none can."""
         batch = attempt.batch
-        transaction = VersionedTransaction.from_bytes(attempt.raw)
-        limits = verdict.limits_of(transaction)
-        guards = len(transaction.message.instructions) - limits - len(batch.recipients)
-        fault = verdict.of(effect.error, batch.kind, guards, limits)
+        fault = _fault(attempt.raw, batch.kind, len(batch.recipients), effect.error)
         if fault is Fault.MARKER:
             if attempt.n == 1:  # else an earlier attempt has paid: it is found among those given up
                 stops.freeze(self.connection, PAID_UNKNOWN, self._proof(attempt, effect))
@@ -142,6 +145,24 @@ class Settling(Signing):
         self._give_back(batch, f"fail:{attempt.signature}", self._cost_lines(effect), proof)
         if is_recipients and not is_gone:
             self._take_apart(batch, f"the transaction failed: {effect.error}")
+        if fault is Fault.NOBODY:
+            self._stop_in_vain()
+
+    def _stop_in_vain(self) -> None:
+        """Freeze payouts where signing after signing has failed of late through nobody's fault: what went back is planned
+        again, and each of them costs a fee.
+
+        A signing counts once, however many of its transactions fail; none counts that ended before such a freeze did.
+        """
+        failed: dict[str, batches.Failed] = {}
+        for each in batches.failed_since(self.connection, IN_VAIN, IN_VAIN_S):
+            if each.signed_at in failed or _fault(each.raw, each.kind, each.recipients, each.error) is not Fault.NOBODY:
+                continue
+            failed[each.signed_at] = each
+            if len(failed) >= self.settings.failed_signings_day_max:
+                errors = {each.batch_id: each.error for each in failed.values()}
+                stops.freeze(self.connection, IN_VAIN, {"failed": errors, "hint": IN_VAIN_HINT})
+                return
 
     def _take_note(self, attempt: Attempt, effect: Effect) -> None:
         """A batch has landed: post its transfers, and remember what it has made on chain."""
@@ -205,3 +226,10 @@ class Settling(Signing):
     def _proof(self, attempt: Attempt, effect: Effect) -> dict[str, Any]:
         proof = {"batch": attempt.batch.id, "signature": attempt.signature, "slot": effect.slot, "fee": effect.fee}
         return proof | ({"error": effect.error} if effect.error is not None else {})
+
+
+def _fault(raw: bytes, kind: str, recipients: int, error: Any) -> Fault:
+    """Whom the error of a signed transaction is about, which has so many recipients."""
+    transaction = VersionedTransaction.from_bytes(raw)
+    limits = verdict.limits_of(transaction)
+    return verdict.of(error, kind, len(transaction.message.instructions) - limits - recipients, limits)

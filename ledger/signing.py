@@ -1,7 +1,7 @@
 """Signing and sending: what is planned is simulated, signed and committed; only then do its bytes leave.
 
-Simulations run at once, spread over the nodes; signatures all use one blockhash. Sending hands the same bytes to every
-node, again and again: what a node answers is a hint, never a fact. Decides nothing about how a payout ends.
+Simulations run at once, each by as many nodes as an end needs; signatures all use one blockhash. Sending hands the same bytes
+to every node, again and again: what a node answers is a hint, never a fact. Decides nothing about how a payout ends.
 
 What waited is asked about again: whoever was held, refused by the operator's screening or given another wallet since the
 plan was made is not paid by it. The plan is given back and the others are planned anew. What is signed may be on its way
@@ -170,7 +170,7 @@ class Signing(Planning):
         waiting = [each for each in waiting if each.id in built]
         raws = [self.treasury.unsigned(built[each.id]) for each in waiting]
         slot = batches.opened_slot(self.connection, [each.address for batch in waiting for each in batch.recipients])
-        found = self.chain.simulate_all(raws, slot)
+        found = self.chain.simulate_all(raws, slot, self.opinions)
         sized = []
         for batch, raw, simulation in zip(waiting, raws, found, strict=True):
             units: int | None = simulation.units
@@ -209,7 +209,7 @@ class Signing(Planning):
         and takes the word of every node that answers.
         """
         found = self.chain.simulations(raw, slot)
-        units = next((each.units for each in found if each.error is None), None)
+        units = max((each.units for each in found if each.error is None), default=None)
         if units is None and len(found) >= self.opinions:
             limits = verdict.limits_of(VersionedTransaction.from_bytes(raw))
             self._would_fail(batch, found, limits, built - len(batch.recipients))

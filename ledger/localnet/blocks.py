@@ -97,8 +97,9 @@ class Chain:
         height = self.height_at(commitment)
         return str(self._block(height).hash), height + WINDOW_BLOCKS
 
-    def is_valid(self, blockhash: str) -> bool:
-        return self._hashes.get(blockhash, -WINDOW_BLOCKS - 1) >= self.height - WINDOW_BLOCKS
+    def is_valid(self, blockhash: str, commitment: str = "processed") -> bool:
+        height, made_at = self.height_at(commitment), self._hashes.get(blockhash)
+        return made_at is not None and height - WINDOW_BLOCKS <= made_at <= height
 
     def level(self, height: int) -> str:
         if height <= self.height_at("finalized"):

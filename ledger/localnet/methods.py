@@ -82,7 +82,7 @@ def _latest_blockhash(chain: Chain, _: Params, options: dict[str, Any]) -> Answe
 
 
 def _is_blockhash_valid(chain: Chain, params: Params, options: dict[str, Any]) -> Answer:
-    return _with_context(chain, options, chain.is_valid(params[0]))
+    return _with_context(chain, options, chain.is_valid(params[0], _commitment(options)))
 
 
 # ── Transactions ───────────────────────────────────────────────────────────────────────────────────────────────────

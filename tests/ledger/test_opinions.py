@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from solders.hash import Hash
 
 from cluster.errors import Temporary
 from ledger import chain
-from ledger.chain import Chain, Effect, RpcRefusal, Status
+from ledger.chain import Chain, Effect, RpcRefusal, Simulation, Status
 from tests.ledger.chains import Key
 
 HASH = "4vJ9JU1bJJE96FWSJKvHsmmFADCg4gpZQff4P3bkLKi"
@@ -109,6 +110,108 @@ def test_too_few_that_are_believed_are_none(pool: Callable[..., Chain]) -> None:
     for away in ("getEpochInfo", "getLatestBlockhash"):
         with pytest.raises(Temporary, match="1 of 2 RPC nodes answer"):
             pool(at(100, 5000), at(100, 5000) | {away: AWAY}).latest_blockhash(2)
+
+
+def hash_of(number: int) -> str:
+    return str(Hash(bytes([number]) * 32))
+
+
+def names(number: int, *known: int, lasts: int = 250, slot: int = 1000, reached: int = 1000) -> dict[str, Answer]:
+    """A node that names the blockhash of a number, and has come to a slot by which it knows those of others."""
+    told = at(100, 1000)
+    told["getLatestBlockhash"] = {
+        "context": {"slot": slot},
+        "value": {"blockhash": hash_of(number), "lastValidBlockHeight": lasts},
+    }
+    hashes = [hash_of(each) for each in known]
+    return told | {
+        "isBlockhashValid": lambda params: {"context": {"slot": reached}, "value": params[0] in hashes},
+    }
+
+
+@pytest.mark.parametrize(
+    ("nodes", "opinions", "found"),
+    [
+        ([names(1, lasts=350), names(2, 2, 3, lasts=260), names(3, 2, 3)], 2, 2),  # nobody else knows the longest-lived
+        ([names(2, 2, 3, lasts=260), names(3, 2, 3), names(1, lasts=350)], 2, 2),
+        ([names(1, lasts=260), names(2, 1)], 2, 1),  # who names it knows it
+        ([names(1, 1, 2, lasts=260), names(2, 2)], 2, 2),  # it has not come to the newer one yet
+        ([names(1, lasts=350), names(2, 2)], 1, 1),  # nobody else is asked
+        ([names(1)], 1, 1),
+        ([names(1, 1, lasts=260), names(2, 2)], 2, None),
+        ([names(1, lasts=260), names(2, 1) | {"isBlockhashValid": AWAY}], 2, None),
+        ([names(1, lasts=260), names(2, 1) | {"isBlockhashValid": {"context": {"slot": 1}, "value": "yes"}}], 2, None),
+        ([names(1, lasts=260), names(2) | {"isBlockhashValid": RpcRefusal(-32601, "no such method")}], 2, None),
+    ],
+)
+def test_a_blockhash_is_one_that_enough_nodes_know_and_lives_as_long_as_anybody_says(
+    pool: Callable[..., Chain], nodes: list[dict[str, Answer]], opinions: int, found: int | None
+) -> None:
+    rpc = pool(*nodes)
+    if found is None:
+        with pytest.raises(Temporary, match="2 RPC nodes are needed that know the same blockhash"):
+            rpc.latest_blockhash(opinions)
+        return
+    told = rpc.latest_blockhash(opinions)
+    longest = max(each["getLatestBlockhash"]["value"]["lastValidBlockHeight"] for each in nodes)
+    assert (told.hash, told.last_valid_block_height) == (hash_of(found), longest)
+    if opinions == 1:
+        assert all(method != "isBlockhashValid" for node in rpc.nodes for method, _ in node.asked)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("reached", "level"), [(1000, "WARNING"), (999, "INFO")])
+def test_the_node_is_named_whose_blockhash_others_do_not_know(
+    pool: Callable[..., Chain], reached: int, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    pool(names(2, 2, 3, reached=reached), names(1, lasts=350), names(3, 2, 3, reached=reached)).latest_blockhash(2)
+    assert [(each.levelname, each.__dict__["nodes"]) for each in caplog.records] == [(level, ["1"])]
+
+
+# ── Simulations ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def would(units: int | None, error: Any = None, slot: int = 90) -> dict[str, Answer]:
+    """A node that says what every transaction would do."""
+    value = {"err": error} | ({} if units is None else {"unitsConsumed": units})
+    return {"simulateTransaction": {"context": {"slot": slot}, "value": value}}
+
+
+ILL = {"InstructionError": [1, {"Custom": 17}]}
+BEHIND = RpcRefusal(-32016, "Minimum context slot has not been reached")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "opinions", "found"),
+    [
+        ([would(1), would(700)], 2, Simulation(None, 700, 90)),
+        ([would(700, slot=80), would(1)], 2, Simulation(None, 700, 80)),
+        ([would(1), would(700)], 1, Simulation(None, 1, 90)),
+        ([would(None), would(700)], 2, Simulation(None, 1_400_000, 90)),  # who says nothing says the most
+        ([would(0)], 1, Simulation(None, 1_400_000, 90)),
+        ([would(1), {"simulateTransaction": AWAY}, would(700)], 2, Simulation(None, 700, 90)),
+        ([{"simulateTransaction": BEHIND}, would(1), would(700)], 2, Simulation(None, 700, 90)),
+        ([would(1), {"simulateTransaction": BEHIND}, {"simulateTransaction": AWAY}], 2, Simulation(None, 1, 90)),
+        ([would(700), would(600, ILL)], 2, Simulation(ILL, 700, 90)),
+        ([would(700), would(600), would(1, ILL)], 2, Simulation(None, 700, 90)),  # it is not asked
+        ([would(700), {"simulateTransaction": RpcRefusal(-32602, "no")}], 2, Simulation("refused: no", 0, 0)),
+    ],
+)
+def test_what_a_transaction_would_do_is_the_worst_that_enough_nodes_say(
+    pool: Callable[..., Chain], nodes: list[dict[str, Answer]], opinions: int, found: Simulation
+) -> None:
+    assert pool(*nodes).simulate_all([b"raw"], 0, opinions) == [found]
+
+
+def test_each_transaction_is_simulated_by_another_pair_of_nodes(pool: Callable[..., Chain]) -> None:
+    rpc = pool(would(1), would(20), would(300))
+    assert [each.units for each in rpc.simulate_all([b"a", b"b", b"c", b"d"], 0, 2)] == [20, 300, 300, 20]
+    assert [len(node.asked) for node in rpc.nodes] == [3, 3, 2]  # type: ignore[attr-defined]
+
+
+def test_where_no_node_simulates_there_is_nothing_to_go_by(pool: Callable[..., Chain]) -> None:
+    with pytest.raises(Temporary, match="is behind"):
+        pool({"simulateTransaction": AWAY}, {"simulateTransaction": BEHIND}).simulate_all([b"raw"], 7, 2)
 
 
 # ── Effects ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import dataclasses
 import itertools
+import json
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from psycopg import Connection
 from solders.account import Account
+from solders.hash import Hash
 from solders.pubkey import Pubkey
 from solders.signature import Signature
 
@@ -25,7 +27,7 @@ from ledger.localnet.methods import RpcError, answer
 from ledger.rail import PAID_UNKNOWN
 from ledger.reconcile import MISMATCH, reconcile
 from ledger.settings import Economics
-from ledger.settling import LANDED_LATE
+from ledger.settling import IN_VAIN, LANDED_LATE
 from ledger.signing import TREASURY_FROZEN
 from ledger.verdict import Fault
 from tests.ledger.chains import (
@@ -86,6 +88,14 @@ def pair(journal: Connection[Any]) -> tuple[Rig, list[Node]]:
     """A ledger with two nodes that a test can spoil."""
     chain = new_chain()
     nodes = [Node("a", chain), Node("b", chain)]
+    return Rig(journal, chain, nodes), nodes
+
+
+@pytest.fixture
+def three(journal: Connection[Any]) -> tuple[Rig, list[Node]]:
+    """A ledger with three nodes that a test can spoil."""
+    chain = new_chain()
+    nodes = [Node(name, chain) for name in "abc"]
     return Rig(journal, chain, nodes), nodes
 
 
@@ -403,6 +413,94 @@ def test_a_treasury_that_is_frozen_on_chain_stops_payouts_and_holds_nobody(
     assert_paid(rig, {1: 1000, 2: 1000, 3: 1000})
 
 
+# ── How much a transaction takes ───────────────────────────────────────────────────────────────────────────────────
+
+
+def taking(units: int | None) -> Any:
+    """A node that says that every transaction takes so many compute units; None: it leaves them out."""
+
+    def told(answer: Any) -> Any:
+        answer["value"] |= {"unitsConsumed": units}
+        if units is None:
+            del answer["value"]["unitsConsumed"]
+        return answer
+
+    return told
+
+
+@pytest.mark.parametrize("units", [1, 0, None, 10**9])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_how_much_a_transaction_takes_is_no_single_nodes_word(
+    journal: Connection[Any], units: int | None, place: int
+) -> None:
+    chain = new_chain()
+    nodes = [Node(name, chain) for name in "abc"]
+    rig = Rig(journal, chain, nodes, version="legacy")
+    nodes[place].lies["simulateTransaction"] = taking(units)
+    size = rig.treasury.capacity("payout")
+    for creator in range(1, 2 * size + 2):
+        rig.creator(creator, 1000, account=creator != 1)
+    rig.pay(6)
+    assert "failed" not in rig.states()
+    assert_paid(rig, dict.fromkeys(range(1, 2 * size + 2), 1000))
+
+
+def test_how_much_it_takes_is_the_most_that_a_node_says_also_beside_one_that_is_ill(journal: Connection[Any]) -> None:
+    chain = new_chain()
+    nodes = [Node(name, chain) for name in "abc"]
+    rig = Rig(journal, chain, nodes, version="legacy")
+
+    def ill(told: Any) -> Any:
+        told["value"]["err"] = "BlockhashNotFound"
+        return told
+
+    nodes[0].lies["simulateTransaction"] = taking(1)
+    nodes[1].lies["simulateTransaction"] = ill
+    rig.creator(1, 1000)
+    rig.pay(3)
+    assert rig.states() == {"posted": 1}
+    assert_paid(rig, {1: 1000})
+
+
+@pytest.mark.parametrize("creators", [1, 30])
+def test_what_fails_again_and_again_through_nobodys_fault_freezes_payouts_instead_of_burning_fees(
+    journal: Connection[Any], creators: int
+) -> None:
+    chain = new_chain()
+    node = Node("alone", chain)
+    rig = Rig(journal, chain, [node], version="legacy")
+    node.lies["simulateTransaction"] = taking(1)
+    for creator in range(1, creators + 1):
+        rig.creator(creator, 1000)
+    rig.pay(20)
+    assert (rig.freezes(), rig.holds()) == ([IN_VAIN], {})
+    signings = "SELECT count(DISTINCT signed_at), count(DISTINCT batch_id) FROM ledger.attempts"
+    (signed, of_it), about = rig.rows(signings)[0], json.loads(stops.in_force(rig.connection)[0].detail)
+    assert signed == rig.settings.failed_signings_day_max == len(about["failed"])
+    assert (of_it > signed) == (creators > 1)  # of one signing many fail, and count once
+    assert "unitsConsumed" in about["hint"]
+
+    stops.release(rig.connection, stops.in_force(rig.connection)[0].name, "ana")
+    rig.connection.commit()
+    rig.pay(2)
+    assert rig.freezes() == []  # those before it count no more
+    node.lies.clear()
+    rig.pay(4)
+    assert_paid(rig, dict.fromkeys(range(1, creators + 1), 1000))
+
+
+def test_what_fails_for_recipients_is_no_reason_to_freeze_payouts(rig: Rig) -> None:
+    for creator in range(1, 8):
+        rig.creator(creator, 1000)
+        rig.payouts.plan()
+        rig.payouts.sign()
+        rig.put_frozen(creator)
+        rig.payouts.send()
+        rig.pay(2)
+    assert rig.states() == {"failed": 7}
+    assert (rig.freezes(), len(rig.holds())) == ([], 7)
+
+
 # ── A node that is away ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -568,8 +666,57 @@ def test_one_nodes_word_that_a_token_account_exists_holds_nobody(pair: tuple[Rig
     nodes[0].changes = made_up
     rig.pay(3)
     assert (rig.holds(), rig.rows("SELECT count(*) FROM ledger.token_accounts")) == ({}, [(0,)])
+    assert rig.rows("SELECT parked_until > now() FROM ledger.owed") == [(True,)]  # it is looked at again in a while
     nodes[0].changes = None
+    rig.connection.execute("UPDATE ledger.owed SET parked_until = now()")
+    rig.connection.commit()
     rig.pay(5)
+    assert_paid(rig, {1: 1000})
+
+
+def saying(address: Pubkey, account: Any) -> Any:
+    """A node that says so of an account: that it is not there, or that there is one."""
+
+    def told(answer: Any, params: list[Any]) -> Any:
+        answer["value"] = [
+            account if name == str(address) else was for name, was in zip(params[0], answer["value"], strict=True)
+        ]
+        return answer
+
+    return told
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_node_of_three_that_differs_on_a_token_account_keeps_nobody_from_being_paid(
+    three: tuple[Rig, list[Node]], is_there: bool, place: int
+) -> None:
+    rig, nodes = three
+    rig.creator(1, 1000, account=False)
+    if is_there:
+        rig.put_account(1)
+    made_up = {"lamports": RENT, "owner": str(packing.TOKEN_PROGRAM), "data": ["", "base64"]}
+    nodes[place].changes = saying(rig.address_of(1), None if is_there else made_up)
+    rig.pay(6)
+    assert rig.rows("SELECT batch_id IS NULL FROM ledger.token_accounts") == [(is_there,)]  # whether it was opened
+    assert (rig.holds(), rig.freezes()) == ({}, [])
+    assert_paid(rig, {1: 1000})
+
+
+def test_one_node_of_three_that_knows_a_closed_token_account_has_nobody_held(three: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = three
+    rig.creator(1, 1000)
+    there = rig.chain.svm.get_account(rig.address_of(1))
+    assert there is not None
+    data = [base64.b64encode(bytes(there.data)).decode(), "base64"]
+    rig.payouts.plan()
+    rig.payouts.sign()
+    rig.chain.svm.set_account(rig.address_of(1), Account(0, b"", packing.SYSTEM_PROGRAM))
+    made_up = {"lamports": RENT, "owner": str(packing.TOKEN_PROGRAM), "data": data}
+    nodes[2].changes = saying(rig.address_of(1), made_up)
+    rig.payouts.send()
+    rig.pay(10)
+    assert (rig.holds(), rig.freezes()) == ({}, [])
     assert_paid(rig, {1: 1000})
 
 
@@ -588,6 +735,27 @@ def test_who_has_closed_their_token_account_is_not_held_and_gets_another(
     rig.pay(10)
     assert (rig.holds(), rig.freezes()) == ({}, [])
     assert_paid(rig, {1: 1000, 2: 1000})
+
+
+@pytest.mark.parametrize("held", [None, 1])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_node_of_three_that_differs_on_a_marker_keeps_no_rent_from_coming_back(
+    journal: Connection[Any], held: int | None, place: int
+) -> None:
+    chain = new_chain()
+    nodes = [Node(name, chain) for name in "abc"]
+    rig = Rig(journal, chain, nodes, settings=dataclasses.replace(EAGER, marker_retention_s=0, reclaim_min=1))
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    (number,) = rig.rows("SELECT id FROM ledger.batches")[0]
+    marker = rig.treasury.marker(number).address
+    rig.pay(1)
+    account = {"lamports": held, "owner": str(packing.SYSTEM_PROGRAM), "data": ["", "base64"]}
+    nodes[place].changes = saying(marker, account if held else None)
+    rig.pay(4)
+    assert rig.chain.account(marker) is None
+    assert rig.rows("SELECT count(*) FROM ledger.markers WHERE reclaimed_by IS NULL") == [(0,)]
+    assert_paid(rig, {1: 1000})
 
 
 # ── How long a blockhash lives ─────────────────────────────────────────────────────────────────────────────────────
@@ -680,6 +848,62 @@ def test_a_blockhash_that_lives_longer_than_the_chain_lets_it_is_not_believed(
     assert_paid(rig, {1: 1000})
 
 
+def another(blocks: int = 100) -> Any:
+    """A node that names a blockhash that nobody else knows, and that lives longer."""
+    made_up = str(Hash.new_unique())
+
+    def told(answer: Any) -> Any:
+        lasts = answer["value"]["lastValidBlockHeight"] + blocks
+        return answer | {"value": {"blockhash": made_up, "lastValidBlockHeight": lasts}}
+
+    return told
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_nothing_is_signed_with_a_blockhash_that_one_node_alone_knows(
+    three: tuple[Rig, list[Node]], place: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig, nodes = three
+    rig.creator(1, 1000)
+    nodes[place].lies["getLatestBlockhash"] = another()
+    rig.payouts.plan()
+    rig.payouts.sign()
+    assert last_one(rig) == rig.chain.height_at("confirmed") + 150 + 100  # held to live as long as anybody says
+    (said,) = [each for each in caplog.records if "blockhash" in each.message]
+    assert (said.levelname, said.__dict__["nodes"]) == ("WARNING", [nodes[place].name])
+    rig.pay(2)
+    assert_paid(rig, {1: 1000})
+
+
+def test_two_nodes_that_know_no_common_blockhash_are_waited_for(pair: tuple[Rig, list[Node]]) -> None:
+    rig, nodes = pair
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    nodes[0].lies["getLatestBlockhash"] = another()
+    nodes[0].lies["isBlockhashValid"] = lambda told: told | {"value": False}
+    with pytest.raises(Temporary, match="know the same blockhash"):
+        rig.payouts.sign()
+    nodes[0].lies.clear()
+    rig.pay(3)
+    assert_paid(rig, {1: 1000})
+
+
+def test_a_blockhash_that_one_node_has_not_come_to_yet_is_passed_over_for_an_older_one(
+    pair: tuple[Rig, list[Node]], caplog: pytest.LogCaptureFixture
+) -> None:
+    rig, nodes = pair
+    rig.creator(1, 1000)
+    rig.payouts.plan()
+    nodes[1].behind = {"getLatestBlockhash": 20, "isBlockhashValid": 20}
+    rig.payouts.sign()
+    assert last_one(rig) == rig.chain.height_at("confirmed") + 150
+    (used,) = rig.rows("SELECT blockhash FROM ledger.attempts")[0]
+    assert rig.chain._hashes[used] == rig.chain.height_at("confirmed") - 20
+    assert not [each for each in caplog.records if "blockhash" in each.message and each.levelname == "WARNING"]
+    rig.pay(2)
+    assert_paid(rig, {1: 1000})
+
+
 # ── An answer that nobody can read ─────────────────────────────────────────────────────────────────────────────────
 
 READ = (
@@ -690,6 +914,7 @@ READ = (
     "getSignatureStatuses",
     "getSignaturesForAddress",
     "getTransaction",
+    "isBlockhashValid",
     "simulateTransaction",
 )
 OF_NO_FORM: list[Any] = [
@@ -831,14 +1056,6 @@ def test_a_node_that_makes_up_a_transaction_moves_no_money_and_no_cursor(
     assert found.problems == ()
     assert rig.balance("platform", asset="SOL") == before
     assert rig.rows("SELECT * FROM ledger.chain_cursors ORDER BY 1") == cursors
-
-
-@pytest.fixture
-def three(journal: Connection[Any]) -> tuple[Rig, list[Node]]:
-    """A ledger with three nodes that a test can spoil."""
-    chain = new_chain()
-    nodes = [Node(name, chain) for name in "abc"]
-    return Rig(journal, chain, nodes), nodes
 
 
 def names(signature: str, slot: int) -> Any:

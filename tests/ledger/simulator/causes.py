@@ -128,6 +128,7 @@ def _explains_freeze(world: World, reason: str, detail: Mapping[str, Any]) -> bo
         reconcile.MISMATCH: lambda: _is_misled(world) or _is_difference(world, detail),
         settling.LANDED_LATE: lambda: _is_misled(world) or _is_late(world, detail.get("signature", "")),
         PAID_UNKNOWN: lambda: _is_misled(world) or any(_is_on_chain(world, each) for each in _batches(detail)),
+        settling.IN_VAIN: lambda: _is_misled(world) or world.climate.liars > 1,
         signing.NOT_SIGNED: lambda: truth.is_recent("refused to sign"),
         signing.TREASURY_FROZEN: lambda: truth.is_recent("treasury frozen"),
         IDS_LOST: lambda: truth.is_recent("secret lost"),

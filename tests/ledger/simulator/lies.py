@@ -115,7 +115,16 @@ class Liar:
         return told
 
     def _getLatestBlockhash(self, told: Any) -> Any:  # noqa: N802
-        told["value"]["lastValidBlockHeight"] -= 120
+        """It lives shorter; or it is another one, which nobody else knows and which lives longer."""
+        if self._rng.random() < 0.5:
+            told["value"]["lastValidBlockHeight"] -= 120
+            return told
+        own = blocks.base58_of(bytes(self._rng.randint(1, 255) for _ in range(32)))
+        told["value"] = {"blockhash": own, "lastValidBlockHeight": told["value"]["lastValidBlockHeight"] + 100}
+        return told
+
+    def _isBlockhashValid(self, told: Any) -> Any:  # noqa: N802
+        told["value"] = self._rng.random() < 0.5
         return told
 
     def _getTransaction(self, told: Any) -> Any:  # noqa: N802
@@ -130,8 +139,11 @@ class Liar:
         return told
 
     def _simulateTransaction(self, told: Any) -> Any:  # noqa: N802
+        """It fails, or takes less or more than it does, or says nothing of that."""
         if self._rng.random() < 0.3:
             told["value"]["err"] = self._rng.choice(TROUBLES)
+        elif self._rng.random() < 0.5:
+            told["value"]["unitsConsumed"] = self._rng.choice((None, 0, 1, 1, 10**9))
         return told
 
     def _getSignaturesForAddress(self, told: Any) -> Any:  # noqa: N802

@@ -44,8 +44,9 @@ class View:
         height = self.height_at(commitment)
         return str(self._chain._block(height).hash), height + blocks.WINDOW_BLOCKS
 
-    def is_valid(self, blockhash: str) -> bool:
-        return self._chain.is_valid(blockhash)
+    def is_valid(self, blockhash: str, commitment: str = "processed") -> bool:
+        height, made_at = self.height_at(commitment), self._chain._hashes.get(blockhash)
+        return made_at is not None and height - blocks.WINDOW_BLOCKS <= made_at <= height
 
     def level(self, height: int) -> str:
         levels = ("finalized", "confirmed")

@@ -200,6 +200,7 @@ VERBS: Mapping[str, Callable[[World, Stop], None]] = {
     reconcile.UNKNOWN: _end_unknown,
     reconcile.MISMATCH: _end_mismatch,
     settling.LANDED_LATE: _release,
+    settling.IN_VAIN: _release,
     PAID_UNKNOWN: _end_paid_unknown,
     PAID_TWICE: _release,
     OTHERWISE: _end_otherwise,
