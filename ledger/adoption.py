@@ -1,8 +1,13 @@
 """Adoption: after a restored backup, what the chain has paid and the journal has forgotten is written down again.
 
-Only while payouts are frozen by a restore, and only for transactions that the treasury itself has signed and whose
-every recipient is a creator of ours; anything else stays unknown and needs a person. A payment becomes what it was: a
-posted batch with its attempt, so that earnings, audit and the next plan know it.
+Only while payouts are frozen by a restore, and only for transactions that the treasury itself has signed, that do what the
+ledger's own do and nothing else, and whose every recipient is surely known (see `attribution`); anything else stays unknown
+and needs a person. A payment becomes what it was: a posted batch with its attempt, so that earnings, audit and the next
+plan know it.
+
+Who was paid by a transaction of an earlier release, whose id does not say it, is guessed of those who had named the wallet
+before the restore, and only in a database that knows no id which says it. Else an administrator says it (`pixr payouts
+order adopt --wallet`).
 
 What was signed and is forgotten may still land: nothing new is planned before it no longer can (see `end`).
 """
@@ -11,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +25,8 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected, Temporary
-from ledger import advances, batches, book, packing, stops
+from ledger import advances, attribution, batches, book, stops
+from ledger.attribution import Read
 from ledger.batches import Attempt, Batch
 from ledger.chain import LIFE_BLOCKS, Blockhash, Effect
 from ledger.owed import Due
@@ -39,18 +44,29 @@ SEAT = """SELECT format('%s/%s/%s', (SELECT system_identifier FROM pg_control_sy
 UNSAID = (
     psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported
 )  # fmt: skip
-BATCH_ID = re.compile("[0-9a-f]{32}")
 RESTORED = advances.RESTORED
 
 
 class Owner(NamedTuple):
-    """A creator who is or was paid at a wallet. `owed_pix`: what they have payable now, in base units."""
+    """A creator who is or was paid at a wallet. `owed_pix`: what they have payable now, in base units.
+
+    `was_before`: they had named it before the database went back.
+    """
 
     creator_id: int
     wallet: str
     is_current: bool
+    was_before: bool
     account_id: int
     owed_pix: int
+
+
+class Received(NamedTuple):
+    """Who was paid how much, in base units."""
+
+    owner: Owner
+    address: str
+    amount: int
 
 
 # ── How long ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -135,15 +151,22 @@ def retry(payouts: Payouts) -> None:
         if effect is None or (state not in ("landed", "failed") and not adopt(payouts, effect)):
             connection.rollback()
             continue
-        connection.execute("UPDATE ledger.chain_transactions SET kind = 'attempt' WHERE signature = %s", (signature,))
+        connection.execute(
+            "UPDATE ledger.chain_transactions SET kind = CASE WHEN delta_pix = 0 AND %s THEN 'neutral' ELSE 'attempt' END"
+            " WHERE signature = %s",
+            (state is None, signature),
+        )
         book.commit(connection)
 
 
 # ── One transaction ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def adopt(payouts: Payouts, effect: Effect) -> bool:
+def adopt(payouts: Payouts, effect: Effect, said: Mapping[str, int] | None = None) -> bool:
     """Book a transaction of the treasury's that no attempt knows; False when it is not surely ours.
+
+    Args:
+        said: by wallet, the creator who was paid there, as an administrator says.
 
     Raises:
         Temporary: nodes do not tell enough now, or not everything that is due is payable yet.
@@ -165,10 +188,11 @@ def adopt(payouts: Payouts, effect: Effect) -> bool:
         return False
     try:
         with connection.transaction():
-            return _book(payouts, effect, transaction)
-    except Rejected as refusal:
-        log.warning("a payment on chain cannot be adopted: %s", refusal, extra={"signature": effect.signature})
+            _book(payouts, effect, transaction, said or {})
+    except (Rejected, psycopg.IntegrityError) as refusal:
+        log.warning("a transaction on chain cannot be adopted: %s", refusal, extra={"signature": effect.signature})
         return False
+    return True
 
 
 def _require_payable(connection: Connection[Any]) -> None:
@@ -187,29 +211,113 @@ def _require_payable(connection: Connection[Any]) -> None:
         raise Temporary("what the chain has paid is adopted once all that was due is folded and payable")
 
 
-def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction) -> bool:
+def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction, said: Mapping[str, int]) -> None:
+    """Book one.
+
+    Raises:
+        Rejected: it is not one of the ledger's own, or whom it has paid is not known.
+    """
+    found = attribution.read(payouts.treasury, _payers(payouts.connection), transaction)
+    attribution.require_cost(payouts.treasury, effect, found)
     spent = -effect.tokens.get(payouts.treasury.token_account, 0)
     if spent == 0 or effect.error is not None:
         lines = payouts._cost_lines(effect)
         payouts._post(f"adopt:{effect.signature}", "adopted_cost", lines, {"signature": effect.signature})
-        return True
-    paid = {address: change for address, change in effect.tokens.items() if change > 0}
-    wallets = _wallets(payouts, paid.keys())
-    owners = _owners(payouts, wallets)
-    if sum(paid.values()) != spent or not paid.keys() <= owners.keys():
-        return False
-    batch = _open_batch(payouts, transaction)
-    if batch is None:
-        creators = [each.creator_id for several in owners.values() for each in several]
-        numbers = dict.fromkeys((*_called_back(payouts, transaction), *batches.open_of(payouts.connection, creators)))
-        for number in numbers:  # nodes are asked before anything is written: the fold goes on beside this
-            _require_over(payouts, number)
-        for number in numbers:
-            _give_back(payouts, number)
-        batch = _forgotten(payouts, effect, transaction, paid, wallets)
+        return
+    received = {address: change for address, change in effect.tokens.items() if change > 0}
+    if received != found.paid or sum(received.values()) != spent:
+        raise Rejected("it has paid otherwise than its instructions say")
+    known = _open_markers(payouts)
+    number = _open_batch(known, found)
+    if number is not None:
+        batch = _given_up(payouts, number)
+    else:
+        paid = _recipients(payouts, effect, found, said)
+        creators = [each.owner.creator_id for each in paid]
+        called_back = [known[address] for address in found.markers[:-1] if address in known]
+        numbers = dict.fromkeys((*called_back, *batches.open_of(payouts.connection, creators)))
+        for each in numbers:  # nodes are asked before anything is written: the fold goes on beside this
+            _require_over(payouts, each)
+        for each in numbers:
+            _give_back(payouts, each)
+        batch = _forgotten(payouts, effect, found, paid)
     _settle(payouts, batch, effect, transaction)
     log.info("adopted a payment that the backup did not know", extra={"batch": batch.id, "pix": spent})
-    return True
+
+
+def _payers(connection: Connection[Any]) -> set[str]:
+    """Who pays the fees of the ledger's transactions, and who has."""
+    rows = connection.execute("SELECT address FROM ledger.own_addresses WHERE role IN ('payer of fees', 'treasury')")
+    return {address for (address,) in rows}
+
+
+# ── Whom it paid ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _recipients(payouts: Payouts, effect: Effect, found: Read, said: Mapping[str, int]) -> list[Received]:
+    """Whom a forgotten batch has paid, each once.
+
+    Raises:
+        Rejected: nobody has named a wallet that it paid, or it is not certain whose it was.
+    """
+    wallets = _wallets(payouts, found.paid)
+    owners = _owners(payouts, wallets, effect.signature)
+    choices = []
+    for address, _ in found.payments:
+        named = owners.get(address, [])
+        only = said.get(wallets.get(address, ""))
+        choices.append([each for each in named if only in (None, each.creator_id)])
+        if not choices[-1]:
+            whose = "no creator has" if only is None else f"creator {only} has not"
+            raise Rejected(f"it has paid at token account {address}, and {whose} named its wallet")
+    if found.is_sealed:
+        numbers = [[each.creator_id for each in some] for some in choices]
+        told = attribution.creators_of(payouts.treasury.secret, found.batch_id, numbers)
+        if told is not None:
+            by_creator = [{each.creator_id: each for each in some} for some in choices]
+            return [
+                Received(some[creator], *payment)
+                for some, creator, payment in zip(by_creator, told, found.payments, strict=True)
+            ]
+    is_said = all(wallets[address] in said for address in found.paid)
+    if not is_said and (found.is_sealed or batches.knows_sealed(payouts.connection)):
+        raise Rejected(
+            "its id says of none who have named its wallets that they were paid: an administrator may say it"
+        )
+    return _guessed(found, dict(zip((each.address for each in found.payments), choices, strict=True)), said)
+
+
+def _guessed(found: Read, owners: Mapping[str, Sequence[Owner]], said: Mapping[str, int]) -> list[Received]:
+    """Whom a transaction of an earlier release has paid, or one of which an administrator says it.
+
+    Nobody who has named a wallet only since, nor at a former wallet who is paid at another one of the same transaction.
+    """
+    at = {each.creator_id: address for address, some in owners.items() for each in some if each.is_current}
+    received: list[Received] = []
+    for address, some in owners.items():
+        amounts = [amount for to, amount in found.payments if to == address]
+        able = [
+            each
+            for each in some
+            if each.wallet in said or (each.was_before and at.get(each.creator_id, address) == address)
+        ]
+        received += [Received(owner, address, amount) for owner, amount in _shares(able, amounts)]
+    if len({each.owner.creator_id for each in received}) < len(found.payments):
+        raise Rejected("whom it has paid is not certain: an administrator may say it")
+    return received
+
+
+def _shares(owners: Sequence[Owner], amounts: Sequence[int]) -> list[tuple[Owner, int]]:
+    """Who was paid at one wallet, one for each amount: those who are owed it, so that nobody is paid for the same again.
+
+    Who is paid there now comes before who was once; what nobody is owed was earned after the backup. Amounts are in the order
+    of creators' numbers.
+    """
+    queue = sorted(
+        owners, key=lambda each: (each.owed_pix not in amounts, not each.is_current, -each.owed_pix, each.creator_id)
+    )
+    taken = sorted(queue[: len(amounts)], key=lambda each: each.creator_id)
+    return list(zip(taken, amounts, strict=False))
 
 
 def _wallets(payouts: Payouts, addresses: Collection[str]) -> dict[str, str]:
@@ -233,43 +341,37 @@ def _told(payouts: Payouts, addresses: Sequence[str]) -> set[str]:
     return {str(Pubkey.from_bytes(owner)) for owner in told if len(owner) == OWNER_AT.stop - OWNER_AT.start}
 
 
-def _owners(payouts: Payouts, wallets: Mapping[str, str]) -> dict[str, list[Owner]]:
+def _owners(payouts: Payouts, wallets: Mapping[str, str], signature: str) -> dict[str, list[Owner]]:
     """Who is or was paid at these token accounts, by address. `wallets`: of each address."""
     address_of = {wallet: address for address, wallet in wallets.items()}
     rows = payouts.connection.execute(
-        "SELECT DISTINCT c.creator_id, c.new_wallet, c.new_wallet IS NOT DISTINCT FROM w.wallet"
-        " FROM ledger.wallet_changes c LEFT JOIN ledger.wallets w ON w.creator_id = c.creator_id"
-        " WHERE c.new_wallet = ANY(%s) ORDER BY 1, 2",
-        (list(address_of),),
+        "SELECT c.creator_id, c.new_wallet, c.new_wallet IS NOT DISTINCT FROM w.wallet, min(c.set_at) < b.at"
+        " FROM ledger.wallet_changes c LEFT JOIN ledger.wallets w ON w.creator_id = c.creator_id,"
+        "  (SELECT least((SELECT placed_at FROM ledger.freezes WHERE reason = %s AND released_at IS NULL),"
+        "                (SELECT seen_at FROM ledger.chain_transactions WHERE signature = %s)) AS at) b"
+        " WHERE c.new_wallet = ANY(%s) GROUP BY c.creator_id, c.new_wallet, w.wallet, b.at ORDER BY 1, 2",
+        (RESTORED, signature, list(address_of)),
     ).fetchall()
-    accounts = book.accounts_of(payouts.connection, "payable", "creator", [creator for creator, _, _ in rows])
+    accounts = book.accounts_of(payouts.connection, "payable", "creator", sorted({row[0] for row in rows}))
     found: dict[str, list[Owner]] = {}
-    for creator, wallet, is_now in rows:
-        account = accounts[creator]
-        owed = book.balance(payouts.connection, account)
-        found.setdefault(address_of[wallet], []).append(Owner(creator, wallet, is_now, account, owed))
+    for creator, wallet, is_now, was_before in rows:
+        owed = book.balance(payouts.connection, accounts[creator])
+        owner = Owner(creator, wallet, is_now, was_before, accounts[creator], owed)
+        found.setdefault(address_of[wallet], []).append(owner)
     return found
 
 
-def _open_batch(payouts: Payouts, transaction: VersionedTransaction) -> Batch | None:
+# ── Batches ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _open_batch(known: Mapping[str, str], found: Read) -> str | None:
     """The batch that the backup still knows, by the marker that the transaction has made last, or its memo: its own.
 
-    What the batch had signed itself can never land any more.
+    What the batch had signed itself can never land any more. The markers that it makes before its own are of batches that the
+    backup knows as open and that were called back since, whose payouts it repeats: their money goes back first.
     """
-    known = _open_markers(payouts)
-    *_, own = _markers(transaction) or [""]
-    number = known.get(own) or _memo(transaction)
-    return _given_up(payouts, number) if number in known.values() else None
-
-
-def _called_back(payouts: Payouts, transaction: VersionedTransaction) -> list[str]:
-    """Batches that the backup knows as open and that were called back since, whose payouts the transaction repeats.
-
-    It makes their markers before its own. Their money goes back first.
-    """
-    known = _open_markers(payouts)
-    *above, _ = _markers(transaction) or [""]
-    return [known[address] for address in above if address in known]
+    number = known.get(found.markers[-1]) if found.markers else found.batch_id
+    return number if number in known.values() else None
 
 
 def _open_markers(payouts: Payouts) -> dict[str, str]:
@@ -307,42 +409,12 @@ def _given_up(payouts: Payouts, batch_id: str) -> Batch:
     return batches.one(payouts.connection, batch_id)
 
 
-def _memo(transaction: VersionedTransaction) -> str:
-    """The batch that a transaction without a marker names; empty where it names none."""
-    message = transaction.message
-    for each in message.instructions:
-        if message.account_keys[each.program_id_index] == packing.MEMO_PROGRAM:
-            text = bytes(each.data).decode("ascii", "replace")
-            return text if BATCH_ID.fullmatch(text) else ""
-    return ""
-
-
-def _markers(transaction: VersionedTransaction) -> list[str]:
-    """Accounts that a transaction makes with a seed, in its order."""
-    message, kind = transaction.message, packing.CREATE_WITH_SEED.to_bytes(4, "little")
-    return [
-        str(message.account_keys[each.accounts[1]])
-        for each in message.instructions
-        if message.account_keys[each.program_id_index] == packing.SYSTEM_PROGRAM and each.data[:4] == kind
-    ]
-
-
-def _forgotten(
-    payouts: Payouts,
-    effect: Effect,
-    transaction: VersionedTransaction,
-    paid: Mapping[str, int],
-    wallets: Mapping[str, str],
-) -> Batch:
+def _forgotten(payouts: Payouts, effect: Effect, found: Read, paid: Sequence[Received]) -> Batch:
     """A batch that was planned after the backup: made again, from what its recipients are owed and else `reward_pool`."""
     connection = payouts.connection
+    number = _unused(connection, effect, found, paid)
     book.hold_end(connection)  # what they are owed stays what it is: the fold goes on beside this
-    owners = _owners(payouts, wallets)  # with what has just gone back
-    dues = [
-        _due(connection, owner, address, amount)
-        for address, total in sorted(paid.items())
-        for owner, amount in _shares(owners[address], total)
-    ]
+    dues = [_due(connection, each) for each in paid]
     missing = {each.account_id: each.amount_pix - book.balance(connection, each.account_id) for each in dues}
     early = _earned_again(connection, {each.creator_id: missing[each.account_id] for each in dues})
     for account, lines in early.items():
@@ -355,36 +427,30 @@ def _forgotten(
         payouts._post(f"adopt:{effect.signature}", "adopted_accrual", lines, {"signature": effect.signature})
         wallet_of = {each.account_id: (each.creator_id, each.wallet) for each in dues}
         advances.give(connection, [(*wallet_of[account], amount) for account, amount in lost])
-    number = _memo(transaction)
-    if not number or batches.is_known(connection, number):  # the batch of the backup has gone back by now
-        number = hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
     recipients = tuple(batches.Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
-    batch = Batch(number, "payout", "planned", sum(paid.values()), recipients)
+    batch = Batch(number, "payout", "planned", sum(each.amount for each in paid), recipients)
     batches.add(connection, [batch])
     batches.pend(connection, [(batch, dues)])
-    *_, own = _markers(transaction) or [""]
-    if own:
+    if found.markers:
+        own = found.markers[-1]
         batches.add_marker(connection, batch, own, max(effect.lamports.get(own, 0), 0))
     return batch
 
 
-def _shares(owners: Sequence[Owner], total: int) -> list[tuple[Owner, int]]:
-    """Who was paid at one wallet: those who are owed it, so that the wallet is not paid for the same again.
+def _unused(connection: Connection[Any], effect: Effect, found: Read, paid: Sequence[Received]) -> str:
+    """The batch's id that stands in its transaction; another one where none does, or where that has gone back by now.
 
-    Who is paid there now comes before who was once; what nobody is owed was earned after the backup.
+    Raises:
+        Rejected: the batch has been paid, or was to pay something else: whoever has the treasury's key has used its id again.
     """
-    queue = sorted(
-        owners, key=lambda each: (each.owed_pix != total, not each.is_current, -each.owed_pix, each.creator_id)
-    )
-    shares: dict[Owner, int] = {}
-    left = total
-    for each in queue:
-        if taken := min(each.owed_pix, left):
-            shares[each] = taken
-            left -= taken
-    if left:
-        shares[queue[0]] = shares.get(queue[0], 0) + left
-    return list(shares.items())
+    if found.batch_id and not batches.is_known(connection, found.batch_id):
+        return found.batch_id
+    if found.batch_id:
+        plan = batches.gone_back(connection, found.batch_id)
+        same = {(each.owner.creator_id, each.owner.wallet, each.address, each.amount) for each in paid}
+        if plan is None or {tuple(each) for each in plan} != same:
+            raise Rejected(f"batch {found.batch_id} has been paid already, or was to pay something else")
+    return hashlib.sha256(effect.signature.encode()).hexdigest()[:32]
 
 
 def _earned_again(connection: Connection[Any], missing: Mapping[int, int]) -> dict[int, list[tuple[int, int]]]:
@@ -430,14 +496,15 @@ def _take_youngest(connection: Connection[Any], account: int, most: int) -> int:
     return taken
 
 
-def _due(connection: Connection[Any], owner: Owner, address: str, amount: int) -> Due:
+def _due(connection: Connection[Any], paid: Received) -> Due:
     row = connection.execute(
         "SELECT (now() AT TIME ZONE 'utc')::date, (SELECT count(*) FROM ledger.payouts p WHERE p.creator_id = %s"
         " AND p.period = (now() AT TIME ZONE 'utc')::date)::int",
-        (owner.creator_id,),
+        (paid.owner.creator_id,),
     ).fetchone()
     assert row is not None
-    return Due(owner.creator_id, owner.account_id, owner.wallet, amount, row[0], row[1], address)
+    owner = paid.owner
+    return Due(owner.creator_id, owner.account_id, owner.wallet, paid.amount, row[0], row[1], paid.address)
 
 
 def _settle(payouts: Payouts, batch: Batch, effect: Effect, transaction: VersionedTransaction) -> None:

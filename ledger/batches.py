@@ -15,7 +15,7 @@ import numpy as np
 from psycopg import Connection
 from psycopg.types.json import Json, Jsonb
 
-from ledger import book
+from ledger import batch_ids, book
 from ledger.owed import Due
 from ledger.settings import Economics
 
@@ -247,6 +247,19 @@ def is_known(connection: Conn, batch_id: str) -> bool:
     """Whether there is or was such a batch."""
     query = "SELECT FROM ledger.batches WHERE id = %(id)s UNION ALL SELECT FROM ledger.past_batches WHERE id = %(id)s LIMIT 1"
     return connection.execute(query, {"id": batch_id}).fetchone() is not None
+
+
+def knows_sealed(connection: Conn) -> bool:
+    """Whether there is or was a batch whose id says whom it pays."""
+    query = "SELECT FROM ledger.{} WHERE starts_with(id, %(begins)s)"
+    both = " UNION ALL ".join(query.format(table) for table in ("batches", "past_batches")) + " LIMIT 1"
+    return connection.execute(both, {"begins": batch_ids.SEALED}).fetchone() is not None
+
+
+def gone_back(connection: Conn, batch_id: str) -> tuple[Recipient, ...] | None:
+    """Whom a batch was to pay whose money went back; None where it did not."""
+    row = connection.execute(f"{BATCH} WHERE b.id = %s AND b.state IN ('cancelled', 'failed')", (batch_id,)).fetchone()
+    return _batch(row).recipients if row is not None else None
 
 
 def live_attempts(connection: Conn) -> list[Attempt]:

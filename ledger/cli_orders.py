@@ -6,7 +6,7 @@ Each order is placed with an administrator's key, read from a file, so that it s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,12 +49,16 @@ def order_options(command: Function) -> Function:
 @order.command("adopt")
 @click.option("--since-slot", type=click.IntRange(0, 2**63 - 1), help="Of the chain.")
 @click.option("--since", type=click.DateTime(), help="When the ledger read it, in UTC; instead of a slot.")
+@click.option(
+    "--wallet", "wallets", multiple=True, help="WALLET=CREATOR: who was paid there, where the chain does not say it."
+)
 @order_options
 @click.pass_obj
 def adopt(
     context: Context,
     since_slot: int | None,
     since: datetime | None,
+    wallets: Sequence[str],
     reason: str,
     key_file: Path | None,
     timeout_s: float,
@@ -63,8 +67,21 @@ def adopt(
     """Declare that the database has gone back, and adopt what the ledger has paid and does not know since a slot or time."""
     if (since_slot is None) == (since is None):
         raise Rejected("say --since-slot or --since", code="since-when")
-    body = {"since_slot": since_slot} if since is None else {"since": since.replace(tzinfo=UTC).isoformat()}
+    body: dict[str, Any] = {"since_slot": since_slot}
+    if since is not None:
+        body = {"since": since.replace(tzinfo=UTC).isoformat()}
+    if wallets:
+        body["wallets"] = _by_wallet(wallets)
     _place(context, "adopt", body, reason, key_file, timeout_s, as_json)
+
+
+def _by_wallet(said: Sequence[str]) -> dict[str, int]:
+    """Creators by wallet, of WALLET=CREATOR."""
+    pairs = [each.partition("=") for each in said]
+    for wallet, _, creator in pairs:
+        if not wallet or not (creator.isdecimal() and len(creator) < 19):
+            raise Rejected(f"say --wallet WALLET=CREATOR, not {wallet!r} and {creator!r}", code="wallet-whose")
+    return {wallet: int(creator) for wallet, _, creator in pairs}
 
 
 @order.command("withdrawal")

@@ -90,6 +90,7 @@ def _adopt_since(payouts: Payouts, order: Order) -> None:
     """
     connection = payouts.connection
     rows = connection.execute(STILL_UNKNOWN, _since(order)).fetchall()
+    said = {str(wallet): int(creator) for wallet, creator in dict(order.body.get("wallets", {})).items()}
     if not stops.is_frozen_for(connection, adoption.RESTORED):
         with book.refusals():
             stops.freeze(connection, adoption.RESTORED, dict(order.by))  # also while what was paid cannot be read yet
@@ -98,7 +99,7 @@ def _adopt_since(payouts: Payouts, order: Order) -> None:
         effect = payouts.chain.effect(signature, payouts.opinions)
         if effect is None:
             raise Temporary(f"nodes do not agree on transaction {signature}")
-        if not batches.known(connection, [signature]) and adoption.adopt(payouts, effect):
+        if not batches.known(connection, [signature]) and adoption.adopt(payouts, effect, said):
             has_paid = effect.tokens.get(payouts.treasury.token_account, 0) != 0
             _mark_known(connection, signature, "attempt" if has_paid else "neutral", None)
         book.commit(connection)

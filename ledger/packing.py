@@ -8,7 +8,6 @@ instruction objects. Knows amounts and addresses, nothing of who is paid or why.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
+from ledger import batch_ids
 from ledger.signer import Signer
 
 TOKEN_PROGRAM = Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
@@ -79,7 +79,7 @@ def token_account(wallet: Pubkey, mint: Pubkey) -> Pubkey:
 
 def marker(payer: Payer, batch_id: str, secret: str, lamports: int) -> Marker:
     """A batch's marker. The secret keeps strangers from creating the account first."""
-    seed = hashlib.sha256(f"{batch_id}|{secret}".encode()).hexdigest()[:32]
+    seed = batch_ids.seed(secret, batch_id)
     return Marker(Pubkey.create_with_seed(payer.treasury, seed, SYSTEM_PROGRAM), seed, lamports)
 
 

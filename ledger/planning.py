@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from cluster.errors import Temporary
-from ledger import batches, book, owed, packing, screening, stops, wallets
+from ledger import batch_ids, batches, book, owed, packing, screening, stops, wallets
 from ledger.batches import Batch, Recipient
 from ledger.owed import Due
 from ledger.rail import Rail
@@ -90,14 +90,17 @@ class Planning(Rail):
 
     def _unmarked(self, made: Sequence[Batch]) -> list[Batch]:
         """The same batches, under other ids where the marker of one is on chain: adopted after a restore, which forgot it."""
-        taken = batches.marked(self.connection, [str(self.treasury.marker(each.id).address) for each in made])
+        taken = batches.marked(self.connection, [self._marker_of(each) for each in made])
         while taken:
             made = [
-                replace(each, id=self._id(each.id)) if str(self.treasury.marker(each.id).address) in taken else each
+                replace(each, id=self._sealed_id(each.id, each.recipients)) if self._marker_of(each) in taken else each
                 for each in made
             ]
-            taken = batches.marked(self.connection, [str(self.treasury.marker(each.id).address) for each in made])
+            taken = batches.marked(self.connection, [self._marker_of(each) for each in made])
         return list(made)
+
+    def _marker_of(self, batch: Batch) -> str:
+        return str(self.treasury.marker(batch.id).address)
 
     def _reclaim(self) -> None:
         """Take back the rent of markers that have done their duty, once a transaction is worth its fee."""
@@ -144,9 +147,13 @@ class Planning(Rail):
     def payout_batch(self, dues: Sequence[Due], tag: str = "") -> Batch:
         """The batch that pays these creators; its id follows from who, when and which, and the secret."""
         named = ",".join(f"{each.creator_id}:{each.seq}" for each in dues)
-        number = self._id(f"payout|{dues[0].period}|{named}|{tag}")
         recipients = tuple(Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
+        number = self._sealed_id(f"payout|{dues[0].period}|{named}|{tag}", recipients)
         return Batch(number, "payout", "planned", sum(each.amount_pix for each in dues), recipients)
+
+    def _sealed_id(self, text: str, recipients: Sequence[Recipient]) -> str:
+        """A payout's id, which follows from a text and says whom it pays (see `batch_ids`)."""
+        return batch_ids.sealed(self.treasury.secret, text, [each.creator_id for each in recipients])
 
     def _due(self, creators: Collection[int] | None = None) -> tuple[list[Due], list[Due]]:
         """Who is due, of these creators or of all: those with a token account, within the day's limit, and those without."""

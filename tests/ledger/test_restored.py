@@ -9,19 +9,23 @@ from typing import Any, cast
 
 import pytest
 from psycopg import Connection
+from solders.transaction import VersionedTransaction
 
-from ledger import adoption, audit, batches, book, stops
+from cluster.errors import Rejected
+from ledger import adoption, attribution, audit, batches, book, orders, packing, stops
 from ledger.batches import Recipient
-from ledger.chain import RpcRefusal
+from ledger.chain import Effect, RpcRefusal
 from ledger.fold import Fold, mature
 from ledger.localnet import blocks
 from ledger.localnet.methods import RpcError, answer
+from ledger.planning import Planning
 from ledger.reconcile import UNKNOWN, Finding, reconcile
 from ledger.settings import LedgerSettings
-from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, LocalNode, Rig, new_chain, wallet_of
+from tests.ledger.chains import EAGER, EXPIRED_BLOCKS, FINAL_BLOCKS, Key, LocalNode, Rig, new_chain, wallet_of
 from tests.ledger.simulator.nodes import View
 from tests.ledger.snapshots import Snapshot
 from tests.ledger.test_fold import record, search, shown
+from tests.ledger.test_orders import carried_out, key_of, placed
 
 
 def go_back(rig: Rig, snapshot: Snapshot, *, declared: bool = True) -> None:
@@ -387,3 +391,241 @@ def test_who_folds_again_what_was_paid_is_not_paid_for_it_again(rig: Rig) -> Non
     assert minted(rig) == 0
     assert rig.balance("maturing", 1) == 0
     assert rig.rows("SELECT sum(amount_pix)::bigint FROM ledger.maturing") == [(0,)]
+
+
+# ── Whose a payment was ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def name(rig: Rig, creator: int, other: int) -> None:
+    """A creator names the wallet that is called after a number, and is held for nothing."""
+    rig.connection.execute(
+        "INSERT INTO ledger.wallets (creator_id, wallet, set_by) VALUES (%s, %s, 'creator')"
+        " ON CONFLICT (creator_id) DO UPDATE SET wallet = excluded.wallet",
+        (creator, wallet_of(other)),
+    )
+    rig.connection.execute("UPDATE ledger.wallets SET hold_until = NULL WHERE creator_id = %s", (creator,))
+    rig.connection.commit()
+
+
+def paid_at_a_first_wallet(rig: Rig) -> None:
+    """The first creator is owed 80,000 at the dump and paid at a wallet that they name after it; the third is paid too."""
+    rig.put_account(11)
+    rig.earn(1, 80_000)
+    rig.creator(3, 0)
+    snapshot = Snapshot(rig.connection)
+    rig.earn(3, 500)
+    name(rig, 1, 11)
+    known = Recipient(1, wallet_of(11), str(rig.address_of(11)))
+    batches.know_account(rig.connection, rig.treasury.mint, known, None)
+    rig.connection.commit()
+    work(rig, 6)
+    assert (rig.on_chain(11), rig.on_chain(3)) == (80_000, 500)
+    assert len(rig.rows("SELECT id FROM ledger.batches")) == 1
+    go_back(rig, snapshot)
+
+
+@pytest.fixture
+def earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Payouts get ids as an earlier release gave them."""
+    monkeypatch.setattr(Planning, "_sealed_id", lambda self, text, _: self._id(text))
+
+
+def test_nobody_claims_what_another_creator_was_paid_at_a_wallet_that_is_forgotten(rig: Rig) -> None:
+    paid_at_a_first_wallet(rig)
+    name(rig, 2, 11)
+    work(rig, 14)
+    assert total_paid(rig) == {}
+    assert {UNKNOWN, adoption.RESTORED} <= set(rig.freezes())
+    name(rig, 1, 12)  # the next one
+    work(rig, 3)
+    assert rig.balance("payable", 1) == 80_000
+    name(rig, 1, 11)
+    work(rig, 14)
+    assert adoption.RESTORED not in rig.freezes()
+    assert total_paid(rig) == {1: 80_000, 3: 500}
+    assert rig.balance("payable", 1) == 0
+    assert (rig.on_chain(11), minted(rig)) == (80_000, 500)
+
+
+def test_of_an_earlier_release_no_wallet_that_was_named_since_the_restore_speaks(rig: Rig, earlier: None) -> None:
+    paid_at_a_first_wallet(rig)
+    name(rig, 2, 11)
+    work(rig, 6)
+    name(rig, 1, 11)
+    work(rig, 6)
+    assert total_paid(rig) == {}
+    assert adoption.RESTORED in rig.freezes()
+    ana = key_of(rig.connection, "ana")
+    for creator in (4, 1):
+        body = {"since_slot": 0, "wallets": {wallet_of(11): creator}}
+        found = carried_out(rig, placed(rig, orders.ADOPT, body, ana))
+        assert (found.outcome or "").startswith("0" if creator == 4 else "1")
+    work(rig, 14)
+    assert adoption.RESTORED not in rig.freezes()
+    assert total_paid(rig) == {1: 80_000, 3: 500}
+
+
+@pytest.mark.parametrize("known", [600, 999])
+@pytest.mark.parametrize("more", [0, 5000])
+@pytest.mark.parametrize("is_earlier", [False, True])
+def test_who_was_paid_at_a_former_wallet_of_another_ones_is_paid_once(
+    rig: Rig, request: pytest.FixtureRequest, known: int, more: int, is_earlier: bool
+) -> None:
+    """The first has gone from wallet 1 to wallet 3, and the second is paid at wallet 1 now; one transaction pays both."""
+    if is_earlier:
+        request.getfixturevalue("earlier")
+    for creator in (1, 2, 3):
+        rig.creator(creator, 0)
+    name(rig, 1, 3)
+    name(rig, 2, 1)
+    work(rig, 2)
+    rig.earn(1, 1000)
+    rig.earn(2, known)
+    snapshot = Snapshot(rig.connection)
+    rig.earn(2, 1000 - known)
+    work(rig, 5)
+    assert total_paid(rig) == {1: 1000, 2: 1000}
+    go_back(rig, snapshot)
+    if more:
+        rig.earn(1, more)
+    work(rig, 14)
+    assert total_paid(rig) == {1: 1000 + more, 2: 1000}
+    assert rig.freezes() == []
+
+
+def test_what_the_database_refuses_of_one_payment_waits_for_a_person_and_others_go_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.creator(1, 1000)
+    snapshot = Snapshot(rig.connection)
+    work(rig, 6)
+    rig.creator(2, 70)
+    work(rig, 6)
+    go_back(rig, snapshot)
+    real = adoption._recipients
+
+    def twice(*given: Any) -> list[adoption.Received]:
+        paid = real(*given)
+        return [paid[0]._replace(amount=500)] * 2 if paid[0].owner.creator_id == 1 else paid
+
+    monkeypatch.setattr(adoption, "_recipients", twice)
+    name(rig, 2, 2)
+    work(rig, 6)
+    assert total_paid(rig) == {2: 70}
+    assert UNKNOWN in rig.freezes()
+    monkeypatch.undo()
+    work(rig, 14)
+    assert total_paid(rig) == {1: 1000, 2: 70}
+
+
+# ── What is no transaction of the ledger's ─────────────────────────────────────────────────────────────────────────
+
+
+def sent(rig: Rig, *instructions: packing.Instruction) -> str:
+    """A transaction that somebody has signed with the treasury's key."""
+    blockhash, _ = rig.chain.blockhash_at("confirmed")
+    raw = rig.treasury.signed(instructions, blockhash, 200_000)
+    rig.rpc.send([raw])
+    rig.advance(FINAL_BLOCKS)
+    return packing.signature_of(raw)
+
+
+def kind_of(rig: Rig, signature: str) -> str:
+    return str(rig.rows("SELECT kind FROM ledger.chain_transactions WHERE signature = %s", signature)[0][0])
+
+
+def lamports_to(rig: Rig, amount: int) -> packing.Instruction:
+    """A transfer of SOL to a stranger."""
+    data = (2).to_bytes(4, "little") + amount.to_bytes(8, "little")
+    accounts = (rig.treasury.payer.gas, Key("a thief").pubkey)
+    return packing.Instruction(packing.SYSTEM_PROGRAM, accounts, (True, True), data)
+
+
+@pytest.mark.parametrize("when", ["before the restore", "read before it is declared", "while it is waited for"])
+def test_a_theft_of_lamports_is_no_cost(rig: Rig, when: str) -> None:
+    rig.creator(1, 1000)
+    snapshot = Snapshot(rig.connection)
+    work(rig, 6)
+    steal = lambda: sent(rig, lamports_to(rig, 5_000_000_000))  # noqa: E731
+    signature = steal() if when != "while it is waited for" else ""
+    go_back(rig, snapshot, declared=when != "read before it is declared")
+    work(rig, 2)
+    adoption.begin(rig.connection, {"by": "test"})
+    rig.connection.commit()
+    signature = signature or steal()
+    work(rig, 14)
+    assert kind_of(rig, signature) == "unknown"
+    assert UNKNOWN in rig.freezes()
+    assert total_paid(rig) == {1: 1000}
+    row = {"signature": signature, "from": "platform", "pix": 0, "lamports": 5_000_005_000}
+    assert carried_out(rig, placed(rig, orders.WITHDRAWAL, row, key_of(rig.connection, "ana"))).carried_out
+    work(rig, 2)
+    assert adoption.RESTORED not in rig.freezes()
+
+
+@pytest.mark.parametrize("version", ["legacy", "v1"])
+def test_a_theft_beside_a_payment_is_no_cost(journal: Connection[Any], version: str) -> None:
+    rig = Rig(journal, new_chain(), version=version)
+    rig.creator(1, 0)
+    pay = packing.pay(rig.treasury.payer, rig.address_of(1), 10)
+    go_back(rig, Snapshot(rig.connection))
+    signature = sent(rig, pay, lamports_to(rig, 5_000_000))
+    work(rig, 4)
+    assert kind_of(rig, signature) == "unknown"
+    rig.rpc.close()
+
+
+@pytest.mark.parametrize(
+    ("fee", "taken", "error"), [(10**9, 10**9, None), (5000, 10**9, None), (5000, 5001, {"InstructionError": [0, "x"]})]
+)
+def test_no_transaction_of_the_ledgers_costs_more_than_its_fee_and_rents(
+    rig: Rig, fee: int, taken: int, error: object
+) -> None:
+    blockhash, _ = rig.chain.blockhash_at("confirmed")
+    marker = packing.create_marker(rig.treasury.payer, rig.treasury.marker("0" * 32))
+    raw = rig.treasury.signed([marker], blockhash, 200_000)
+    gas = str(rig.treasury.payer.gas)
+    found = attribution.read(rig.treasury, [gas], VersionedTransaction.from_bytes(raw))
+    effect = Effect("x", 1, error, fee, {gas: -taken}, {})
+    with pytest.raises(Rejected, match="more than"):
+        attribution.require_cost(rig.treasury, effect, found)
+    least = replace(effect, fee=5000, lamports={gas: -5000 if error else -5000 - rig.treasury.marker_rent})
+    attribution.require_cost(rig.treasury, least, found)
+
+
+def test_what_the_ledger_itself_has_spent_on_openings_and_markers_is_a_cost(rig: Rig) -> None:
+    rig.creator(1, 100_000, account=False)
+    snapshot = Snapshot(rig.connection)
+    rig.settings = replace(EAGER, marker_retention_s=0, reclaim_min=1)
+    rig.payouts = rig.fresh()
+    work(rig, 10)
+    kinds = [kind for (kind,) in rig.rows("SELECT DISTINCT kind FROM ledger.batches ORDER BY 1")]
+    assert kinds == ["accounts", "payout", "reclaim"]
+    go_back(rig, snapshot)
+    work(rig, 14)
+    assert_paid_once(rig, {1: 100_000})
+
+
+def test_a_payment_that_bears_no_id_of_the_ledgers_is_not_adopted(rig: Rig) -> None:
+    """Whoever has stolen the treasury's key pays a creator of theirs; the secret of the batches they do not have."""
+    rig.creator(1, 1000)
+    rig.creator(2, 0)
+    work(rig, 6)
+    snapshot = Snapshot(rig.connection)
+    rig.earn(1, 500)
+    work(rig, 6)
+    rows = rig.rows("SELECT id FROM ledger.batches ORDER BY planned_at")
+    go_back(rig, snapshot)
+    pay = packing.pay(rig.treasury.payer, rig.address_of(2), 777)
+    forged = packing.marker(rig.treasury.payer, rows[-1][0], "another secret", rig.treasury.marker_rent)
+    signatures = [
+        sent(rig, pay),
+        sent(rig, packing.memo("0" * 32), pay),
+        sent(rig, packing.memo(rows[0][0]), pay),  # the id of what was paid
+        sent(rig, packing.memo(rows[-1][0]), pay),
+        sent(rig, packing.create_marker(rig.treasury.payer, forged), pay),
+    ]
+    work(rig, 14)
+    assert [kind_of(rig, each) for each in signatures] == ["unknown"] * 5
+    assert total_paid(rig) == {1: 1500}
+    assert UNKNOWN in rig.freezes()
