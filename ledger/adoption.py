@@ -45,6 +45,9 @@ UNSAID = (
     psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction, psycopg.errors.FeatureNotSupported
 )  # fmt: skip
 RESTORED = advances.RESTORED
+FORGOTTEN = (
+    "what the backup does not know is forgotten: see whether orders, holds, revoked keys or new wallets are missing"
+)
 
 
 class Owner(NamedTuple):
@@ -75,7 +78,7 @@ class Received(NamedTuple):
 def begin(connection: Connection[Any], detail: Mapping[str, Any]) -> None:
     """Freeze payouts after the database has gone back; the wait begins anew where one was under way. Commits nothing."""
     stops.thaw(connection, RESTORED)
-    stops.freeze(connection, RESTORED, detail)
+    stops.freeze(connection, RESTORED, {**detail, "hint": FORGOTTEN})
 
 
 def watch(connection: Connection[Any]) -> None:
@@ -221,6 +224,7 @@ def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction, s
     attribution.require_cost(payouts.treasury, effect, found)
     spent = -effect.tokens.get(payouts.treasury.token_account, 0)
     if spent == 0 or effect.error is not None:
+        _require_named(payouts.connection, found.opened if effect.error is None else ())
         lines = payouts._cost_lines(effect)
         payouts._post(f"adopt:{effect.signature}", "adopted_cost", lines, {"signature": effect.signature})
         return
@@ -249,6 +253,20 @@ def _payers(connection: Connection[Any]) -> set[str]:
     """Who pays the fees of the ledger's transactions, and who has."""
     rows = connection.execute("SELECT address FROM ledger.own_addresses WHERE role IN ('payer of fees', 'treasury')")
     return {address for (address,) in rows}
+
+
+def _require_named(connection: Connection[Any], opened: Sequence[str]) -> None:
+    """That token accounts were opened for creators: a stranger who closes one keeps its rent.
+
+    Raises:
+        Rejected: nobody has named one of these wallets.
+    """
+    rows = connection.execute(
+        "SELECT w FROM unnest(%s::text[]) w WHERE NOT EXISTS (SELECT FROM ledger.wallet_changes c WHERE c.new_wallet = w)",
+        (list(opened),),
+    ).fetchall()
+    if rows:
+        raise Rejected(f"it opens a token account of wallet {rows[0][0]}, which no creator has named")
 
 
 # ── Whom it paid ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -36,9 +36,12 @@ class Payment(NamedTuple):
 
 @dataclass(frozen=True)
 class Read:
-    """A transaction of the ledger's own. `markers` it makes, in its order; `batch_id` is "" where none can be read in it."""
+    """A transaction of the ledger's own. `markers` it makes, in its order; `opened` are wallets whose token accounts it opens;
+    `batch_id` is "" where none can be read in it.
+    """
 
     payments: tuple[Payment, ...]
+    opened: tuple[str, ...]
     markers: tuple[str, ...]
     batch_id: str
     lamports_max: int
@@ -67,13 +70,15 @@ def read(treasury: Treasury, gas: Collection[str], transaction: VersionedTransac
     if str(first) in gas:
         payer = replace(payer, gas=first)
     shape = policy.spent(to_bytes_versioned(message), payer)
-    payments, markers, text = list[Payment](), list[str](), ""
+    payments, opened, markers, text = list[Payment](), list[str](), list[str](), ""
     for step in message.instructions:
         data, accounts = bytes(step.data), [message.account_keys[index] for index in step.accounts]
         program = programs[step.program_id_index]
         if program == packing.TOKEN_PROGRAM:
             to = accounts[1 if payer.gas != payer.treasury else 2]
             payments.append(Payment(str(to), int.from_bytes(data[1:9], "little")))
+        elif program == packing.ATA_PROGRAM:
+            opened.append(str(accounts[2]))
         elif program == packing.MEMO_PROGRAM:
             text = data.decode("ascii", "replace")
         elif program == packing.SYSTEM_PROGRAM and int.from_bytes(data[:4], "little") == packing.CREATE_WITH_SEED:
@@ -81,7 +86,7 @@ def read(treasury: Treasury, gas: Collection[str], transaction: VersionedTransac
             seed = data[44 : 44 + struct.unpack_from("<Q", data, 36)[0]].decode("ascii")
     number = batch_ids.of_seed(treasury.secret, seed) if markers else text
     known = number if number and batch_ids.BATCH_ID.fullmatch(number) else ""
-    return Read(tuple(payments), tuple(markers), known, shape.lamports)
+    return Read(tuple(payments), tuple(opened), tuple(markers), known, shape.lamports)
 
 
 def require_cost(treasury: Treasury, effect: Effect, found: Read) -> None:

@@ -18,6 +18,11 @@ from cluster.settings import EMBEDDED, Settings
 
 START_TIMEOUT_S = 120.0
 POLL_S = 0.2
+FORGOTTEN = (
+    "all that the dump does not know is forgotten, also holds and freezes, revoked keys, wallets and orders: revoke such keys"
+    " and place such holds again before `pixr up`"
+)
+FORGOTTEN_TOO = "forgotten is what else the dump does not know, as new keys, and wallets and holds that have ended"
 
 
 @click.command()
@@ -38,13 +43,21 @@ def backup(context: Context, file: Path) -> None:
 def restore(context: Context, file: Path, replace: bool) -> None:
     """Fill the database from FILE, with Pixr down. Payouts stay frozen until the chain has been read."""
     from ledger import backup as backups
+    from ledger import replaced
 
     if not file.exists():
         raise Rejected(f"there is no file {file}", code="file-missing")
+    said = [FORGOTTEN]
     with _postgres_alone(context.settings):
+        url = logins.url(context.settings, OWNER)
+        before = replaced.read(url) if replace else None
         if replace:
             _empty(context.settings)
-        backups.restore(logins.url(context.settings, OWNER), file)
+        backups.restore(url, file)
+        if before is not None:
+            said = [*replaced.keep(url, before), FORGOTTEN_TOO]
+    for line in said:
+        context.console.print(line, markup=False, soft_wrap=True)
     context.console.print("restored; `pixr up` adopts what the chain has paid since, then payouts go on")
 
 

@@ -564,14 +564,15 @@ def test_a_theft_of_lamports_is_no_cost(rig: Rig, when: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["legacy", "v1"])
-def test_a_theft_beside_a_payment_is_no_cost(journal: Connection[Any], version: str) -> None:
+def test_a_theft_beside_a_payment_or_of_a_rent_is_no_cost(journal: Connection[Any], version: str) -> None:
     rig = Rig(journal, new_chain(), version=version)
     rig.creator(1, 0)
     pay = packing.pay(rig.treasury.payer, rig.address_of(1), 10)
     go_back(rig, Snapshot(rig.connection))
-    signature = sent(rig, pay, lamports_to(rig, 5_000_000))
+    opened = packing.open_account(rig.treasury.payer, Key("a thief").pubkey)
+    signatures = [sent(rig, pay, lamports_to(rig, 5_000_000)), sent(rig, opened)]
     work(rig, 4)
-    assert kind_of(rig, signature) == "unknown"
+    assert [kind_of(rig, each) for each in signatures] == ["unknown", "unknown"]
     rig.rpc.close()
 
 
