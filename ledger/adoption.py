@@ -169,7 +169,8 @@ def adopt(payouts: Payouts, effect: Effect, said: Mapping[str, int] | None = Non
     """Book a transaction of the treasury's that no attempt knows; False when it is not surely ours.
 
     Args:
-        said: by wallet, the creator who was paid there, as an administrator says.
+        said: by wallet, the creator who was paid there, as an administrator says; where one asks, `refused` of `payouts` also
+            names creators who were paid at wallets that they have not named again.
 
     Raises:
         Temporary: nodes do not tell enough now, or not everything that is due is payable yet.
@@ -191,9 +192,10 @@ def adopt(payouts: Payouts, effect: Effect, said: Mapping[str, int] | None = Non
         return False
     try:
         with connection.transaction():
-            _book(payouts, effect, transaction, said or {})
+            _book(payouts, effect, transaction, said)
     except (Rejected, psycopg.IntegrityError) as refusal:
         log.warning("a transaction on chain cannot be adopted: %s", refusal, extra={"signature": effect.signature})
+        payouts.refused = (effect.signature, str(refusal))
         return False
     return True
 
@@ -214,7 +216,7 @@ def _require_payable(connection: Connection[Any]) -> None:
         raise Temporary("what the chain has paid is adopted once all that was due is folded and payable")
 
 
-def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction, said: Mapping[str, int]) -> None:
+def _book(payouts: Payouts, effect: Effect, transaction: VersionedTransaction, said: Mapping[str, int] | None) -> None:
     """Book one.
 
     Raises:
@@ -272,22 +274,22 @@ def _require_named(connection: Connection[Any], opened: Sequence[str]) -> None:
 # ── Whom it paid ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _recipients(payouts: Payouts, effect: Effect, found: Read, said: Mapping[str, int]) -> list[Received]:
+def _recipients(payouts: Payouts, effect: Effect, found: Read, asked: Mapping[str, int] | None) -> list[Received]:
     """Whom a forgotten batch has paid, each once.
 
     Raises:
         Rejected: nobody has named a wallet that it paid, or it is not certain whose it was.
     """
-    wallets = _wallets(payouts, found.paid)
+    said, wallets = asked or {}, _wallets(payouts, found.paid)
     owners = _owners(payouts, wallets, effect.signature)
     choices = []
     for address, _ in found.payments:
-        named = owners.get(address, [])
         only = said.get(wallets.get(address, ""))
-        choices.append([each for each in named if only in (None, each.creator_id)])
-        if not choices[-1]:
-            whose = "no creator has" if only is None else f"creator {only} has not"
-            raise Rejected(f"it has paid at token account {address}, and {whose} named its wallet")
+        choices.append([each for each in owners.get(address, []) if only in (None, each.creator_id)])
+    if not all(choices):
+        address = next(to for (to, _), some in zip(found.payments, choices, strict=True) if not some)
+        whose = "" if asked is None else _unnamed(payouts, found, choices)
+        raise Rejected(f"the creator who was paid at wallet {wallets.get(address, address)} has not named it{whose}")
     if found.is_sealed:
         numbers = [[each.creator_id for each in some] for some in choices]
         told = attribution.creators_of(payouts.treasury.secret, found.batch_id, numbers)
@@ -299,10 +301,27 @@ def _recipients(payouts: Payouts, effect: Effect, found: Read, said: Mapping[str
             ]
     is_said = all(wallets[address] in said for address in found.paid)
     if not is_said and (found.is_sealed or batches.knows_sealed(payouts.connection)):
-        raise Rejected(
-            "its id says of none who have named its wallets that they were paid: an administrator may say it"
-        )
+        who = "of none who have named its wallets that they were paid"
+        raise Rejected(f"its id says {who}: an administrator may say it")
     return _guessed(found, dict(zip((each.address for each in found.payments), choices, strict=True)), said)
+
+
+def _unnamed(payouts: Payouts, found: Read, choices: Sequence[Sequence[Owner]]) -> str:
+    """Who was paid at wallets that nobody has named, where the batch's id says it: asked of all creators."""
+    rows = payouts.connection.execute(
+        "SELECT DISTINCT owner FROM ledger.accounts WHERE party = 'creator' ORDER BY 1 LIMIT %s",
+        (attribution.TRIED_MAX,),
+    ).fetchall()
+    everybody = [creator for (creator,) in rows]
+    numbers = [[each.creator_id for each in some] or everybody for some in choices]
+    try:
+        told = attribution.creators_of(payouts.treasury.secret, found.batch_id, numbers) if found.is_sealed else None
+    except Rejected:  # too many to try
+        told = None
+    if told is None:
+        return ""
+    unnamed = [str(creator) for creator, some in zip(told, choices, strict=True) if not some]
+    return f": by its id creators {', '.join(unnamed)} were paid at wallets that they have not named"
 
 
 def _guessed(found: Read, owners: Mapping[str, Sequence[Owner]], said: Mapping[str, int]) -> list[Received]:

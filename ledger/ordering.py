@@ -112,7 +112,9 @@ def _adopted_since(payouts: Payouts, order: Order) -> Outcome:
     adopted = connection.execute(ADOPTED, _since(order) | {"ordered_at": order.ordered_at}).fetchone()
     assert adopted is not None  # of a count
     since = f"slot {int(body['since_slot'])}" if "since_slot" in body else str(body["since"])
-    named = f", and {len(left)} not, as {left[0][0]}" if left else ""
+    signature, why = payouts.refused
+    named = f", and {len(left)} not, as {left[-1][0]}" if left else ""
+    named += f": {why}" if left and left[-1][0] == signature else ""
     return f"{adopted[0]} transactions since {since} are adopted{named}", None
 
 

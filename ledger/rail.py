@@ -42,6 +42,7 @@ class Rail:
     over: dict[str, int] = field(
         init=False, default_factory=dict
     )  # by batch: a slot at which it could not land any more
+    refused: tuple[str, str] = field(init=False, default=("", ""))  # the last that was not adopted, and why
 
     def __post_init__(self) -> None:
         self.screening = screening.load(self.settings.screening)

@@ -436,6 +436,8 @@ def test_nobody_claims_what_another_creator_was_paid_at_a_wallet_that_is_forgott
     work(rig, 14)
     assert total_paid(rig) == {}
     assert {UNKNOWN, adoption.RESTORED} <= set(rig.freezes())
+    found = carried_out(rig, placed(rig, orders.ADOPT, {"since_slot": 0}, key_of(rig.connection, "ana")))
+    assert (found.outcome or "").endswith("an administrator may say it")
     name(rig, 1, 12)  # the next one
     work(rig, 3)
     assert rig.balance("payable", 1) == 80_000
@@ -445,6 +447,17 @@ def test_nobody_claims_what_another_creator_was_paid_at_a_wallet_that_is_forgott
     assert total_paid(rig) == {1: 80_000, 3: 500}
     assert rig.balance("payable", 1) == 0
     assert (rig.on_chain(11), minted(rig)) == (80_000, 500)
+
+
+def test_an_order_to_adopt_says_who_was_paid_at_a_wallet_that_nobody_has_named(rig: Rig) -> None:
+    for creator in (5, 6, 7):
+        rig.earn(creator, 1)
+    paid_at_a_first_wallet(rig)
+    work(rig, 3)
+    found = carried_out(rig, placed(rig, orders.ADOPT, {"since_slot": 0}, key_of(rig.connection, "ana")))
+    said = "has not named it: by its id creators 1 were paid at wallets that they have not named"
+    assert wallet_of(11) in (found.outcome or "")
+    assert (found.outcome or "").endswith(said)
 
 
 def test_of_an_earlier_release_no_wallet_that_was_named_since_the_restore_speaks(rig: Rig, earlier: None) -> None:
