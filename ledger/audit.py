@@ -281,7 +281,7 @@ def _accruals(connection: Conn) -> Check:
 def _credited(connection: Conn, full: bool) -> Check:
     """Each payout was taken from its creator's account and goes to a wallet that they have named."""
     wrong = credited.owners(connection, derive=full)
-    return _check("credited", wrong, "every payout is its creator's")
+    return _check("credited", wrong, "every payout was its creator's and goes to a wallet that they named")
 
 
 def _plans(connection: Conn) -> Check:

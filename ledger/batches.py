@@ -119,8 +119,13 @@ def is_payday(connection: Conn, economics: Economics) -> bool:
     )
 
 
-def live_count(connection: Conn) -> int:
-    row = connection.execute("SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'signed')").fetchone()
+def live_count(connection: Conn, kind: str | None = None) -> int:
+    """How many batches have not ended, of a kind or of all."""
+    row = connection.execute(
+        "SELECT count(*) FROM ledger.batches WHERE state IN ('planned', 'signed')"
+        " AND (%(kind)s::text IS NULL OR kind = %(kind)s)",
+        {"kind": kind},
+    ).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -158,6 +163,16 @@ def opened_for(connection: Conn, creator_ids: Sequence[int]) -> dict[int, str]:
         {"ids": list(creator_ids)},
     )
     return {int(row[0]): str(row[1]) for row in rows}
+
+
+def being_opened(connection: Conn, creator_ids: Collection[int]) -> set[int]:
+    """Of these creators those for whom a token account is about to be opened."""
+    rows = connection.execute(
+        "SELECT (r->>0)::bigint FROM ledger.batches b, jsonb_array_elements(b.plan->'recipients') r"
+        " WHERE b.kind = 'accounts' AND b.state IN ('planned', 'signed') AND (r->>0)::bigint = ANY(%s)",
+        (list(creator_ids),),
+    )
+    return {int(creator_id) for (creator_id,) in rows}
 
 
 def add(connection: Conn, added: Sequence[Batch], parent: str | None = None) -> None:
@@ -224,17 +239,17 @@ ATTEMPT = """SELECT b.id, b.kind, b.state, b.amount_pix, b.plan->'recipients', 0
              FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"""
 
 
+# Of each kind apart: what cannot go on for want of lamports or of PIX keeps no other kind waiting.
+WAITING = f"""{BATCH} JOIN (
+        SELECT p.id, row_number() OVER (PARTITION BY p.kind ORDER BY p.planned_at, p.id)
+                     + (SELECT count(*) FROM ledger.batches s WHERE s.state = 'signed' AND s.kind = p.kind) AS place
+        FROM ledger.batches p WHERE p.state = 'planned') w ON w.id = b.id
+    WHERE w.place <= %s ORDER BY b.planned_at, b.id"""
+
+
 def planned(connection: Conn, limit: int) -> list[Batch]:
-    """Batches that wait for a signature, oldest first."""
-    query = f"{BATCH} WHERE b.state = 'planned' ORDER BY b.planned_at, b.id LIMIT %s"
-    rows = connection.execute(query, (limit,))
-    return [_batch(row) for row in rows]
-
-
-def signed_count(connection: Conn) -> int:
-    """How many batches are signed and have not ended."""
-    row = connection.execute("SELECT count(*) FROM ledger.batches WHERE state = 'signed'").fetchone()
-    return int(row[0]) if row else 0
+    """Batches that wait for a signature, oldest first; with those that are signed no more than `limit` of a kind."""
+    return [_batch(row) for row in connection.execute(WAITING, (limit,))]
 
 
 def one(connection: Conn, batch_id: str) -> Batch:

@@ -166,21 +166,25 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Simulation:
-    """What a node says a transaction would do: its error (None when it would succeed), compute units, the node's slot."""
-
-    error: Any
-    units: int
-    slot: int
-
-
-@dataclass(frozen=True)
 class Account:
     """An account's bytes."""
 
     lamports: int
     owner: str
     data: bytes
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a node says a transaction would do: its error (None when it would succeed), compute units, the node's slot.
+
+    `told`: for each node that was asked, the accounts that were asked for as they would be after it.
+    """
+
+    error: Any
+    units: int
+    slot: int
+    told: tuple[tuple[Account | None, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -495,14 +499,18 @@ class Chain:
             signature for signature in dict.fromkeys(each.signature for each in told) if failed[signature] < opinions
         ]
 
-    def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0, opinions: int = 1) -> list[Simulation]:
+    def simulate_all(
+        self, raws: Sequence[bytes], slot_min: int = 0, opinions: int = 1, shown: Sequence[Sequence[str]] = ()
+    ) -> list[Simulation]:
         """What each would do, under a fresh blockhash, unsigned, by `opinions` nodes that have reached `slot_min`: an error
         of any of them, the most compute units and the lowest slot that one names.
 
         They run at once, each beginning with another node. Where fewer nodes answer, what there is counts: who needs more
         than one to go on asks them for other things as well, and those that are merely behind keep nobody waiting.
+
+        `shown`: for each transaction the addresses whose accounts are told as well, as they would be after it.
         """
-        return self._runner.run(self._simulate_all(raws, slot_min, opinions))
+        return self._runner.run(self._simulate_all(raws, slot_min, opinions, shown or [()] * len(raws)))
 
     def simulations(self, raw: bytes, slot_min: int = 0) -> list[Simulation]:
         """What one would do, by every node that answers and has reached `slot_min`."""
@@ -515,11 +523,13 @@ class Chain:
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _simulate_all(self, raws: Sequence[bytes], slot_min: int, opinions: int) -> list[Simulation]:
+    async def _simulate_all(
+        self, raws: Sequence[bytes], slot_min: int, opinions: int, shown: Sequence[Sequence[str]]
+    ) -> list[Simulation]:
         places = asyncio.Semaphore(SIMULATIONS_MAX * len(self.nodes) // min(opinions, len(self.nodes)))
 
         async def one(number: int, raw: bytes) -> Simulation:
-            params = [base64.b64encode(raw).decode(), _simulated_at(slot_min)]
+            params = [base64.b64encode(raw).decode(), _simulated_at(slot_min, shown[number])]
             async with places:
                 try:
                     return _worst(await self._some("simulateTransaction", params, number, opinions, _simulation))
@@ -835,19 +845,23 @@ def _effect_or_none(signature: str, mint: str | None, told: Any) -> Effect | Non
     return effect if mint is None or effect.error is None else replace(effect, error=FAILED)
 
 
-def _simulated_at(slot_min: int) -> dict[str, Any]:
-    return SIMULATION | ({"minContextSlot": slot_min} if slot_min else {})
+def _simulated_at(slot_min: int, shown: Sequence[str] = ()) -> dict[str, Any]:
+    accounts = {"accounts": {"encoding": "base64", "addresses": list(shown)}} if shown else {}
+    return SIMULATION | ({"minContextSlot": slot_min} if slot_min else {}) | accounts
 
 
 def _simulation(answer: Any) -> Simulation:
     value = answer["value"]
     units = value.get("unitsConsumed") or COMPUTE_UNITS_MAX  # of a node that names none
-    return Simulation(_error(value["err"]), _whole(units), _whole(answer["context"]["slot"]))
+    accounts = value.get("accounts")
+    told = (tuple(map(_account, accounts)),) if accounts else ()
+    return Simulation(_error(value["err"]), _whole(units), _whole(answer["context"]["slot"]), told)
 
 
 def _worst(found: Sequence[Simulation]) -> Simulation:
     error = next((each.error for each in found if each.error is not None), None)
-    return Simulation(error, max(each.units for each in found), min(each.slot for each in found))
+    told = tuple(accounts for each in found for accounts in each.told)
+    return Simulation(error, max(each.units for each in found), min(each.slot for each in found), told)
 
 
 def _status(value: Any) -> Status | None:

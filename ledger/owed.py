@@ -7,7 +7,7 @@ new wallet, a released hold or a doubt that has become smaller. Knows no batch, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -137,12 +137,12 @@ def stand_behind(connection: Conn, creators: Collection[int]) -> None:
         connection.execute("UPDATE ledger.owed SET n = DEFAULT WHERE creator_id = ANY(%s)", (sorted(creators),))
 
 
-def look_again(connection: Conn, creators: Sequence[int]) -> None:
+def look_again(connection: Conn, creators: Collection[int], after_s: float = LOOK_AGAIN_S) -> None:
     """These are looked at again in a while: nothing says when they can be paid. They wait as long as they have."""
     if creators:
         connection.execute(
             "UPDATE ledger.owed SET parked_until = now() + make_interval(secs => %s) WHERE creator_id = ANY(%s)",
-            (LOOK_AGAIN_S, list(creators)),
+            (after_s, list(creators)),
         )
 
 

@@ -25,6 +25,7 @@ Said = TypeVar("Said")
 
 
 RECLAIM_READ = 4  # times as many markers are read as one transaction empties
+ROOM_AGAIN_S = 10.0  # before who found no room for an opening is looked at again: one takes about as long
 DOUBTED_S = 600.0  # before a marker of which nodes differ is looked at again
 
 
@@ -39,18 +40,26 @@ class Planning(Rail):
         owed.fit(self.connection, self.economics.payout_min_pix, opening_pix)
         wallets.release_mended(self.connection, owed.wake(self.connection))
         book.commit(self.connection)
-        room = self.settings.batches_live_max - batches.live_count(self.connection)
+        room = self._room("payout")
         made: list[Batch] = []
         if room > 0 and self._left_today() >= self.economics.payout_min_pix:  # else nobody need be looked at
             ready, missing = self._due()
             book.commit(self.connection)  # before nodes are asked
             self._find_accounts(missing)
+            opening = batches.being_opened(self.connection, [each.creator_id for each in missing])
+            owed.look_again(
+                self.connection, opening
+            )  # they are woken when it is open, and keep nobody waiting till then
             made = self._pend(self._parts(ready)[:room])
             book.commit(self.connection)
         self._reclaim()
         book.commit(self.connection)
         self.planned_now = frozenset(each.id for each in made)
         return made
+
+    def _room(self, kind: str) -> int:
+        """How many more batches of a kind may be under way: those of one that cannot go on keep no other kind waiting."""
+        return self.settings.batches_live_max - batches.live_count(self.connection, kind)
 
     def _left_today(self) -> int:
         """What may still be planned this UTC day."""
@@ -156,7 +165,10 @@ class Planning(Rail):
         return batch_ids.sealed(self.treasury.secret, text, [each.creator_id for each in recipients])
 
     def _due(self, creators: Collection[int] | None = None) -> tuple[list[Due], list[Due]]:
-        """Who is due, of these creators or of all: those with a token account, within the day's limit, and those without."""
+        """Who is due, of these creators or of all: those with a token account, within the day's limit, and those without.
+
+        Commits before the operator's screening is asked (see `_screen`).
+        """
         limit = self.settings.payouts_per_plan_max
         wallets.release_mended(self.connection, creators or ())
         found, waiting = owed.look(self.connection, self.economics, self.treasury.mint, limit, creators)
@@ -187,7 +199,12 @@ class Planning(Rail):
         return [each for each in due if each.creator_id not in refused]
 
     def _screen(self, asked: Sequence[screening.Recipient]) -> set[int]:
-        """Creators whom the operator's screening does not let pass; they are held now."""
+        """Creators whom the operator's screening does not let pass; they are held now.
+
+        Commits before it is asked: it takes as long as it likes, and whoever writes the journal, or to whom it is that
+        is owed, would wait for that.
+        """
+        book.commit(self.connection)
         reasons = screening.ask(self.screening, asked)
         for creator_id, reason in reasons.items():
             stops.hold(self.connection, creator_id, f"screening: {reason}")
@@ -264,8 +281,16 @@ class Planning(Rail):
         return [each for each in recipients if each.wallet not in strange]
 
     def _open(self, recipients: Sequence[Recipient], parent: str | None = None) -> None:
+        """A batch for as many token accounts as one transaction opens; a part of another batch is planned whatever waits.
+
+        For whom there is no room is looked at again in a while.
+        """
         made = []
         size = self.treasury.capacity("accounts")
+        if parent is None:
+            most = max(self._room("accounts"), 0) * size
+            owed.look_again(self.connection, [each.creator_id for each in recipients[most:]], ROOM_AGAIN_S)
+            recipients = recipients[:most]
         for start in range(0, len(recipients), size):
             chunk = tuple(recipients[start : start + size])
             number = self._unused(f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
@@ -292,22 +317,31 @@ class Planning(Rail):
             batches.end_transfers(self.connection, batch, "voided", entry.id)
 
     def _take_apart(self, batch: Batch, reason: str) -> None:
-        """Find the recipient at fault by halving; a batch of one names its culprit, who is held."""
+        """Find the recipient at fault by halving; a batch of one names its culprit, who is held.
+
+        Commits what was given back before its halves are planned, each for itself: what is due meanwhile comes again.
+        """
         if batch.kind == "reclaim":
             return  # nobody's fault; the markers are tried again
         if len(batch.recipients) == 1:
             stops.hold(self.connection, batch.recipients[0].creator_id, reason)
             return
         middle = len(batch.recipients) // 2
-        for half in (batch.recipients[:middle], batch.recipients[middle:]):
+        self._plan_parts(batch, (batch.recipients[:middle], batch.recipients[middle:]))
+
+    def _plan_parts(self, batch: Batch, parts: Sequence[Sequence[Recipient]]) -> None:
+        """Plan parts of a batch that was given back. Commits, since a payout's recipients are screened (see `_screen`)."""
+        for part in parts:
             if batch.kind == "accounts":
-                self._open(half, batch.id)
+                self._open(part, batch.id)
             else:
-                self._pay_again(batch, {each.creator_id for each in half})
+                self._pay_again(batch, {each.creator_id for each in part})
+        book.commit(self.connection)
 
     def _pay_again(self, parent: Batch, creators: set[int]) -> None:
         """Plan a part of a batch that was given back, under the rules of any payout; else it is due like any other.
 
+        Commits what was given back before the rest is planned, so that nobody waits for the journal while it is screened.
         How many batches wait is no matter here: a part that were forgotten would come again with who is at fault.
         """
         if not batches.is_payday(self.connection, self.economics):

@@ -165,7 +165,7 @@ class LedgerSettings:
     fold_appearances_max: int = 1_000_000  # 350 bytes of memory each while they are folded
     fold_batches_max: int = 5_000
     payouts_per_plan_max: int = 10_000
-    batches_live_max: int = 64
+    batches_live_max: int = 64  # of payouts, and as many of openings of token accounts
 
     # Appearances: the spool, and how long a replica gathers before it writes.
     flush_interval_ms: int = 10

@@ -4,8 +4,9 @@ Simulations run at once, each by as many nodes as an end needs; signatures all u
 to every node, again and again: what a node answers is a hint, never a fact. Decides nothing about how a payout ends.
 
 What waited is asked about again: whoever was held, refused by the operator's screening or given another wallet since the
-plan was made is not paid by it. The plan is given back and the others are planned anew. What is signed may be on its way
-already and is settled as it ends; of what was signed and, for all we know, never sent nothing is sent any more.
+plan was made is not paid by it, nor is who has given their token account away. The plan is given back and the others are
+planned anew. What is signed may be on its way already and is settled as it ends; of what was signed and, for all we know,
+never sent nothing is sent any more.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
 
 from cluster.errors import Rejected, Temporary
-from ledger import batches, book, packing, screening, stops, verdict, wallets
-from ledger.batches import Batch
+from ledger import batches, book, holders, packing, screening, stops, verdict, wallets
+from ledger.batches import Batch, Recipient
 from ledger.chain import Account, RpcRefusal, Simulation
 from ledger.packing import Instruction
 from ledger.planning import Planning
@@ -31,6 +32,11 @@ from ledger.verdict import Fault
 
 log = logging.getLogger(__name__)
 
+FIRST = ("reclaim", "payout", "accounts")  # who brings lamports, and who takes fewest, before who takes most
+GIVEN_AWAY = (
+    "no longer owns its token account {}, which was given to another key:"
+    " they name another wallet, or have its owner set back on chain before this is released"
+)
 NOT_SIGNED = "the signer refuses to sign a payout"
 CLOSED = "who has closed the wallet's token account opens it again, or names another wallet, before this is released"
 TREASURY_FROZEN = "the treasury's token account is frozen on chain"
@@ -41,8 +47,7 @@ class Signing(Planning):
 
     def sign(self) -> list[str]:
         """Sign what is planned, all with one blockhash, and commit it. Nothing is sent here."""
-        limit = self.settings.batches_live_max - batches.signed_count(self.connection)
-        waiting = self._let_through(batches.planned(self.connection, max(limit, 0)))
+        waiting = self._let_through(batches.planned(self.connection, self.settings.batches_live_max))
         sized = self._simulated(self._affordable(waiting)) if waiting else []
         if not sized:
             return []
@@ -104,12 +109,7 @@ class Signing(Planning):
         log.warning("batch is called back", extra={"batch": batch.id, "creators": sorted(creators)})
         batches.cancel(self.connection, batch)
         self._give_back(batch, f"void:{batch.id}", [], {"batch": batch.id, "stopped": sorted(creators)})
-        others = [each for each in batch.recipients if each.creator_id not in creators]
-        if batch.kind == "accounts":
-            self._open(others, batch.id)
-        else:
-            self._pay_again(batch, {each.creator_id for each in others})
-        book.commit(self.connection)  # before nodes are asked about the next one: the fold writes to the same journal
+        self._plan_parts(batch, [[each for each in batch.recipients if each.creator_id not in creators]])
 
     def _is_over(self, batch: Batch) -> bool:
         """Whether no transaction that was signed for a batch can land, nor has one."""
@@ -121,7 +121,10 @@ class Signing(Planning):
         return False
 
     def _affordable(self, waiting: Sequence[Batch]) -> list[Batch]:
-        """Those batches that the treasury can pay for; one that is too large for it keeps no other one waiting."""
+        """Those batches that the treasury can pay for; one that is too large for it keeps no other one waiting.
+
+        Payouts come before openings: each costs the rent of one marker, an opening that of each recipient's account.
+        """
         addresses = [self.treasury.token_account, str(self.treasury.payer.gas)]
         tokens, gas = self.chain.seen_accounts(addresses, opinions=self.opinions)
         if self._is_frozen(tokens):
@@ -135,7 +138,7 @@ class Signing(Planning):
             pix -= attempt.batch.amount_pix
             lamports -= self._cost(attempt.batch)
         taken = []
-        for batch in waiting:
+        for batch in sorted(waiting, key=lambda each: FIRST.index(each.kind)):
             if pix < batch.amount_pix or lamports < self._cost(batch):
                 log.warning("the treasury is short", extra={"batch": batch.id, "pix": pix, "lamports": lamports})
                 continue
@@ -170,8 +173,9 @@ class Signing(Planning):
         waiting = [each for each in waiting if each.id in built]
         raws = [self.treasury.unsigned(built[each.id]) for each in waiting]
         slot = batches.opened_slot(self.connection, [each.address for batch in waiting for each in batch.recipients])
-        found = self.chain.simulate_all(raws, slot, self.opinions)
-        sized = []
+        shown = [holders.paid_at(each) for each in waiting]
+        found = self.chain.simulate_all(raws, slot, self.opinions, shown)
+        sized, doubtful = [], []
         for batch, raw, simulation in zip(waiting, raws, found, strict=True):
             units: int | None = simulation.units
             if simulation.error is not None:
@@ -179,7 +183,32 @@ class Signing(Planning):
             if units is not None:
                 room = units + units * self.settings.compute_margin_ppm // PPM + 300
                 sized.append((batch, built[batch.id], min(room, packing.COMPUTE_UNITS_MAX)))
-        return sized
+                doubtful += holders.in_doubt(batch, simulation.told, self.treasury.payer.mint, self.opinions)
+        kept_back = self._of_other_owners(doubtful)
+        return [each for each in sized if kept_back.isdisjoint(recipient.address for recipient in each[0].recipients)]
+
+    def _of_other_owners(self, doubtful: Sequence[Recipient]) -> set[str]:
+        """Token accounts that are not to be paid now: of those whose wallet no longer owns them, by as many nodes as an end
+        needs and by more than say otherwise, who is to be paid is held; of others nodes differ.
+
+        Nobody can be kept from giving theirs away between this look and the landing.
+        """
+        if not doubtful:
+            return set()
+        kept_back = set()
+        found = self.chain.seen_accounts([each.address for each in doubtful], "confirmed", opinions=self.opinions)
+        for each, accounts in zip(doubtful, found, strict=True):
+            own = sum(holders.belongs(account, each.wallet, self.treasury.payer.mint) for account in accounts)
+            others = sum(account is not None for account in accounts) - own
+            if own >= self.opinions and 2 * own > len(accounts):
+                continue
+            kept_back.add(each.address)
+            if others >= self.opinions and 2 * others > len(accounts):
+                self._hold_wallet(each.creator_id, each.wallet, GIVEN_AWAY.format(each.address))
+            else:
+                log.warning("nodes differ on whose a token account is", extra={"address": each.address})
+        book.commit(self.connection)
+        return kept_back
 
     def _built(self, waiting: Sequence[Batch]) -> dict[str, list[Instruction]]:
         """What each batch does, by its id. One that does not fit beside the markers that guard it is cut into parts."""

@@ -15,7 +15,7 @@ from solders.account import Account
 from solders.message import from_bytes_versioned
 from solders.pubkey import Pubkey
 from solders.transaction import VersionedTransaction
-from solders.transaction_metadata import FailedTransactionMetadata
+from solders.transaction_metadata import FailedTransactionMetadata, SimulatedTransactionInfo
 
 from ledger.localnet.blocks import TOKEN_PROGRAM, Chain, Refused, error_of, token_amount, ui_amount, version_of
 from ledger.localnet.store import Landed
@@ -117,9 +117,32 @@ def _simulate_transaction(chain: Chain, params: Params, options: dict[str, Any])
     error = error_of(result) if isinstance(result, FailedTransactionMetadata) else None
     meta = result.meta()
     value = _simulation(error, meta.logs(), meta.compute_units_consumed())
+    value["accounts"] = _accounts_after(chain, transaction, result, options.get("accounts"))
     if replaced:
         value["replacementBlockhash"] = replaced
     return _with_context(chain, options, value)
+
+
+def _accounts_after(
+    chain: Chain,
+    transaction: VersionedTransaction,
+    result: SimulatedTransactionInfo | FailedTransactionMetadata,
+    wanted: Mapping[str, Any] | None,
+) -> Answer:
+    """The accounts that are asked for beside a simulation, as they would be after it; none where it fails."""
+    if wanted is None:
+        return None
+    addresses = wanted["addresses"]
+    if wanted.get("encoding", "base64") not in ("base64", "base64+zstd", "jsonParsed"):
+        raise RpcError(-32602, "base58 encoding not supported")
+    if len(addresses) > len(transaction.message.account_keys):
+        raise RpcError(-32602, f"Too many accounts provided; max {len(transaction.message.account_keys)}")
+    if isinstance(result, FailedTransactionMetadata):
+        return [None] * len(addresses)
+    changed = dict(result.post_accounts())
+    keys = [Pubkey.from_string(each) for each in addresses]
+    found = [changed[key] if key in changed else chain.account(key) for key in keys]
+    return [_account_json(each, {"encoding": "base64"}) for each in found]
 
 
 def _simulation(error: object, logs: list[str], units: int = 0) -> dict[str, object]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
+from psycopg import Connection
+from solders.account import Account
 
+from cluster import database
 from cluster.errors import Rejected, Temporary
-from ledger import book, screening
+from ledger import batches, book, packing, screening, stops
 from ledger.settings import Economics
-from tests.ledger.chains import FINAL_BLOCKS, SMALL, Rig, assert_paid
+from tests.ledger.chains import EAGER, FINAL_BLOCKS, GAS, SMALL, Rig, assert_paid, new_chain
 from tests.ledger.test_fold import change
 
 TRANSFER = """INSERT INTO ledger.transfers (source, target, amount_pix, pending_entry)
@@ -109,6 +113,144 @@ def test_a_screening_that_is_none_is_refused_at_the_start(rig: Rig, name: str) -
     with pytest.raises(Rejected) as refusal:
         rig.fresh()
     assert refusal.value.code == "no-screening"
+
+
+def spoil_account(rig: Rig, creator: int) -> None:
+    rig.put_account(creator, frozen=True)
+
+
+def hold_one(rig: Rig, creator: int) -> None:
+    stops.hold(rig.connection, creator, "somebody looks")
+    rig.connection.commit()
+
+
+@pytest.mark.parametrize("trouble", [spoil_account, hold_one, None])
+def test_screening_is_asked_while_nobody_waits_for_the_ledger(
+    rig: Rig, postgres_url: str, trouble: Callable[[Rig, int], None] | None
+) -> None:
+    """Neither the end of the journal is locked meanwhile nor what says who is owed: who folds writes both."""
+    free: list[tuple[bool, int]] = []
+    with database.connect(postgres_url) as other:
+
+        def screen(recipients: Sequence[screening.Recipient]) -> dict[int, str]:
+            head = other.execute("SELECT FROM ledger.chain_head FOR UPDATE SKIP LOCKED").fetchone()
+            owed = other.execute("SELECT creator_id FROM ledger.owed FOR UPDATE SKIP LOCKED").fetchall()
+            all_owed = other.execute("SELECT creator_id FROM ledger.owed").fetchall()
+            other.commit()
+            free.append((head is not None, len(all_owed) - len(owed)))
+            return {}
+
+        for creator in range(1, 9):
+            rig.creator(creator, 1000)
+        rig.connection.execute(
+            "DELETE FROM ledger.wallets WHERE creator_id = 8"
+        )  # who is parked while others are looked at
+        rig.connection.commit()
+        rig.payouts.screening = screen
+        rig.payouts.plan()
+        if trouble is not None:
+            trouble(rig, 1)
+        rig.pay(6)
+    assert [rig.on_chain(creator) for creator in range(2, 8)] == [1000] * 6
+    assert len(free) > (1 if trouble is not None else 0)
+    assert free == [(True, 0)] * len(free)
+
+
+def test_a_culprit_is_found_though_the_ledger_dies_between_what_is_given_back_and_what_is_planned_of_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for creator in range(1, 7):
+        rig.creator(creator, 1000)
+    spoil_account(rig, 1)
+    rig.payouts.plan()
+
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(rig.payouts), "_pend", dies)
+        with pytest.raises(KeyboardInterrupt):
+            rig.payouts.sign()
+    rig.connection.rollback()
+    assert (rig.states(), rig.balance("in_flight")) == ({"cancelled": 1}, 0)
+    rig.payouts = rig.fresh()
+    rig.pay(8)
+    assert [rig.on_chain(creator) for creator in range(2, 7)] == [1000] * 5
+    assert list(rig.holds()) == [1]
+
+
+# ── Openings ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def with_gas(rig: Rig, lamports: int) -> None:
+    rig.chain.svm.set_account(rig.treasury.payer.gas, Account(lamports, b"", packing.SYSTEM_PROGRAM))
+    rig.advance(FINAL_BLOCKS)
+
+
+def many_new(journal: Connection[Any], lamports: int, **own: int) -> Rig:
+    """Sixty creators without a token account, more than are opened at once, beside so much gas."""
+    rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, **{"batches_live_max": 4, **own}))
+    for creator in range(1, 61):
+        rig.creator(creator, 1000, account=False)
+    with_gas(rig, lamports)
+    return rig
+
+
+@pytest.mark.parametrize("at_once", [10_000, 10])
+def test_accounts_that_cannot_be_afforded_keep_no_payout_waiting(journal: Connection[Any], at_once: int) -> None:
+    rig = many_new(journal, 5_000_000, payouts_per_plan_max=at_once)
+    rig.pay(2)
+    rig.creator(99, 1000)  # who has an account: a payout costs a million lamports
+    rig.pay(8)
+    assert rig.on_chain(99) == 1000
+    assert 0 < batches.live_count(rig.connection, "accounts") <= 4
+
+
+def test_no_more_accounts_are_opened_at_once_than_batches_may_be_under_way(journal: Connection[Any]) -> None:
+    rig = many_new(journal, 5_000_000)
+    rig.payouts.plan()
+    assert rig.rows("SELECT kind, count(*) FROM ledger.batches GROUP BY kind") == [("accounts", 4)]
+    with_gas(rig, GAS)
+    for _ in range(6):
+        rig.connection.execute("UPDATE ledger.owed SET parked_until = now() WHERE parked_until < 'infinity'")
+        rig.pay(2)
+    assert_paid(rig, dict.fromkeys(range(1, 61), 1000))
+
+
+def test_payouts_come_before_accounts_where_gas_is_not_enough_for_both(journal: Connection[Any]) -> None:
+    rig = Rig(journal, new_chain())
+    rig.creator(1, 1000, account=False)
+    rig.payouts.plan()
+    rig.creator(2, 1000)
+    rig.payouts.plan()
+    with_gas(rig, rig.treasury.cost_lamports("accounts", 1) + rig.treasury.cost_lamports("payout", 1) - 1)
+    rig.payouts.sign()
+    assert rig.rows("SELECT kind, state FROM ledger.batches ORDER BY kind") == [
+        ("accounts", "planned"),
+        ("payout", "signed"),
+    ]
+
+
+def test_who_waits_for_their_token_account_is_paid_as_soon_as_it_is_open(rig: Rig) -> None:
+    rig.creator(1, 1000, account=False)
+    rig.payouts.run_once()
+    assert rig.rows("SELECT parked_until > now() FROM ledger.owed") == [(True,)]
+    rig.advance(FINAL_BLOCKS)
+    rig.payouts.run_once()  # it is open now
+    assert rig.rows("SELECT kind FROM ledger.batches ORDER BY planned_at") == [("accounts",), ("payout",)]
+
+
+def test_of_each_kind_as_many_are_signed_as_may_be_under_way(journal: Connection[Any]) -> None:
+    rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, batches_live_max=2), version="legacy")
+    for creator in range(1, 5 * rig.treasury.capacity("payout")):
+        rig.creator(creator, 1000)
+    with_gas(rig, 0)
+    rig.payouts.settings = dataclasses.replace(EAGER, batches_live_max=5)
+    rig.payouts.plan()
+    rig.payouts.settings = rig.settings
+    with_gas(rig, GAS)
+    assert (len(rig.payouts.sign()), len(rig.payouts.sign())) == (2, 0)
+    assert rig.states() == {"planned": 3, "signed": 2}
 
 
 def test_payouts_are_planned_in_their_window_and_settled_at_any_time(rig: Rig) -> None:
