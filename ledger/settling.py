@@ -18,7 +18,7 @@ from ledger import batches, book, stops, verdict
 from ledger.batches import Attempt, Batch
 from ledger.chain import Effect, Look, RpcRefusal
 from ledger.rail import PAID_UNKNOWN, is_over
-from ledger.signing import Signing
+from ledger.signing import CLOSED, Signing
 from ledger.verdict import Fault
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class Settling(Signing):
         proof = self._proof(attempt, effect)
         self._give_back(batch, f"fail:{attempt.signature}", self._cost_lines(effect), proof)
         if is_recipients and not is_gone:
-            self._take_apart(batch, f"the transaction failed: {effect.error}")
+            self._take_apart(batch, f"the transaction failed: {effect.error}; {CLOSED}")
         if fault is Fault.NOBODY:
             self._stop_in_vain()
 

@@ -13,6 +13,7 @@ from solders.pubkey import Pubkey
 from ledger import holders, packing, stops, wallets
 from ledger.batches import Batch, Recipient
 from ledger.chain import Account as Seen
+from ledger.signing import CLOSED
 from tests.ledger.chains import FINAL_BLOCKS, RENT, Key, Rig, assert_paid, new_chain, token_account, wallet_of
 from tests.ledger.test_two_walls import Node
 from tests.ledger.test_two_walls import pair as pair
@@ -260,7 +261,7 @@ def test_who_has_closed_the_account_that_we_opened_is_told_and_paid_once_it_is_o
         rig.earn(creator, 500)
     rig.pay(6)
     assert tuple(sorted(rig.holds())) == creators
-    assert all("the chain refuses it" in each for each in rig.holds().values())
+    assert all("the chain refuses it" in each and CLOSED in each for each in rig.holds().values())
     assert rig.on_chain(9) == 1500
 
     release(rig, *creators)  # it is closed as before
@@ -270,6 +271,24 @@ def test_who_has_closed_the_account_that_we_opened_is_told_and_paid_once_it_is_o
     release(rig, *creators)
     rig.pay(6)
     assert (rig.on_chain(1), rig.holds(), rig.freezes()) == (500 * len(creators), {}, [])
+
+
+def test_who_closes_it_when_the_payout_is_signed_already_is_told_what_to_do(rig: Rig) -> None:
+    rig.creator(1, 1000, account=False)
+    rig.pay(4)
+    rig.earn(1, 500)
+    rig.payouts.plan()
+    rig.payouts.sign()
+    close(rig, 1)
+    rig.payouts.send()
+    rig.pay(3)
+    (said,) = rig.holds().values()
+    assert said.startswith("the transaction failed: ")
+    assert said.endswith(CLOSED)
+    rig.put_account(1)
+    release(rig, 1)
+    rig.pay(4)
+    assert (rig.on_chain(1), rig.holds()) == (500, {})
 
 
 def test_who_hands_over_a_closed_account_opened_again_by_another_key_is_not_paid_there(
