@@ -270,6 +270,7 @@ class Planning(Rail):
         """Those whose wallet no program owns, by as many nodes as it needs; the others are held. None, while these are away."""
         if not recipients:
             return []
+        book.commit(self.connection)  # before nodes are asked: who is owed something is locked by what was parked
         try:
             strange = self.chain.not_wallets([each.wallet for each in recipients], self.opinions)
         except Temporary as error:

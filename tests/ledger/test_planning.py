@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from solders.account import Account
 from cluster import database
 from cluster.errors import Rejected, Temporary
 from ledger import batches, book, packing, screening, stops
+from ledger.chain import Chain
 from ledger.settings import Economics
 from tests.ledger.chains import EAGER, FINAL_BLOCKS, GAS, SMALL, Rig, assert_paid, new_chain
 from tests.ledger.test_fold import change
@@ -156,6 +158,25 @@ def test_screening_is_asked_while_nobody_waits_for_the_ledger(
     assert free == [(True, 0)] * len(free)
 
 
+def test_nodes_are_asked_whose_wallets_are_while_nobody_waits_for_the_ledger(
+    rig: Rig, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dear = {"account_cost_check": True, "pix_per_sol": 336_000, "pix_per_sol_at": datetime.now(UTC).isoformat()}
+    rig.payouts.economics = dataclasses.replace(SMALL, **dear)
+    rig.creator(1, 1000, account=False)
+    rig.creator(2, 400, account=False)  # whose account is not worth opening: they are parked before nodes are asked
+    asked, free = Chain.not_wallets, []
+
+    def not_wallets(chain: Chain, *args: Any) -> dict[str, str]:
+        with database.connect(postgres_url) as other:
+            free.append(len(other.execute("SELECT FROM ledger.owed FOR UPDATE SKIP LOCKED").fetchall()))
+        return asked(chain, *args)
+
+    monkeypatch.setattr(Chain, "not_wallets", not_wallets)
+    rig.payouts.plan()
+    assert free == [2]
+
+
 def test_a_culprit_is_found_though_the_ledger_dies_between_what_is_given_back_and_what_is_planned_of_it(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,11 +265,9 @@ def test_of_each_kind_as_many_are_signed_as_may_be_under_way(journal: Connection
     rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, batches_live_max=2), version="legacy")
     for creator in range(1, 5 * rig.treasury.capacity("payout")):
         rig.creator(creator, 1000)
-    with_gas(rig, 0)
     rig.payouts.settings = dataclasses.replace(EAGER, batches_live_max=5)
     rig.payouts.plan()
     rig.payouts.settings = rig.settings
-    with_gas(rig, GAS)
     assert (len(rig.payouts.sign()), len(rig.payouts.sign())) == (2, 0)
     assert rig.states() == {"planned": 3, "signed": 2}
 

@@ -139,11 +139,15 @@ class Liar:
         return told
 
     def _simulateTransaction(self, told: Any) -> Any:  # noqa: N802
-        """It fails, or takes less or more than it does, or says nothing of that."""
+        """It fails, or takes less or more than it does, or says nothing of that; or a token account is another's."""
         if self._rng.random() < 0.3:
             told["value"]["err"] = self._rng.choice(TROUBLES)
         elif self._rng.random() < 0.5:
             told["value"]["unitsConsumed"] = self._rng.choice((None, 0, 1, 1, 10**9))
+        elif told["value"]["accounts"] and self._rng.random() < 0.3:
+            told["value"]["accounts"] = [
+                None if each is None else _given_away(each) for each in told["value"]["accounts"]
+            ]
         return told
 
     def _getSignaturesForAddress(self, told: Any) -> Any:  # noqa: N802
@@ -161,6 +165,13 @@ class Liar:
         if status is None or self._rng.random() < 0.5:
             return None
         return {**status, "confirmationStatus": "finalized", "confirmations": None}
+
+
+def _given_away(account: dict[str, Any]) -> dict[str, Any]:
+    """The same token account, of another owner."""
+    data = bytearray(base64.b64decode(account["data"][0]))
+    data[32:64] = bytes(32)
+    return {**account, "data": [base64.b64encode(data).decode(), "base64"]}
 
 
 # ── A story ────────────────────────────────────────────────────────────────────────────────────────────────────────
