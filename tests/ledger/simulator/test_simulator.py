@@ -21,7 +21,7 @@ from tests.ledger.simulator.world import World
 SHORT_S = 40.0
 SAME = 3  # seeds whose worlds are run twice
 AT_ONCE = frozenset((  # wrong protocols that the first or second world shows; the others' test takes minutes
-    "PaysWhatIsDoubtful", "JudgesEverybody", "HoldsEveryDay", "LooksFromBefore", "GivesBackByHeights", "ResolvesTooSoon",
+    "PaysWhatIsDoubtful", "JudgesEverybody", "HoldsEveryDay", "LooksFromBefore", "ResolvesTooSoon",
     "NeverDiffers", "ReclaimsByTheBook", "BooksTheFeeAlone", "PaysTheOldWallet", "ExpiryAtConfirmed", "OneOpinion",
     "OverAtOnce", "PlansOverTheDay", "PaysWhatComesBack",
 ))  # fmt: skip
