@@ -670,6 +670,7 @@ WORKS_AS: dict[str, tuple[Role, ...]] = {
     "ledger/challenges.py": (SERVE,),
     "ledger/localnet": (),  # a database of its own
     "ledger/recorder.py": (SERVE,),
+    "ledger/replaced.py": (OWNER,),
     "pipelines": (JOBS,),
     "serve": (SERVE,),
 }
