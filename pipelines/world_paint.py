@@ -98,7 +98,7 @@ def _stripes(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
 
 def _checks(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
     count = rng.uniform(3, 8)
-    share = ((np.floor(x * count) + np.floor(y * count)) % 2).astype(np.float32)
+    share = ((np.floor(x * count) + np.floor(y * count)).astype(np.int64) & 1).astype(np.float32)
     return _mix(_any_colour(rng), _any_colour(rng), share)
 
 

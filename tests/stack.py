@@ -13,7 +13,7 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from cluster import database, folders, roles, runtime, services
 from cluster import settings as settings_module
 from cluster.settings import ROOT, Settings
 from cluster.stack import _check_of, _reason
+from pipelines.relevance import SAME
 from pipelines.scratch import Scratch
 from pipelines.settings import IngestSettings
 from tests.conftest import free_port
@@ -143,6 +144,37 @@ def near_enough(stack: Stack, text: str) -> set[int]:
         answer = client.get("/v1/search", params=asked)
     assert answer.status_code == 200, answer.text
     return {int(each["segment_id"]) for each in answer.json()["moments"]}
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Which moments of the catalogue show the same pictures as moments of other videos, and in which order they came."""
+
+    ages: dict[int, int]  # the place of each moment, the first to come having the least
+    alike: dict[int, set[int]]
+
+    @classmethod
+    def of(cls, stack: Stack) -> Copies:
+        since = "coalesce(s.shown_since, v.content_at, v.created_at), s.video_id, s.id"
+        ages = stack.rows(
+            f"SELECT s.id FROM media.segments s JOIN media.videos v ON v.id = s.video_id ORDER BY {since}"
+        )
+        pairs = stack.rows(
+            "SELECT a.segment_id, b.segment_id FROM media.embeddings a JOIN media.embeddings b ON a.model_id = b.model_id"
+            f" AND a.video_id <> b.video_id AND -(a.embedding <#> b.embedding) >= {SAME}"
+        )
+        alike: dict[int, set[int]] = {}
+        for one, other in pairs:
+            alike.setdefault(one, set()).add(other)
+        return cls({segment_id: place for place, (segment_id,) in enumerate(ages)}, alike)
+
+    def first(self, shown: Iterable[int]) -> set[int]:
+        """Of the moments of one answer those that are copies of no other one."""
+        kept: set[int] = set()
+        for each in sorted(shown, key=self.ages.__getitem__):
+            if kept.isdisjoint(self.alike.get(each, ())):
+                kept.add(each)
+        return kept
 
 
 def finds(stack: Stack, query: str) -> bool:

@@ -22,7 +22,7 @@ from ledger.appearances import Hashes
 from ledger.settings import Economics
 from pipelines.samples import Sample
 from tests.conftest import until
-from tests.stack import Stack, all_healthy, family, is_ledger_actor, near_enough
+from tests.stack import Copies, Stack, all_healthy, family, is_ledger_actor, near_enough
 
 SHORT_S, LONG_S = 40.0, 600.0
 KILL_EVERY_S = (4.0, 9.0)
@@ -42,6 +42,7 @@ class Load:
     stack: Stack
     queries: list[str]
     near: dict[str, set[int]]  # what the model alone shows for each: words have more shown, which earn nothing
+    copies: Copies
     name: str
     answered: dict[str, Shown] = field(default_factory=dict)
     refused: int = 0
@@ -60,7 +61,8 @@ class Load:
                     continue
                 if answer.status_code == 200:
                     shown = {int(each["segment_id"]): each["relevance_ppm"] for each in answer.json()["moments"]}
-                    self.answered[key] = {moment: ppm for moment, ppm in shown.items() if moment in self.near[query]}
+                    earning = self.near[query] & self.copies.first(shown)
+                    self.answered[key] = {moment: ppm for moment, ppm in shown.items() if moment in earning}
                 else:
                     self.refused += 1
 
@@ -121,7 +123,9 @@ def soak(stack: Stack, catalogue: list[Sample], seconds: float, seed: int) -> No
     until(lambda: all_healthy(stack), BACK_WITHIN_S, "healthy at the start")
     queries = [sample.shots[0].caption for sample in catalogue if sample.shots]
     near = {query: near_enough(stack, query) for query in queries}
-    loads = [Load(stack, queries[number:] + queries[:number], near, f"soak-{seed}-{number}") for number in range(2)]
+    copies = Copies.of(stack)
+    turned = [queries[number:] + queries[:number] for number in range(2)]
+    loads = [Load(stack, each, near, copies, f"soak-{seed}-{number}") for number, each in enumerate(turned)]
     threads = [threading.Thread(target=load.run) for load in loads]
     for thread in threads:
         thread.start()
