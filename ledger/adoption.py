@@ -51,7 +51,8 @@ FORGOTTEN = (
 
 
 class Owner(NamedTuple):
-    """A creator who is or was paid at a wallet. `owed_pix`: what they have payable now, in base units.
+    """A creator who is or was paid at a wallet. `owed_pix`: what they have payable now, in base units, or in a batch of the
+    backup without an end, which goes back where the chain has paid it otherwise.
 
     `was_before`: they had named it before the database went back.
     """
@@ -285,7 +286,8 @@ def _recipients(payouts: Payouts, effect: Effect, found: Read, asked: Mapping[st
     choices = []
     for address, _ in found.payments:
         only = said.get(wallets.get(address, ""))
-        choices.append([each for each in owners.get(address, []) if only in (None, each.creator_id)])
+        able = [each for each in owners.get(address, []) if only in (None, each.creator_id)]
+        choices.append(sorted(able, key=lambda each: (not each.is_current, each.creator_id)))
     if not all(choices):
         address = next(to for (to, _), some in zip(found.payments, choices, strict=True) if not some)
         whose = "" if asked is None else _unnamed(payouts, found, choices)
@@ -390,9 +392,10 @@ def _owners(payouts: Payouts, wallets: Mapping[str, str], signature: str) -> dic
         (RESTORED, signature, list(address_of)),
     ).fetchall()
     accounts = book.accounts_of(payouts.connection, "payable", "creator", sorted({row[0] for row in rows}))
+    pending = batches.open_pix(payouts.connection, list(accounts))
     found: dict[str, list[Owner]] = {}
     for creator, wallet, is_now, was_before in rows:
-        owed = book.balance(payouts.connection, accounts[creator])
+        owed = book.balance(payouts.connection, accounts[creator]) + pending.get(creator, 0)
         owner = Owner(creator, wallet, is_now, was_before, accounts[creator], owed)
         found.setdefault(address_of[wallet], []).append(owner)
     return found

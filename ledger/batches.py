@@ -405,6 +405,16 @@ def open_of(connection: Conn, creator_ids: Collection[int]) -> list[str]:
     return [row[0] for row in rows]
 
 
+def open_pix(connection: Conn, creator_ids: Collection[int]) -> dict[int, int]:
+    """What payout batches without an end pay these creators, in base units."""
+    rows = connection.execute(
+        "SELECT p.creator_id, sum(p.amount_pix)::bigint FROM ledger.batches b JOIN ledger.payouts p ON p.batch_id = b.id"
+        " WHERE b.kind = 'payout' AND b.state IN ('planned', 'signed') AND p.creator_id = ANY(%s) GROUP BY 1",
+        (list(creator_ids),),
+    )
+    return dict(rows.fetchall())
+
+
 def marked(connection: Conn, addresses: Sequence[str]) -> set[str]:
     """Of these addresses those of markers that are or were on chain."""
     rows = connection.execute("SELECT address FROM ledger.markers WHERE address = ANY(%s)", (list(addresses),))

@@ -290,13 +290,21 @@ class Planning(Rail):
         size = self.treasury.capacity("accounts")
         if parent is None:
             most = max(self._room("accounts"), 0) * size
-            owed.look_again(self.connection, [each.creator_id for each in recipients[most:]], ROOM_AGAIN_S)
+            self._wait_for_room([each.creator_id for each in recipients[most:]], size * self.settings.batches_live_max)
             recipients = recipients[:most]
         for start in range(0, len(recipients), size):
             chunk = tuple(recipients[start : start + size])
             number = self._unused(f"accounts|{','.join(each.address for each in chunk)}|{parent or ''}")
             made.append(Batch(number, "accounts", "planned", 0, chunk))
         batches.add(self.connection, made, parent)
+
+    def _wait_for_room(self, creators: Sequence[int], at_once: int) -> None:
+        """Look at who finds no room for an opening when it can be their turn; behind all others, so that however many they
+        are, and however long a look takes, they keep nobody from being looked at.
+        """
+        for turn, start in enumerate(range(0, len(creators), at_once), 1):
+            owed.look_again(self.connection, creators[start : start + at_once], turn * ROOM_AGAIN_S)
+        owed.stand_behind(self.connection, creators)
 
     def _unused(self, text: str) -> str:
         """An id that follows from a text; the same accounts may be tried again after a batch of them has failed."""

@@ -16,6 +16,7 @@ from psycopg import Connection
 
 from cluster import database
 from cluster.errors import Rejected
+from ledger.advances import RESTORED
 from ledger.wallets import UNPAYABLE
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,11 @@ CHAIN = "SELECT genesis, mint, treasury FROM ledger.chain"
 QUERIES = (
     CHAIN,
     "SELECT creator_id, reason, placed_at, until, partial FROM ledger.holds WHERE released_at IS NULL ORDER BY id",
-    "SELECT reason, detail::text, placed_at FROM ledger.freezes WHERE released_at IS NULL AND reason LIKE '%(by %)' ORDER BY 3",
+    # Earlier releases have who placed it in the detail, as has the freeze of a restore that a person has declared.
+    (
+        "SELECT reason, detail::text, placed_at FROM ledger.freezes WHERE released_at IS NULL"
+        f" AND (reason LIKE '%(by %)' OR detail ? 'by' AND reason <> '{RESTORED}') ORDER BY 3"
+    ),
     "SELECT hash, revoked_at, expires_at FROM app.api_keys WHERE coalesce(revoked_at, expires_at) IS NOT NULL ORDER BY id",
     "SELECT DISTINCT ON (creator_id) creator_id, new_wallet, set_at FROM ledger.wallet_changes ORDER BY creator_id, id DESC",
     "SELECT id, kind, body::text, ordered_as, ordered_at, outcome FROM ledger.orders WHERE carried_out ORDER BY id",

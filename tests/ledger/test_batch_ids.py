@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.errors import Rejected
 from ledger import attribution, batch_ids
 
 CREATORS = st.lists(st.integers(1, 2**63 - 1), min_size=1, max_size=60, unique=True).map(sorted)
@@ -53,3 +55,16 @@ def test_creators_are_found_among_all_who_have_named_the_wallets() -> None:
     assert attribution.creators_of("a secret", number, [[3], [5], [8]]) is None
     assert attribution.creators_of("a secret", number, [[3], [], [9]]) is None
     assert attribution.creators_of("a secret", number, [[5], [3], [9]]) is None
+
+
+def test_a_few_creators_who_have_named_all_wallets_of_a_batch_keep_nobody_from_being_found() -> None:
+    creators = list(range(100, 400, 10))
+    number = batch_ids.sealed("a secret", "a payday", creators)
+    for strangers in ([900, 901, 902], [1, 2, 3], [105, 106, 901]):
+        choices = [[*strangers, creator] for creator in creators]
+        assert attribution.creators_of("a secret", number, choices) == creators
+    crowd = [[creator, *range(1000, 1060)] for creator in creators]
+    assert attribution.creators_of("a secret", number, crowd) == creators
+    other = batch_ids.sealed("a secret", "a payday", [*creators[:-1], 7])
+    with pytest.raises(Rejected, match="too many creators"):
+        attribution.creators_of("a secret", other, crowd)

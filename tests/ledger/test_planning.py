@@ -227,6 +227,22 @@ def test_accounts_that_cannot_be_afforded_keep_no_payout_waiting(journal: Connec
     assert 0 < batches.live_count(rig.connection, "accounts") <= 4
 
 
+def test_however_many_find_no_room_for_an_account_others_are_looked_at(journal: Connection[Any]) -> None:
+    """More than a look takes, and it takes longer than they wait for the next one."""
+    own = {"batches_live_max": 2, "payouts_per_plan_max": 100}
+    rig = Rig(journal, new_chain(), settings=dataclasses.replace(EAGER, **own))
+    for creator in range(1, 181):
+        rig.creator(creator, 1000, account=False)
+    with_gas(rig, 5_000_000)
+    rig.creator(999, 1000)
+    for _ in range(6):
+        rig.connection.execute(
+            "UPDATE ledger.owed SET parked_until = parked_until - interval '10 s' WHERE parked_until < 'infinity'"
+        )
+        rig.pay(1)
+    assert rig.on_chain(999) == 1000
+
+
 def test_no_more_accounts_are_opened_at_once_than_batches_may_be_under_way(journal: Connection[Any]) -> None:
     rig = many_new(journal, 5_000_000)
     rig.payouts.plan()

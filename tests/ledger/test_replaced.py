@@ -27,6 +27,7 @@ def test_a_restore_keeps_stops_and_the_ends_of_keys_and_names_the_orders_that_it
     backup.dump(postgres_url, tmp_path / "pixr.dump")
     stops.hold(own, 1, "fraud, police")
     stops.freeze(own, "by hand (by ops)", {})
+    stops.freeze(own, "of an earlier release", {"by": "ops"})
     stops.freeze(own, "found", {"signature": "x"})  # what is found once is found again
     adoption.begin(own, {"by": "ops"})
     keys.revoke(own, number)
@@ -43,9 +44,9 @@ def test_a_restore_keeps_stops_and_the_ends_of_keys_and_names_the_orders_that_it
     assert {creator: reason.partition(":")[0] for creator, reason in rig.holds().items()} == {
         1: "fraud, police", 2: "asked before", 3: wallets.UNPAYABLE,
     }  # fmt: skip
-    assert set(rig.freezes()) == {adoption.RESTORED, "by hand (by ops)"}
+    assert set(rig.freezes()) == {adoption.RESTORED, "by hand (by ops)", "of an earlier release"}
     assert rig.rows("SELECT count(*) FROM app.api_keys WHERE id = %s AND revoked_at IS NOT NULL", number) == [(1,)]
-    assert said[0].endswith("1 holds, 1 freezes, the end of 1 keys")
+    assert said[0].endswith("1 holds, 2 freezes, the end of 1 keys")
     assert said[1].startswith("1 creators have named another wallet since")
     assert said[2].startswith(f"forgotten: order {order.id}, correction")
     rig.connection.execute("UPDATE ledger.wallets SET wallet = %s WHERE creator_id = 3", (wallet_of(33),))

@@ -643,3 +643,24 @@ def test_a_payment_that_bears_no_id_of_the_ledgers_is_not_adopted(rig: Rig) -> N
     assert [kind_of(rig, each) for each in signatures] == ["unknown"] * 5
     assert total_paid(rig) == {1: 1500}
     assert UNKNOWN in rig.freezes()
+
+
+def test_of_an_earlier_release_what_an_open_batch_of_the_backup_was_to_pay_is_owed(rig: Rig, earlier: None) -> None:
+    """The chain has paid one of two creators of a wallet, whose money the backup has in a batch that was called back since."""
+    for creator in (1, 3):
+        rig.creator(creator, 0)
+    put_on_one_wallet(rig, 2, 1, 1)
+    work(rig, 3)
+    for creator, amount in ((2, 1000), (3, 500)):
+        rig.earn(creator, amount)
+    rig.payouts.plan()
+    snapshot = Snapshot(rig.connection)
+    stops.hold(rig.connection, 3, "a person looks")
+    rig.connection.commit()
+    work(rig, 8)
+    assert (rig.on_chain(1), rig.on_chain(3)) == (1001, 0)
+    go_back(rig, snapshot)
+    work(rig, 14)
+    assert rig.on_chain(1) == 1001
+    assert total_paid(rig) == {2: 1001, 3: 500}
+    assert minted(rig) == 0
