@@ -27,8 +27,9 @@ from ledger.signer import Signer
 
 REMOTE = "unix:"
 OTHER_MARKS = "other-secret"
+# What an opening is worth where nobody knows the price of one: more than anybody is owed.
+OPENINGS_CLOSED_PIX = 2**63 - 1
 # Of the token program's accounts: a mint's length and where its decimals stand, where the state of a token account does.
-OPENINGS_CLOSED_PIX = 2**63 - 1  # what an opening is worth where nobody knows the price of one: more than anybody is owed
 MINT_BYTES, MINT_DECIMALS_AT = 82, 44
 ACCOUNT_STATE_AT, ACCOUNT_FROZEN = 108, 2
 FEE_LAMPORTS_MAX = 20_000  # two signatures and room; only to judge whether the payer can afford a batch
