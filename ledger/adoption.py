@@ -65,7 +65,7 @@ class Owner(NamedTuple):
 
 
 class Received(NamedTuple):
-    """Who was paid how much, in base units. `is_told`: the batch's id says that it was they."""
+    """Who was paid how much, in base units. `is_told`: the batch's id, or an administrator, says that it was they."""
 
     owner: Owner
     address: str
@@ -339,7 +339,7 @@ def _guessed(found: Read, owners: Mapping[str, Sequence[Owner]], said: Mapping[s
             for each in some
             if each.wallet in said or (each.was_before and at.get(each.creator_id, address) == address)
         ]
-        received += [Received(owner, address, amount) for owner, amount in _shares(able, amounts)]
+        received += [Received(owner, address, amount, owner.wallet in said) for owner, amount in _shares(able, amounts)]
     if len({each.owner.creator_id for each in received}) < len(found.payments):
         raise Rejected("whom it has paid is not certain: an administrator may say it")
     return received

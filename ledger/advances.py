@@ -2,9 +2,10 @@
 
 What it was earned by may still lie in a replica's spool, and comes back whenever that does. It was paid: a fold sets off what
 was shown before the restore, creator by creator, against what is open of their advances, once. Nobody can tell what was paid
-from what was shown beside it and was not; what was shown after the restore is never set off. Where a batch's id does not say
-whom it has paid, creators who are or were paid at one wallet stand for each other, since adoption cannot tell whose a payment
-there was. Owns `ledger.advances` and `ledger.folded_again`. Knows no chain, and of appearances only what they come to.
+from what was shown beside it and was not; what was shown after the restore is never set off. Where neither a batch's id nor an
+administrator says whom it has paid, creators who are or were paid at one wallet stand for each other, since adoption cannot
+tell whose a payment there was. Owns `ledger.advances` and `ledger.folded_again`. Knows no chain, and of appearances only what
+they come to.
 """
 
 from __future__ import annotations
