@@ -66,11 +66,12 @@ class Owner(NamedTuple):
 
 
 class Received(NamedTuple):
-    """Who was paid how much, in base units."""
+    """Who was paid how much, in base units. `is_told`: the batch's id, or an administrator, says that it was they."""
 
     owner: Owner
     address: str
     amount: int
+    is_told: bool = False
 
 
 # ── How long ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -298,7 +299,7 @@ def _recipients(payouts: Payouts, effect: Effect, found: Read, asked: Mapping[st
         if told is not None:
             by_creator = [{each.creator_id: each for each in some} for some in choices]
             return [
-                Received(some[creator], *payment)
+                Received(some[creator], *payment, is_told=True)
                 for some, creator, payment in zip(by_creator, told, found.payments, strict=True)
             ]
     is_said = all(wallets[address] in said for address in found.paid)
@@ -340,7 +341,7 @@ def _guessed(found: Read, owners: Mapping[str, Sequence[Owner]], said: Mapping[s
             for each in some
             if each.wallet in said or (each.was_before and at.get(each.creator_id, address) == address)
         ]
-        received += [Received(owner, address, amount) for owner, amount in _shares(able, amounts)]
+        received += [Received(owner, address, amount, owner.wallet in said) for owner, amount in _shares(able, amounts)]
     if len({each.owner.creator_id for each in received}) < len(found.payments):
         raise Rejected("whom it has paid is not certain: an administrator may say it")
     return received
@@ -465,8 +466,11 @@ def _forgotten(payouts: Payouts, effect: Effect, found: Read, paid: Sequence[Rec
     if lost:  # earned after the backup, and lost with it
         lines = [(book.account(connection, "reward_pool"), -sum(amount for _, amount in lost)), *lost]
         payouts._post(f"adopt:{effect.signature}", "adopted_accrual", lines, {"signature": effect.signature})
-        wallet_of = {each.account_id: (each.creator_id, each.wallet) for each in dues}
-        advances.give(connection, [(*wallet_of[account], amount) for account, amount in lost])
+        paid_to = {each.owner.account_id: each for each in paid}
+        given = [(paid_to[account], amount) for account, amount in lost]
+        advances.give(
+            connection, [(to.owner.creator_id, "" if to.is_told else to.owner.wallet, pix) for to, pix in given]
+        )
     recipients = tuple(batches.Recipient(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
     batch = Batch(number, "payout", "planned", sum(each.amount for each in paid), recipients)
     batches.add(connection, [batch])

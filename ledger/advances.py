@@ -2,9 +2,10 @@
 
 What it was earned by may still lie in a replica's spool, and comes back whenever that does. It was paid: a fold sets off what
 was shown before the restore, creator by creator, against what is open of their advances, once. Nobody can tell what was paid
-from what was shown beside it and was not; what was shown after the restore is never set off. Creators who are or were paid
-at one wallet stand for each other, since adoption cannot tell whose a payment there was. Owns `ledger.advances` and
-`ledger.folded_again`. Knows no chain, and of appearances only what they come to.
+from what was shown beside it and was not; what was shown after the restore is never set off. Where neither a batch's id nor an
+administrator says whom it has paid, creators who are or were paid at one wallet stand for each other, since adoption cannot
+tell whose a payment there was. Owns `ledger.advances` and `ledger.folded_again`. Knows no chain, and of appearances only what
+they come to.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ STANDING = """
     WHERE z.reason = %s AND (z.released_at IS NULL OR EXISTS (
         SELECT FROM ledger.advances a WHERE a.freeze_id = z.id AND a.set_off_pix < a.amount_pix))
     ORDER BY z.placed_at, z.id"""
-# A creator's own, then those of others who are paid where they are or were.
+# A creator's own, then those of others who are paid where they are or were; what surely was another one's names no wallet.
 OPEN = """
     WITH open AS (SELECT creator_id, wallet, amount_pix - set_off_pix AS left_pix FROM ledger.advances
                   WHERE freeze_id = %(freeze)s AND set_off_pix < amount_pix)
@@ -135,7 +136,10 @@ def _note_again(connection: Conn, freeze_id: int, amounts: Mapping[int, int]) ->
 
 
 def give(connection: Conn, given: Sequence[tuple[int, str, int]]) -> None:
-    """Note what adoption takes from `reward_pool`, as (creator, wallet, amount): advances of the restore under way."""
+    """Note what adoption takes from `reward_pool`, as (creator, wallet, amount): advances of the restore under way.
+
+    Without a wallet ("") it was surely that creator who was paid: nobody else stands for them.
+    """
     connection.execute(
         "INSERT INTO ledger.advances AS a (freeze_id, creator_id, wallet, amount_pix)"
         " SELECT z.id, t.creator_id, t.wallet, sum(t.amount)::bigint"

@@ -137,12 +137,25 @@ def stand_behind(connection: Conn, creators: Collection[int]) -> None:
         connection.execute("UPDATE ledger.owed SET n = DEFAULT WHERE creator_id = ANY(%s)", (sorted(creators),))
 
 
-def look_again(connection: Conn, creators: Collection[int], after_s: float = LOOK_AGAIN_S) -> None:
-    """These are looked at again in a while: nothing says when they can be paid. They wait as long as they have."""
+def note_planned(connection: Conn, creators: Collection[int]) -> None:
+    """A payout of these is planned: what they are still owed beside it is due since now."""
     if creators:
         connection.execute(
-            "UPDATE ledger.owed SET parked_until = now() + make_interval(secs => %s) WHERE creator_id = ANY(%s)",
-            (after_s, list(creators)),
+            "UPDATE ledger.owed SET open_since = now() WHERE creator_id = ANY(%s) AND open_since IS NOT NULL",
+            (list(creators),),
+        )
+
+
+def look_again(
+    connection: Conn, creators: Collection[int], after_s: float = LOOK_AGAIN_S, *, are_due: bool = True
+) -> None:
+    """These are looked at again in a while: nothing says when they can be paid. They wait as long as they have, unless they are
+    owed too little to be due."""
+    if creators:
+        connection.execute(
+            "UPDATE ledger.owed SET parked_until = now() + make_interval(secs => %s),"
+            " open_since = CASE WHEN %s THEN open_since END WHERE creator_id = ANY(%s)",
+            (after_s, are_due, list(creators)),
         )
 
 
@@ -155,6 +168,9 @@ def fit(connection: Conn, least_pix: int, opening_pix: int) -> None:
     connection.commit()
     if row != (least_pix, opening_pix):
         connection.execute("SELECT ledger.fit_owed(%s, %s)", (least_pix, opening_pix))
+        connection.execute(
+            "UPDATE ledger.owed SET open_since = now() WHERE parked_until IS NULL AND open_since IS NULL"
+        )
         connection.commit()
 
 

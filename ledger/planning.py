@@ -17,7 +17,7 @@ from ledger import batch_ids, batches, book, owed, packing, screening, stops, wa
 from ledger.batches import Batch, Recipient
 from ledger.owed import Due
 from ledger.rail import Rail
-from ledger.treasury import opening_cost_pix
+from ledger.treasury import OPENINGS_CLOSED_PIX, opening_cost_pix
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +95,7 @@ class Planning(Rail):
         most = owed.most_pix(self.economics)  # who is paid so much may be owed more
         paid_in_part = [each.creator_id for chunk in chunks for each in chunk if each.amount_pix >= most]
         owed.stand_behind(self.connection, paid_in_part)
+        owed.note_planned(self.connection, [each.creator_id for chunk in chunks for each in chunk])
         return made
 
     def _unmarked(self, made: Sequence[Batch]) -> list[Batch]:
@@ -224,7 +225,7 @@ class Planning(Rail):
         except Temporary as error:
             log.warning("no token account is looked up now: %s", error)
             return
-        unknown, later = [], []
+        unknown, later, poor = [], [], []
         opening_pix = opening_cost_pix(self.economics, self.treasury.account_rent)
         for due, recipient, seen in zip(missing, recipients, found, strict=True):
             is_there = self._agreed([each is not None and each.owner == str(packing.TOKEN_PROGRAM) for each in seen])
@@ -236,8 +237,10 @@ class Planning(Rail):
             elif due.amount_pix >= opening_pix:
                 unknown.append(recipient)
             else:
-                later.append(due.creator_id)
+                poor.append(due.creator_id)
         owed.look_again(self.connection, later)
+        # Where nobody knows what an opening is worth, they wait for a person, and are due.
+        owed.look_again(self.connection, poor, are_due=opening_pix == OPENINGS_CLOSED_PIX)
         taken = batches.opened_for(self.connection, [each.creator_id for each in unknown])
         for each in unknown:
             if taken.get(each.creator_id, each.wallet) != each.wallet:

@@ -27,6 +27,8 @@ from ledger.signer import Signer
 
 REMOTE = "unix:"
 OTHER_MARKS = "other-secret"
+# What an opening is worth where nobody knows the price of one: more than anybody is owed.
+OPENINGS_CLOSED_PIX = 2**63 - 1
 # Of the token program's accounts: a mint's length and where its decimals stand, where the state of a token account does.
 MINT_BYTES, MINT_DECIMALS_AT = 82, 44
 ACCOUNT_STATE_AT, ACCOUNT_FROZEN = 108, 2
@@ -257,7 +259,7 @@ def opening_cost_pix(economics: Economics, rent_lamports: int) -> int:
     priced_at = economics.priced_at
     is_stale = priced_at is None or (datetime.now(UTC) - priced_at).total_seconds() > economics.pix_per_sol_max_age_s
     if economics.pix_per_sol <= 0 or is_stale:
-        return 2**63 - 1
+        return OPENINGS_CLOSED_PIX
     return -(-rent_lamports * economics.pix_per_sol // 1_000_000_000)
 
 

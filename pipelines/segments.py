@@ -6,9 +6,11 @@ again, because money is kept under them.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 
 import numpy as np
 from pgvector import HalfVector
@@ -101,12 +103,13 @@ def replace(
     before = connection.execute(
         "SELECT id, start_ms, end_ms, shown_since FROM media.segments WHERE video_id = %s FOR UPDATE", (video_id,)
     ).fetchall()
-    since = [_at(before, (moment.start_ms + moment.end_ms) // 2) for moment in moments]
+    since = _shown_at(before, [(moment.start_ms + moment.end_ms) // 2 for moment in moments])
     if same is not None:
         earlier = contents.earlier(connection, video_id, model_id, moments, same)
         since = [min(filter(None, each), default=None) for each in zip(since, earlier, strict=True)]
     ids = _upsert(connection, video_id, moments, uris, since)
-    gone = [row for row in before if row[0] not in set(ids)]
+    kept = set(ids)
+    gone = [row for row in before if row[0] not in kept]
     if gone:
         _redirect(connection, gone, moments, ids)
         connection.execute("DELETE FROM media.embeddings WHERE segment_id = ANY(%s)", ([row[0] for row in gone],))
@@ -115,9 +118,12 @@ def replace(
     return Kept(len(ids), len(gone), len(before))
 
 
-def _at(before: Sequence[Before], middle_ms: int) -> datetime | None:
-    """Since when the moment at that time is shown, where that is longer than its video has its content."""
-    return next((since for _, start, end, since in before if start <= middle_ms < end), None)
+def _shown_at(before: Sequence[Before], middles_ms: Sequence[int]) -> list[datetime | None]:
+    """Since when the moments at these times are shown, where that is longer than their video has its content."""
+    rows = sorted(before, key=itemgetter(1))  # they do not overlap, and a day of video has tens of thousands
+    starts = [start for _, start, _, _ in rows]
+    found = [rows[place - 1] if (place := bisect_right(starts, middle)) else None for middle in middles_ms]
+    return [row[3] if row and middle < row[2] else None for row, middle in zip(found, middles_ms, strict=True)]
 
 
 def _upsert(

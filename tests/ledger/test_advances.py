@@ -15,8 +15,9 @@ import pytest
 from ledger import adoption, audit, review, spool
 from ledger.appearances import adopt
 from ledger.fold import Fold, mature
+from ledger.planning import Planning
 from ledger.settings import LedgerSettings
-from tests.ledger.chains import Rig
+from tests.ledger.chains import Rig, wallet_of
 from tests.ledger.snapshots import Snapshot
 from tests.ledger.test_fold import change, record, search, shown
 from tests.ledger.test_restored import go_back, minted, put_on_one_wallet, total_paid, work
@@ -206,8 +207,11 @@ def test_a_review_takes_back_what_of_the_day_was_not_set_off_and_withholds_the_r
     assert_whole(rig)
 
 
-def test_who_is_paid_at_the_same_wallet_stands_for_the_one_who_was_paid(rig: Rig, away: Path) -> None:
-    """Adoption cannot tell for which of them a payment was."""
+def test_who_is_paid_at_the_same_wallet_stands_for_the_one_who_was_paid(
+    rig: Rig, away: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an earlier release adoption cannot tell for which of them a payment was."""
+    monkeypatch.setattr(Planning, "_sealed_id", lambda self, text, _: self._id(text))
     rig.creator(1, 0)
     put_on_one_wallet(rig, 2, 1, 1)
     work(rig, 6)
@@ -223,6 +227,29 @@ def test_who_is_paid_at_the_same_wallet_stands_for_the_one_who_was_paid(rig: Rig
     work(rig, 8)
     assert rig.on_chain(1) == 901
     assert sum(used for _, used in advances(rig).values()) == 900
+    assert_whole(rig)
+
+
+def test_who_was_once_paid_at_the_wallet_of_another_one_has_nothing_set_off_for_them(rig: Rig, away: Path) -> None:
+    """The batch's id says that the payment was the other one's."""
+    rig.creator(1, 0)
+    put_on_one_wallet(rig, 2, 1, 1)
+    work(rig, 6)
+    rig.connection.execute("UPDATE ledger.wallets SET wallet = %s WHERE creator_id = 2", (wallet_of(2),))
+    rig.creator(2, 0)
+    snapshot = Snapshot(rig.connection)
+    searched(rig, away, search(shown(1, 1, 1000)))
+    work(rig, 6)
+    assert (rig.on_chain(1), rig.on_chain(2)) == (901, 0)
+    unpaid = away.parent / "unpaid"
+    unpaid.mkdir()
+    searched(rig, unpaid, search(shown(2, 2, 700)))
+    go_back(rig, snapshot)
+    work(rig, 14)
+    come_back(rig, unpaid)
+    come_back(rig, away)
+    work(rig, 8)
+    assert (rig.on_chain(1), rig.on_chain(2), advances(rig)) == (901, 630, {1: (900, 900)})
     assert_whole(rig)
 
 

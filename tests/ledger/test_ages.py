@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from ledger.alarms import SAID_AGAIN_S, AgeAlarm
 from ledger.fold import Fold
 from ledger.service import LedgerService
 from ledger.settings import LedgerSettings
-from tests.ledger.chains import FINAL_BLOCKS, Rig
+from tests.ledger.chains import FINAL_BLOCKS, SMALL, Rig
 from tests.ledger.test_fold import record, search, shown
 from tests.ledger.test_orders import key_of, move, placed
 
@@ -196,6 +197,43 @@ def test_who_could_be_paid_is_open_until_they_are_planned_or_wait_for_something(
     assert late(rig.connection, SOON)["due"] == ("creator 2",)
     owed.look_again(rig.connection, [2])  # nothing says when they can be paid: it is the same wait
     assert late(rig.connection, SOON)["due"] == ("creator 2",)
+
+
+def is_due(rig: Rig) -> bool:
+    return "due" in late(rig.connection, LedgerSettings(due_open_max_s=3600))
+
+
+def long_due(rig: Rig) -> None:
+    rig.connection.execute("UPDATE ledger.owed SET open_since = now() - interval '1 day' WHERE open_since IS NOT NULL")
+    assert is_due(rig)
+
+
+def test_who_is_paid_a_part_each_day_is_due_since_the_last_one(rig: Rig) -> None:
+    rig.payouts.economics = dataclasses.replace(SMALL, payout_day_max_pix=1000)
+    rig.creator(1, 2500)
+    long_due(rig)
+    rig.pay(2)
+    assert (rig.on_chain(1), rig.balance("payable", 1), is_due(rig)) == (1000, 1500, False)
+
+
+@pytest.mark.parametrize("is_priced", [True, False])
+def test_who_is_owed_less_than_their_token_account_costs_is_due_only_where_nobody_has_said_what_that_is(
+    rig: Rig, is_priced: bool
+) -> None:
+    price = {"pix_per_sol": 10**9, "pix_per_sol_at": datetime.now(UTC).isoformat()} if is_priced else {}
+    rig.payouts.economics = dataclasses.replace(SMALL, account_cost_check=True, **price)  # type: ignore[arg-type]
+    rig.creator(1, 1000, account=False)
+    long_due(rig)
+    rig.pay(2)
+    assert (rig.states(), is_due(rig)) == ({}, not is_priced)
+
+
+def test_who_is_looked_at_again_since_openings_have_become_cheaper_is_due(rig: Rig) -> None:
+    rig.creator(1, 1000)
+    owed.park(rig.connection, {1: "2100-01-01"})
+    assert "due" not in late(rig.connection, SOON)
+    owed.fit(rig.connection, 1, 12345)
+    assert late(rig.connection, SOON)["due"] == ("creator 1",)
 
 
 def test_what_a_part_waits_for_is_kept_since_it_does(rig: Rig) -> None:

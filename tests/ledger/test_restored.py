@@ -470,12 +470,14 @@ def test_of_an_earlier_release_no_wallet_that_was_named_since_the_restore_speaks
     assert adoption.RESTORED in rig.freezes()
     ana = key_of(rig.connection, "ana")
     for creator in (4, 1):
-        body = {"since_slot": 0, "wallets": {wallet_of(11): creator}}
+        body = {"since_slot": 0, "wallets": {wallet_of(11): creator, wallet_of(3): 3}}
         found = carried_out(rig, placed(rig, orders.ADOPT, body, ana))
         assert (found.outcome or "").startswith("0" if creator == 4 else "1")
     work(rig, 14)
     assert adoption.RESTORED not in rig.freezes()
     assert total_paid(rig) == {1: 80_000, 3: 500}
+    advances = rig.rows("SELECT creator_id, wallet FROM ledger.advances")
+    assert advances == [(3, "")]  # nobody else stands for whom the administrator has named
 
 
 @pytest.mark.parametrize("known", [600, 999])

@@ -4,7 +4,8 @@ comes there; one that is coded again keeps its time, whichever models there are;
 from __future__ import annotations
 
 import math
-from datetime import datetime
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -226,3 +227,14 @@ def test_of_earlier_moments_the_earliest_are_kept_and_none_of_a_video_that_is_ta
     assert since(connection, film) == first[:1]
     catalog.remove(connection, film)
     assert connection.execute("SELECT count(*) FROM media.earlier_moments").fetchone() == (0,)
+
+
+def test_the_moments_of_a_day_of_video_are_found_again_in_no_time() -> None:
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    before = [(number, 1000 * number, 1000 * number + 900, since if number % 2 else None) for number in range(86_400)]
+    began_s = time.perf_counter()
+    found = segments._shown_at(before[::-1], [1000 * number + 450 for number in range(86_400)])
+    assert found == [each[3] for each in before]
+    assert time.perf_counter() - began_s < 5  # one by one it is minutes, in which the video's row is locked
+    # Between moments, and outside of all.
+    assert segments._shown_at(before, [-1, 1950, 86_400_000]) == [None, None, None]
