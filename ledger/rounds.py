@@ -17,7 +17,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -240,7 +240,8 @@ class Watching(Part):
 
     def __init__(self, settings: Settings, epoch: Epoch, others: Sequence[Part]) -> None:
         super().__init__(settings, epoch)
-        self._ages, self._look_at = AgeAlarm(self.own), 0.0
+        due_s = max(self.own.due_open_max_s, float(self.economics.payout_interval_s))  # nobody is late before a payday
+        self._ages, self._look_at = AgeAlarm(replace(self.own, due_open_max_s=due_s)), 0.0
         storage = Storage(runtime.endpoints(settings).s3)
         self._anchors = Anchoring(
             storage, settings.s3.bucket, lambda: runtime.secret(settings, "batches"), self.own.anchor_interval_s

@@ -211,7 +211,9 @@ class LedgerSettings:
     anchors_without_digest: bool = True
     # What is open for longer is named by the log, the audit, `pixr status` and /metrics (see ledger/ages.py).
     batch_open_max_s: float = 6 * 3600.0  # a transaction without an end
-    due_open_max_s: float = 2 * 86_400.0  # of who could be paid and is in no plan; longer than `payout_interval_s`
+    due_open_max_s: float = (
+        2 * 86_400.0
+    )  # of who could be paid and is in no plan; `payout_interval_s` where that is longer
     stop_open_max_s: float = 7 * 86_400.0  # a freeze or a hold that nobody has released, a batch that is set aside
     order_open_max_s: float = 86_400.0  # an order or a resolution that was not carried out
     work_open_max_s: float = 3600.0  # searches to fold, earnings to mature, unknown transactions, a chain not compared

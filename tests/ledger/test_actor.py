@@ -253,6 +253,14 @@ def test_a_part_that_is_silent_is_said_once_in_a_while(
         assert caplog.text.count("silent part") == 1
 
 
+def test_nobody_is_late_before_a_payday(eager: Settings, connection: Connection[Any]) -> None:
+    weekly = dataclasses.replace(eager.section(Economics), payout_interval_s=7 * 86_400, payout_window_s=3600)
+    with closing(Watching(eager.with_section(weekly), Epoch(), ())) as watching:
+        watching.round()
+    row = connection.execute("SELECT limit_s FROM ledger.ages WHERE state = 'due'").fetchone()
+    assert row == (7 * 86_400,)
+
+
 def test_no_part_keeps_a_table_from_a_migration_between_its_rounds(
     eager: Settings, connection: Connection[Any]
 ) -> None:
