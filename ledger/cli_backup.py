@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import click
@@ -18,6 +18,7 @@ from cluster.settings import EMBEDDED, Settings
 
 START_TIMEOUT_S = 120.0
 POLL_S = 0.2
+ASIDE = f"{runtime.DATABASE}_replaced"
 FORGOTTEN = (
     "all that the dump does not know is forgotten, also holds and freezes, revoked keys, wallets and orders: revoke such keys"
     " and place such holds again before `pixr up`"
@@ -50,12 +51,10 @@ def restore(context: Context, file: Path, replace: bool) -> None:
     said = [FORGOTTEN]
     with _postgres_alone(context.settings):
         url = logins.url(context.settings, OWNER)
-        before = replaced.read(url) if replace else None
-        if replace:
-            _empty(context.settings)
-        backups.restore(url, file)
-        if before is not None:
-            said = [*replaced.keep(url, before), FORGOTTEN_TOO]
+        with _aside(context.settings) if replace else nullcontext() as old_url:
+            backups.restore(url, file)
+            if old_url is not None and (before := replaced.read(old_url)) is not None:
+                said = [*replaced.keep(url, before), FORGOTTEN_TOO]
     for line in said:
         context.console.print(line, markup=False, soft_wrap=True)
     context.console.print("restored; `pixr up` adopts what the chain has paid since, then payouts go on")
@@ -82,10 +81,28 @@ def _postgres_alone(settings: Settings) -> Iterator[None]:
         process.wait(60)
 
 
-def _empty(settings: Settings) -> None:
+@contextmanager
+def _aside(settings: Settings) -> Iterator[str | None]:
+    """An empty database in place of the one that is there, which stands aside, by the URL that is given, until the new one is
+    whole, and is back where that fails. None: there was none.
+
+    Who is killed meanwhile leaves it aside, and the next call takes it for the one that was there.
+    """
     if settings.postgres.url != EMBEDDED:
         raise Rejected("only the embedded database is replaced", code="not-embedded", hint="name a new, empty one")
-    name = sql.Identifier(runtime.DATABASE)
-    with database.connect(runtime.postgres_url(settings, "postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
+    new, old = sql.Identifier(runtime.DATABASE), sql.Identifier(ASIDE)
+    with database.connect(runtime.postgres_url(settings, "postgres"), autocommit=True) as server:
+        there = {name for (name,) in server.execute("SELECT datname FROM pg_database").fetchall()}
+        if runtime.DATABASE in there and ASIDE not in there:
+            server.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(new, old))
+        is_aside = bool({runtime.DATABASE, ASIDE} & there)
+        server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(new))
+        server.execute(sql.SQL("CREATE DATABASE {}").format(new))
+        try:
+            yield runtime.postgres_url(settings, ASIDE) if is_aside else None
+        except BaseException:
+            if is_aside:
+                server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(new))
+                server.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(old, new))
+            raise
+        server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(old))

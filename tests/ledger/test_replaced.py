@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import LiteralString
 
+import pytest
+
+from cluster import database, runtime
 from ledger import adoption, backup, orders, replaced, stops, wallets
+from ledger.cli_backup import ASIDE, _aside
 from serve import keys
+from tests.conftest import supervised, throwaway_settings
 from tests.ledger.chains import Rig, wallet_of
 from tests.ledger.test_backup import empty_url, start
 from tests.ledger.test_orders import carried_out, key_of, placed
@@ -54,6 +60,46 @@ def test_a_restore_keeps_stops_and_the_ends_of_keys_and_names_the_orders_that_it
     assert sorted(rig.holds()) == [1, 2]
     again = replaced.keep(empty_url, before)
     assert again[0].endswith("0 holds, 0 freezes, the end of 0 keys")
+
+
+def test_what_is_replaced_stands_aside_until_the_other_is_whole(tmp_path: Path) -> None:
+    """A restore that fails, or is killed, has lost nothing of what was there."""
+    with supervised(throwaway_settings(tmp_path / "own"), "postgres") as settings:
+        url = runtime.postgres_url(settings, runtime.DATABASE)
+
+        def marks(of: str) -> int:
+            with database.connect(of) as connection:
+                row = connection.execute("SELECT count(*) FROM pg_tables WHERE tablename = 'marked'").fetchone()
+            assert row is not None
+            return int(row[0])
+
+        def change(of: str, statement: LiteralString) -> None:
+            with database.connect(of, autocommit=True) as connection:
+                connection.execute(statement)
+
+        change(runtime.postgres_url(settings, "postgres"), f"DROP DATABASE IF EXISTS {runtime.DATABASE}")
+        with _aside(settings) as old_url:
+            assert old_url is None
+            change(url, "CREATE TABLE marked ()")
+        assert marks(url) == 1
+        seen: list[int] = []
+
+        def interrupted() -> None:
+            with _aside(settings) as old_url:
+                seen.extend((marks(str(old_url)), marks(url)))
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert (seen, marks(url)) == ([1, 0], 1)
+        server = runtime.postgres_url(settings, "postgres")
+        change(server, f"ALTER DATABASE {runtime.DATABASE} RENAME TO {ASIDE}")  # as who was killed leaves it
+        change(server, f"CREATE DATABASE {runtime.DATABASE}")
+        with _aside(settings) as old_url:
+            assert old_url is not None
+            assert marks(old_url) == 1
+        assert marks(url) == 0
+        change(server, f"CREATE DATABASE {ASIDE}")  # there is none any more
 
 
 def test_of_another_treasurys_database_and_of_none_nothing_is_kept(rig: Rig, postgres_url: str, empty_url: str) -> None:
