@@ -321,7 +321,8 @@ GIVEN_UP = (
 )  # or that what was given up has landed, which no node of ours can bring about
 WRONG: tuple[Wrong, ...] = (
     Wrong("SendThenRecord", TORN, ("double", "unexplained"), payouts=SendThenRecord),
-    Wrong("ExpiryAtConfirmed", aimed(TURMOIL, is_marked=False, weather=LATE), payouts=ExpiryAtConfirmed),
+    Wrong("ExpiryAtConfirmed", aimed(TURMOIL, is_marked=False, weather=replace(LATE, delaying=0.95), rounds=24),
+          payouts=ExpiryAtConfirmed),
     Wrong("DoneAtConfirmed", aimed({"fork": 0.7}, is_marked=False), payouts=DoneAtConfirmed),
     Wrong("LooksFromBefore", BEHIND, payouts=LooksFromBefore),
     Wrong("OneOpinion", LIARS, payouts=OneOpinion),
