@@ -1,9 +1,9 @@
 """The ledger at work: loops that fold, count, pay, reconcile, archive and watch, each at its own pace, in batches.
 
-`Ledger` has the parts of the work (see `rounds` and `keeping`), all under one epoch. On Ray it lives in a detached actor in a
-namespace of its own; should two ever run, the database refuses the older one, which then stops. While a database or node does
-not answer, the part that needs it waits. Anything unexpected ends the process, and Ray starts it again from what the database
-says.
+`Ledger` has the parts of the work (see `rounds` and `keeping`), all under one epoch. On Ray it lives in a detached
+actor in a namespace of its own. If two ever run, the database refuses the writes of the older one, which then stops.
+While a service does not answer, only the parts that need it wait. An unexpected error ends the process; Ray starts it
+again, and it goes on from what the database says.
 """
 
 from __future__ import annotations
@@ -145,7 +145,10 @@ class Loop:
 
 
 class Actor:
-    """The Ray actor: a loop, and methods to ask and stop it. Settings are read where it runs; no secret is passed to it."""
+    """The Ray actor: a loop, and methods to query and stop it.
+
+    It reads its settings itself, so that no secret is passed to it.
+    """
 
     def __init__(self, config: str, data_dir: str) -> None:
         telemetry.configure("ledger")
@@ -153,7 +156,7 @@ class Actor:
         self._loop = Loop(settings_module.load(Path(config), environ))
 
     def status(self) -> dict[str, Any]:
-        """Return the state of the loops."""
+        """Return the state of the loop, as `Loop.status` does."""
         return self._loop.status()
 
     def stop(self) -> None:

@@ -1,9 +1,10 @@
-"""The audience: what sources have earned creators in the last days, and the totals of creators' days that follow.
+"""The audience: what each source has earned each creator in the last days, and the resulting totals of creators' days.
 
-Every fold keeps its pairs of source and creator (see `pairs`). They are *unjudged* until a review adds them to the totals:
-it joins each unjudged source's day with the pairs of that day that are judged already, computes the source's parts (see
-`vouching`) without and with the new pairs, and adds the differences to the creators' totals. So a review costs what was
-shown since the last one, in bounded memory, however much the days hold. Knows neither holds nor accounts.
+Every fold writes its pairs of source and creator (see `pairs`). A pair is *unjudged* until a review adds it to the
+totals. For each day of a source that has unjudged pairs, the review computes the source's parts (see `vouching`) twice:
+without and with these pairs. It adds the differences to the creators' totals. So the cost of a review depends on what
+was shown since the last one, not on how much the days hold, and its memory is bounded. Knows neither holds nor
+accounts.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ class Audience:
         Args:
             economics: the rules.
             folder: where files of runs lie; None keeps all of them in memory (see `RunStore`).
-            executor: the thread that makes files, shared with other stores (see `RunStore`). Unjudged pairs have a thread of
-                their own, since a review waits for them.
-            networks: the networks of many people; by default every source is one person.
+            executor: the thread that makes files, shared with other stores (see `RunStore`). Unjudged pairs have a
+                thread of their own, since a review waits for them.
+            networks: the networks that many people share; without it every source counts as one person.
         """
         self._economics, self._networks = economics, networks or SharedNetworks(economics)
         # The settings that totals follow from: with others all totals are computed again.
@@ -79,7 +80,7 @@ class Audience:
     def load(self, connection: Connection[Any]) -> None:
         """Read the pairs that earlier folds have kept and the totals of earlier reviews.
 
-        Where the rules have changed since, the totals are deleted, to be computed again from the pairs that are kept.
+        If the rules have changed since then, delete the totals; the next review computes them again from the pairs.
         """
         today, reached = book.clock_s(connection) // DAY_S, totals.last(connection)
         oldest = today - DAYS_KEPT + 1
@@ -99,13 +100,13 @@ class Audience:
         self._newest = min(rows.newest_day(connection), today + 1)
 
     def _was_rewritten(self, connection: Connection[Any]) -> bool:
-        """Whether an older version has merged judged and unjudged rows of pairs into one since the last review."""
+        """Whether an older version has merged judged and unjudged rows into one row since the last review."""
         query = "SELECT FROM ledger.pair_runs WHERE mark IS NULL AND id > %s LIMIT 1"
         return connection.execute(query, (self._judged_until,)).fetchone() is not None
 
     @property
     def stores(self) -> tuple[RunStore, ...]:
-        """The runs of pairs and totals."""
+        """The stores of the judged pairs, the unjudged pairs and the totals."""
         return self.judged_pairs, self.unjudged_pairs, self.totals
 
     def close(self) -> None:
@@ -143,12 +144,12 @@ class Audience:
     # ── Judging ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def judge(self, closed: int, ahead: int) -> Judgement | None:
-        """Determine which creators' days to judge, and the differences that unjudged pairs make to the totals.
+        """Determine which creators' days to judge, and by how much the unjudged pairs change the totals.
 
         Args:
             closed: the last UTC day that has ended, in days since 1970, by the database's clock.
-            ahead: days after `closed` up to this one are judged before they end. Pairs of still later days change the
-                totals, too, and are judged once their day has ended.
+            ahead: the last UTC day, in days since 1970, that is judged before it has ended. Pairs of later days change
+                the totals, too; these days are judged after their end.
 
         Returns:
             The judgement; None if no pairs came and no day ended since the last one.
@@ -185,13 +186,16 @@ class Audience:
         self._unjudged_since = self._since
 
     def _unjudged_until(self) -> int:
-        """Return the id of the last row of pairs that a judgement made now contains."""
+        """Return the id of the newest row of pairs that would be part of a judgement made now."""
         return self.unjudged_pairs.runs[-1].last_id if self.unjudged_pairs.runs else self._judged_until
 
     # ── Differences of the totals ──────────────────────────────────────────────────────────────────────────────────
 
     def _differences(self) -> Columns:
-        """Return the differences (columns of `TOTALS`) that all unjudged pairs make; summed piece by piece to save memory."""
+        """Return the differences (columns of `TOTALS`) that all unjudged pairs make to the totals.
+
+        They are summed block by block to save memory.
+        """
         parts, uncombined = [TOTALS.empty()], 0
         for block in runfiles.merged(UNJUDGED, self.unjudged_pairs.runs):
             for part in self._block_differences(block):
@@ -202,7 +206,10 @@ class Audience:
         return _without_zeros(runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts)))
 
     def _block_differences(self, block: Columns) -> Iterator[Columns]:
-        """Yield the differences that a block of unjudged pairs makes; the block holds all unjudged pairs of a source's day."""
+        """Yield the differences to the totals that one block of unjudged pairs makes.
+
+        The block must hold all unjudged pairs of each source and day in it.
+        """
         starts = np.flatnonzero(runfiles.key_starts(block))  # (sources' days,)
         for first in range(0, len(starts), VIEWERS_MAX):
             begins = starts[first]
@@ -215,9 +222,9 @@ class Audience:
             yield runfiles.combined(TOTALS, runfiles.joined(TOTALS, parts))
 
     def _parts(self, pairs: Columns, sign: int) -> Columns:
-        """Return the parts of pairs (see `vouching`), times `sign`, as columns of `TOTALS` with a net amount of 0.
+        """Compute the parts of pairs (see `vouching`), times `sign`, as columns of `TOTALS` with a net amount of 0.
 
-        In `pairs`, all rows of one source's day must follow each other.
+        In `pairs`, all rows of one source and day must be adjacent.
         """
         starts = runfiles.key_starts(pairs)
         people = self._networks.people(pairs[0][starts], pairs[4][starts])
@@ -228,7 +235,7 @@ class Audience:
 
 
 def _net(pairs: Columns) -> Columns:
-    """Return what creators were credited for pairs, as columns of `TOTALS` whose other numbers are 0."""
+    """Return the net amounts of pairs as columns of `TOTALS`; all other numbers are 0."""
     zeros = np.zeros(len(pairs[0]), np.int64)
     return totals.keys_of(pairs[3], pairs[4]), pairs[2], zeros, zeros, zeros, zeros
 

@@ -36,7 +36,10 @@ AHEAD_DAYS = 1  # of the database's: a day that has not come, but for clocks tha
 
 @dataclass(frozen=True)
 class Tally:
-    """The rows of one fold, grouped by subject and day in two steps: rows into parts, parts with the same key into groups."""
+    """The rows of one fold, grouped by subject and day.
+
+    Grouping takes two steps: rows become parts, and parts with the same key become groups.
+    """
 
     parts: Groups  # rows that share subject and day; several parts may share a key
     groups: Groups  # the parts of each key
@@ -49,7 +52,8 @@ class Tally:
 
         Args:
             parts: the rows of each part.
-            subjects: int64, shape (parts,), for ids; or uint64, shape (parts, 2), for the two words of a keyed hash.
+            subjects: the subject of each part. int64, shape (parts,), for ids; or uint64, shape (parts, 2), for the two
+                words of a keyed hash.
             days: uint16, shape (parts,). The UTC day of each part, in days since 1970.
 
         Returns:
@@ -117,9 +121,10 @@ def shape_of(kind: str) -> Shape:
 
 
 class Caps:
-    """The day's sums of one kind of subject and their bound.
+    """The sums of the last days by subject, for one kind of subject, and the bound of a day's sum.
 
-    A fold calls `excess` to find what is above the bound, `remember` to write its own sums, and `accept` after its commit.
+    A fold calls `excess` to find what is above the bound, `remember` to write its own sums, and `accept` after its
+    commit.
     """
 
     def __init__(self, kind: str, max_pix: int, folder: Path | None = None, executor: Executor | None = None) -> None:
@@ -144,15 +149,17 @@ class Caps:
         self.store.load(np.array(rows, np.int64).reshape(-1, 3), partial(_read, connection, self.store.shape))
 
     def excess(self, tally: Tally, amounts: Amounts, least: Amounts | int = 0) -> Places:
-        """Return the rows that exceed the bound when they are added, in their order, to the day's earlier sums.
+        """Return the rows that would exceed the bound if all rows were added in order to the day's earlier sums.
 
         Args:
             tally: the rows by subject and day.
             amounts: int64, shape (rows,), base units of PIX. What each row would earn.
-            least: int64, shape (keys,), or one number, base units of PIX. What the bound of each key is at least.
+            least: int64, shape (keys,), or one number, base units of PIX. A lower limit of each key's bound: where it
+                is above `max_pix`, it is the bound.
 
         Returns:
-            int64, shape (rows in excess,): indices of rows, in no particular order. A row of amount 0 may be among them.
+            int64, shape (rows in excess,): indices of rows, in no particular order. A row of amount 0 may be among
+            them.
         """
         if not self._max_pix:
             return np.zeros(0, np.int64)
@@ -229,18 +236,19 @@ def forget(
 ) -> int:
     """Delete the oldest rows of a table of runs, up to the first row that is still needed; at most `FORGOTTEN_MAX`.
 
-    So rows are only ever deleted from the old end, and a file of runs can tell which of its rows are gone.
+    Rows are only ever deleted from the old end, so that a file of runs can tell which of its rows are gone.
 
     Args:
         connection: in the transaction of the fold.
         table: a table of the schema `ledger` with `id` and `newest_day`: "day_runs", "pair_runs" or "total_runs".
-        since: a UTC day, in days since 1970. A row with anything newer is needed.
+        since: a UTC day, in days since 1970. A row is needed if its newest day is later than this.
         kind: the kind of rows, if the table holds several.
         until: rows with a greater id are needed, too.
 
     Returns:
-        The id of the first row that is needed; older ones may stay until a later call. A row of a future day, which a clock
-        that ran ahead has left, may also hold sums of today: it stays as long as the next row, and keeps none after it.
+        The id below which no row is needed; if there were more than `FORGOTTEN_MAX` such rows, later calls delete the
+        rest. A row of a future day, written while a clock ran ahead, may also hold sums of today: it is needed as long
+        as the row after it, and does not make later rows needed.
     """
     of_kind = "true" if kind is None else "kind = %(kind)s"
     values = {"kind": kind, "since": since, "until": until, "last": LAST_ID, "ahead": AHEAD_DAYS}
@@ -264,7 +272,7 @@ def forget(
 def _read(connection: Connection[Any], shape: Shape, rows: Known) -> Iterator[Columns]:
     """Yield what some rows of the table hold, merged by key.
 
-    A single row is read piece by piece: an older version merged rows into ones that may be too large for memory.
+    A single row is read piece by piece: an older version merged rows into single ones that may not fit into memory.
     """
     if len(rows) > 1:
         several = connection.execute(

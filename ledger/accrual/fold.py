@@ -1,11 +1,12 @@
 """Folding: recorded batches become journal entries. Cursors, journal, balances and outcomes change in one transaction.
 
-Each incarnation's batches are taken in order, from its cursor on; a gap stops that incarnation, so that nothing is skipped.
-Every appearance gets one outcome. The amounts of funded ones are split exactly and summed per owner. The `reward_pool` pays
-for all of them and never goes below zero: when it is empty, an appearance is recorded without earning.
+Each incarnation's batches are taken in order, from its cursor on; a gap stops that incarnation, so that nothing is
+skipped. Every appearance gets one outcome. The amounts of funded appearances are split exactly and summed per owner.
+The `reward_pool` pays all of them and never goes below zero: when it is empty, appearances are recorded and earn
+nothing.
 
-A second thread runs the statements one after the other, while this thread computes the next ones; if more waits than one fold
-takes, it also prepares the next group. This thread commits once everything is written.
+A second thread runs the SQL statements in order, while the main thread computes the values of the next ones. If more
+batches wait than one fold takes, the main thread also prepares the next group. It commits once everything is written.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class Writer:
 
 
 class Fold:
-    """Turns recorded batches into journal entries. The holder of the epoch has one, and uses it from one thread."""
+    """The conversion of recorded batches into journal entries, used from one thread of the holder of the epoch."""
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class Fold:
             economics: the rules.
             settings: the limits of one fold.
             folder: where files of runs lie; None keeps all runs in memory (see `runstore`).
-            networks: the networks of many people; by default every source is one person.
+            networks: the networks that many people share; without it every source counts as one person.
         """
         self._connection, self._economics, self._settings = connection, economics, settings
         self.stages = Stopwatch()
@@ -164,7 +165,7 @@ class Fold:
             self._files.shutdown()
 
     def why_full(self) -> str:
-        """Return why nothing more may be folded now; empty if there is room for what the next fold remembers."""
+        """Return why nothing more may be folded now; empty if there is room for what the next fold has to remember."""
         stores = (self._seen.store, *(cap.store for cap in self._caps), *self.audience.stores)
         return next((store.why_full() for store in stores if not store.has_room()), "")
 
@@ -199,7 +200,7 @@ class Fold:
             return waiting.grouped(read, is_full=is_full) if read.ends else None
 
     def _read_ahead(self, group: Group, writer: Writer) -> Future[tuple[list[Stored], bool]] | None:
-        """If more waits than one fold takes, read the batches that follow, as if the cursors had moved."""
+        """If more batches wait than one fold takes, start to read those that follow this group; else return None."""
         if not group.is_full:
             return None
         return writer.submit("read", waiting.waiting, self._connection, self._settings, self._stuck, group.read.ends)
@@ -256,7 +257,7 @@ class Fold:
     # ── Outcomes ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _refuse_repeated(self, group: Group, outcome: Outcomes) -> None:
-        """Refuse every search whose Idempotency-Key an earlier one has used, in this group or before."""
+        """Refuse every search whose Idempotency-Key was used by an earlier search, of this group or an earlier fold."""
         words = np.ascontiguousarray(group.heads["key"]).view("<u8").reshape(-1, 2)
         heads, repeated = group.heads, words.astype(np.bool_).max(axis=1)
         if not repeated.any():
@@ -271,9 +272,10 @@ class Fold:
         outcome[repeated[group.shown.search]] = Outcome.REPEATED_KEY
 
     def _is_late(self, group: Group) -> Flags:
-        """Flag searches as old as keys that are deleted already: each may have counted under its key, at another replica.
+        """Flag searches so old that an earlier use of their Idempotency-Key may have been deleted already.
 
-        Searches arrive that late from a disk that was away for weeks. Returns bool, (searches,).
+        Such a search may have been recorded before, under the same key, at another replica. Searches arrive this late
+        from a disk that was away for weeks. Returns bool, (searches,).
         """
         row = self._connection.execute(
             "SELECT (extract(epoch FROM least(forgotten_until, now())) * 1000)::bigint FROM ledger.retention"
@@ -297,7 +299,10 @@ class Fold:
             outcome[(outcome == Outcome.FUNDED) & (so_far > max_pix)] = Outcome.CAPPED
 
     def _refuse_seen(self, group: Group, outcome: Outcomes) -> Run:
-        """Refuse appearances that their viewer has had within `repeat_after_s`; return the keys of the others, as a run."""
+        """Refuse appearances of segments that their viewer has seen within `repeat_after_s`.
+
+        Returns the keys of all other appearances, as a run.
+        """
         repeated, order = outcome == Outcome.FUNDED, group.by_key
         if not repeated.all():
             order = order[repeated[order]]
@@ -309,10 +314,10 @@ class Fold:
     def _refuse_excess_of_day(self, group: Group, outcome: Outcomes) -> Flags:
         """Refuse what exceeds a day's cap of its viewer, network of anonymous viewers, segment or creator.
 
-        Returns the flags, (rows,), of appearances that the cap of a segment or a creator refused, because other viewers had
-        used it up. They still use up their own viewer's caps. If a review finds that some of what used up the cap does not
-        count, they take its place, up to the cap (see `risk.review`). A network of many people is not bounded below what they
-        are worth (see `vouching`).
+        Returns flags, (rows,): True for appearances that the cap of a segment or a creator refused. Other viewers had
+        used up that cap. These appearances still count towards their own viewer's caps. If a review finds that some of
+        what used up the cap does not count, they take its place, up to the cap (see `risk.review`). The cap of a
+        network that many people share is never below `_worth`.
         """
         crowded = np.zeros(len(outcome), np.bool_)
         for cap in self._caps:
@@ -326,7 +331,10 @@ class Fold:
         return crowded
 
     def _worth(self, group: Group) -> Amounts:
-        """Return what the people of each network are worth in a day, (keys,); 0 unless an operator knows that they are many."""
+        """Return the least day's cap of each network, (keys,): `source_day_pix` for each of its people.
+
+        It is 0 unless an operator has configured the network as shared by many people.
+        """
         tally = group.tallies[ORIGIN]
         sources = pairs.keys_of(group.shown.origins[tally.groups.firsts, 0], tally.days)
         people = self._networks.people(sources, tally.days)
@@ -344,9 +352,10 @@ class Fold:
     # ── Shares ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _earned(self, group: Group, paid: Amounts, nets: Amounts, rests: Amounts, stakes: Sequence[Stake]) -> Earned:
-        """Sum the parts of creators and investors per owner; what remains of `rests` is the platform's.
+        """Sum the parts of creators and investors per owner; the platform gets what remains of `rests`.
 
-        `paid`, `nets` and `rests` are (rows,), in base units of PIX: an appearance's amount, the creator's part, the remainder.
+        `paid`, `nets` and `rests` are (rows,), in base units of PIX: an appearance's amount, the creator's part, the
+        remainder.
         """
         creators = group.shown.creator[group.parts.firsts][group.creators.firsts]
         parties = {"creator": _some(creators, group.creators.sums(group.parts.sums(nets)))}
@@ -387,9 +396,9 @@ class Fold:
     def _pairs(self, group: Group, counting: Flags, nets: Amounts) -> Pairs:
         """Return the pairs of source and creator of the flagged rows.
 
-        A row that the cap of a segment or a creator refused has its amount as `gross` and 0 as `net`. The source of an
-        anonymous viewer is their network, if it is known, since one person can have hundreds of cookies; the source of any
-        other viewer is the viewer.
+        If the cap of a segment or a creator refused a row, its `gross` is its amount and its `net` is 0. The source of
+        an anonymous viewer is their network, if it is known, since one person can have hundreds of cookies; the source
+        of any other viewer is the viewer.
         """
         rows = np.flatnonzero(counting)
         search = group.shown.search[rows]
@@ -431,7 +440,7 @@ class Fold:
         return book.post(self._connection, book.Entry("accrual", key, np.concatenate(lines), document)).id
 
     def _add_maturing(self, party: str, lines: Ids, owners: Ids, earned: Earned) -> None:
-        """Note when amounts mature, and of which days they are; `lines` is (lines, 2): account and amount."""
+        """Store when amounts mature and of which UTC days they are; `lines` is (lines, 2): account and amount."""
         accounts, amounts = lines.T
         days = np.full(len(accounts), maturing.NO_DAY)  # of investors nothing is taken back
         if party == "creator":
@@ -442,7 +451,7 @@ class Fold:
         )
 
     def _set_aside(self, damaged: Mapping[tuple[UUID, int], str]) -> None:
-        """Leave damaged batches to a person; batches that follow them earn without waiting for that person."""
+        """Log damaged batches and leave them to a person; the batches after them are folded."""
         for (incarnation, seq), why in damaged.items():
             log.error("a batch is damaged and set aside: %s", why, extra={"incarnation": str(incarnation), "seq": seq})
             self._connection.execute(
@@ -460,7 +469,10 @@ class Fold:
                 first += each.appearances
 
     def _move_cursors(self, ends: Mapping[UUID, int]) -> None:
-        """Move the cursors, as the last statement before the commit: replicas that record wait for these rows."""
+        """Move the cursors to the ends of the folded batches.
+
+        This is the last statement before the commit, since replicas that record batches wait for these rows.
+        """
         self._connection.execute(MOVED, {"ids": list(ends), "folded": list(ends.values())})
 
 
@@ -507,7 +519,7 @@ def mature(connection: Connection[Any]) -> int:
 
 
 def _by_day(group: Group, nets: Amounts) -> tuple[Ids, Ids, Amounts]:
-    """Return creators, the UTC days on which they were shown, and their parts of these net amounts, (rows,), without zeros."""
+    """Sum net amounts, (rows,), by creator and UTC day; return creators, days and sums, without zeros."""
     tally = group.tallies["creator"]
     amounts = tally.sums(nets)
     creators = group.shown.creator[group.parts.firsts][tally.groups.firsts]
@@ -516,7 +528,7 @@ def _by_day(group: Group, nets: Amounts) -> tuple[Ids, Ids, Amounts]:
 
 
 def _subject_to(cap: Caps, group: Group, amounts: Amounts) -> Amounts:
-    """Return amounts, (rows,), with 0 in the rows that a cap does not apply to."""
+    """Return `amounts`, (rows,), set to 0 in the rows that a cap does not apply to."""
     return np.where(group.shown.has_origin, amounts, 0) if cap.kind == ORIGIN else amounts
 
 

@@ -1,9 +1,9 @@
-"""Earnings that are not payable yet, in buckets that tell on which UTC day they were earned.
+"""Earnings that are not payable yet, in buckets that also tell on which UTC day they were earned.
 
-A bucket is an instant in `ledger.maturing`. Rounded down to ten minutes it says from when on the earnings are payable: some
-time after they were folded. The seconds above that say how many days older the earnings are than others that are payable at
-the same time: 0 if they were shown on the latest possible day. So a review takes back only earnings of the judged day,
-however late they were folded. Knows no fold, no review and no kind of account.
+A bucket is an instant, stored as `ledger.maturing.matures_at`. Rounded down to ten minutes it is the time from which
+the earnings are payable. The seconds above that are a number of days: by how much the earnings are older than the
+latest possible day of earnings that are payable at the same time. So a review can take back earnings of the judged day
+alone, however late they were folded. Knows no fold, no review and no kind of account.
 """
 
 from __future__ import annotations
@@ -51,11 +51,13 @@ def ripen(
     Args:
         connection: in the caller's transaction.
         accounts: int64, shape (rows,). Ids of accounts; each comes at most once for a day.
-        days: int64, shape (rows,). UTC days since 1970 on which the moments were shown; `NO_DAY` for what is never taken back.
+        days: int64, shape (rows,). UTC days since 1970 on which the moments were shown; `NO_DAY` for what is never
+            taken back.
         amounts: int64, shape (rows,), base units of PIX.
-        maturity_s: seconds after which earnings are payable, by the settings.
-        later_s: seconds from now until these are payable.
-        earliest: an instant before which these are not payable.
+        maturity_s: the setting of that name: the usual seconds from a fold until its earnings are payable. It is needed
+            to encode the day, and delays nothing.
+        later_s: seconds from now until these amounts are payable.
+        earliest: an instant before which these amounts are not payable.
     """
     for day in np.unique(days).tolist():
         rows = days == day

@@ -29,7 +29,7 @@ NAMES = {"viewers": "<u8", "creators": "<i8", "days": "<u2", "gross": "<i8", "ne
 
 
 def _by_pair(columns: Columns) -> Columns:
-    """Return each (source's day, creator) once, with the sums of gross and net."""
+    """Combine the rows of one source, day and creator; sum their gross and net."""
     order = np.lexsort((columns[3], columns[0]))
     columns = tuple(each[order] for each in columns)
     return runfiles.summed(columns, 2, changes(columns[0], columns[3]))
@@ -89,7 +89,7 @@ def newer_than(since: int, columns: Columns) -> Flags:
 
 
 def keys_of(viewers: Keys, days: Days) -> Keys:
-    """Mix source and day into a 64-bit key; sources are hashes, so the keys are as evenly spread as these.
+    """Mix source and day into a 64-bit key. Sources are hashes, so the keys are spread evenly.
 
     Args:
         viewers: uint64, shape (rows,). The sources.
@@ -105,13 +105,13 @@ def keys_of(viewers: Keys, days: Days) -> Keys:
 def _narrow(values: NDArray[Any], kind: str) -> NDArray[Any]:
     """Return values as numbers of the dtype `kind`; int64 becomes int32 if all values fit.
 
-    They nearly always do, and a row of the table is a third smaller then.
+    They nearly always fit, which makes a row of the table a third smaller.
     """
     return values.astype("<i4" if kind == "<i8" and int(values.max()) <= NARROW_MAX else kind)
 
 
 def _wide(*columns: bytes) -> list[NDArray[Any]]:
-    """Read the columns of one row of the table (`NAMES`); the width of a column's numbers follows from its length."""
+    """Decode the columns of one row of the table (`NAMES`); the length of a column tells the width of its numbers."""
     count = len(columns[0]) // 8
     return [np.frombuffer(column, f"{kind[:2]}{len(column) // count}").astype(kind)
             for column, kind in zip(columns, NAMES.values(), strict=True)]  # fmt: skip
@@ -124,7 +124,7 @@ def known(connection: Connection[Any]) -> Known:
 
 
 def newest_day(connection: Connection[Any]) -> int:
-    """Return the latest UTC day of any pair, in days since 1970; 0 where there is none."""
+    """Return the latest UTC day of any pair, in days since 1970; 0 if the table is empty."""
     row = connection.execute("SELECT coalesce(max(newest_day), 0) FROM ledger.pair_runs").fetchone()
     assert row is not None  # of an aggregate
     return int(row[0])

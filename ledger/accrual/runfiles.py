@@ -1,10 +1,11 @@
 """Sorted runs and their files: written once, mapped into memory, searched in place, merged block by block.
 
-A run is a table of a few columns, of which the first holds 64-bit keys in ascending order; its `Shape` names the columns and
-says how rows of one key are combined. A file also names the rows of the database that it was made from, each by its id and by
-its mark, a random number that no other row has: so a file of another database, or of one that was restored since, is
-recognised. Its head has a checksum of all that it holds, which is compared when the file is opened and before another one is
-made from it. Files are copies of these rows and can be made again. Knows no viewer, no money and no SQL.
+A run is a table of a few columns, of which the first holds 64-bit keys in ascending order; its `Shape` names the
+columns and says how rows of one key are combined. A file also names the rows of the database that it was made from,
+each by its id and by its mark, a random number that no other row has. So a file is recognised that belongs to another
+database, or to one that was restored since. The head of the file has a checksum of its columns. It is compared when the
+file is opened, and before another file is made from it. Files are copies of these rows and can be made again. Knows no
+viewer, no money and no SQL.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ SAMPLES = 1_000  # keys of a file whose order is checked when it is opened
 
 
 class Damaged(Temporary):
-    """A file's content has changed since it was written. The file is removed; a store that starts reads the rows again."""
+    """The content of a file has changed since it was written.
+
+    The file is removed. A store that is loaded again reads the rows from the database.
+    """
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Run:
 
     @property
     def last_id(self) -> int:
-        """The id of the newest row of the database."""
+        """The id of the newest row of the database that it was made from."""
         return int(self.rows[-1, 0])
 
     def __len__(self) -> int:
@@ -293,10 +297,10 @@ def is_whole(path: Path) -> bool:
 
 
 def require_whole(runs: Iterable[Run]) -> None:
-    """Check the files of runs before anything is made from them.
+    """Check the files of runs before another file is made from them. Runs in memory pass.
 
     Raises:
-        Damaged: one of these runs is in one, which is removed.
+        Damaged: the file of one of these runs is damaged; that file is removed.
     """
     for run in runs:
         if run.path is not None and not is_whole(run.path):
@@ -321,7 +325,7 @@ def _head(shape: Shape, rows: Rows, count: int, crc: int) -> bytes:
 def listed(shape: Shape, folder: Path, known: Rows) -> list[Run]:
     """Open the files of a folder that match the rows of the database, by ascending id; remove the others of this shape.
 
-    Where files overlap the one with the most rows is kept: it has replaced the others.
+    If files overlap, the one with the most rows is kept, since it has replaced the others.
 
     Args:
         shape: of the files to open.
@@ -348,16 +352,16 @@ def listed(shape: Shape, folder: Path, known: Rows) -> list[Run]:
 
 
 def _id_range(path: Path) -> tuple[int, int]:
-    """Sort key of a file by the ids in its name: the smallest first id first, and among equal ones the greatest last id."""
+    """Return a sort key from the ids in a file's name: the first id ascending, then the last id descending."""
     first, _, remainder = path.name.partition("-")
     last = remainder.partition("-")[0]
     return (int(first), -int(last)) if first.isdecimal() and last.isdecimal() else (0, 0)
 
 
 def _matches(rows: Rows, known: Rows) -> bool:
-    """Whether a file's rows are exactly those the table holds between its first and last id.
+    """Whether a file was made from exactly the rows that the table holds between the file's first and last id.
 
-    Rows older than all that the table holds are ignored: they were forgotten after the file was made.
+    Rows of the file that are older than all rows of the table are ignored: they were deleted after the file was made.
     """
     if not len(known):
         return False

@@ -1,9 +1,9 @@
 """A store of runs: what folds have to remember, durable in PostgreSQL and searchable in files and memory.
 
-Each fold writes its run as one row of a table. Such a row never changes and is deleted when it is too old; the table alone
-is the truth. To search it, another thread merges older rows into a few sorted files (see `runfiles`), and the newest ones
-stay in memory, about `MEMORY_ROWS_MAX` rows of a store, and up to `BEHIND` times as many while the disk is full or away:
-more is refused until the disk takes files again. Without a folder all runs stay in memory. Knows no SQL.
+Each fold writes its run as one row of a table. Such a row never changes and is deleted when it is too old; the table
+alone is the truth. For searches, another thread merges older rows into a few sorted files (see `runfiles`). The newest
+rows stay in memory, about `MEMORY_ROWS_MAX` of a store. While the disk is full or away it may be up to `BEHIND` times
+that; then the store is full until a file can be made again. Without a folder all runs stay in memory. Knows no SQL.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ class RunStore:
             self._own_executor.shutdown()
 
     def load(self, known: Known, read: Read) -> None:
-        """Open the files that match the table, and read its other rows.
+        """Open the files that match the table, and read the rows that are in no file.
 
         Args:
             known: int64, shape (rows of the database, 3). Id, mark and length of every row that the table holds.
             read: yields what some of these rows hold; called for rows that no file contains.
 
         Raises:
-            Temporary: no file can be made of the rows that are in none, and memory must not hold that many.
+            Temporary: memory is full with rows that are in no file, since no file can be made of them.
         """
         runs = runfiles.listed(self.shape, self.folder, known[:, :2]) if self.folder is not None else []
         in_files = [run.rows[:, 0] for run in runs]
@@ -87,7 +87,7 @@ class RunStore:
         self.runs.sort(key=lambda run: run.last_id)
 
     def _rebuilt(self, rows: Known, read: Read) -> Iterator[Run]:
-        """Yield runs of consecutive rows that no file contains: each of as many rows as fit in memory."""
+        """Yield runs of rows that no file contains; each has as many consecutive rows as fit into memory."""
         start = 0
         while start < len(rows):
             fitting = int(np.searchsorted(np.cumsum(rows[start:, 2]), READ_ROWS, "right"))
@@ -106,7 +106,7 @@ class RunStore:
         return Run(rows, runfiles.joined(self.shape, list(read(some))))
 
     def accept(self, run: Run) -> None:
-        """Add a run whose transaction has committed; an empty one is left out."""
+        """Add a run whose transaction has committed. An empty run is ignored."""
         if len(run):
             self.runs.append(run)
 
@@ -194,7 +194,10 @@ class RunStore:
         return runfiles.write(self.shape, self.folder, rows[rows[:, 0] >= oldest_id], blocks)
 
     def _take_over(self, *, wait: bool) -> None:
-        """Once a file of merged runs is finished, replace these runs by it and delete their own files; `wait`: wait for it."""
+        """Put a finished file of merged runs in their place, and delete their own files.
+
+        If the file is not finished: with `wait`, wait for it; else do nothing.
+        """
         if self._merging is None or not (wait or self._merging[1].done()):
             return
         (runs, made), self._merging = self._merging, None

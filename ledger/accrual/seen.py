@@ -77,9 +77,9 @@ class Seen:
     def load(self, connection: Connection[Any], now_s: int) -> None:
         """Read the keys that earlier folds have kept.
 
-        In rows without a mark, which an older version has written, seconds after `now_s` come from a replica's clock that
-        was ahead, and are read as `now_s`. In other rows such seconds stay: the database's clock was set back, and searches
-        that were recorded before that are compared with them.
+        Seconds after `now_s` are read as `now_s` in rows without a mark: an older version wrote these rows, and trusted
+        replicas' clocks that were ahead. In all other rows such seconds are kept. They mean that the database's clock
+        was set back, and searches that were recorded before that are compared with them.
         """
         rows = connection.execute(
             "SELECT id, coalesce(mark, id), length(seconds) / 4 FROM ledger.seen_runs ORDER BY id"
@@ -88,13 +88,13 @@ class Seen:
         self._tidy()
 
     def sift(self, keys: Keys, seconds: Seconds, order: Places) -> tuple[Places, Run]:
-        """Return the appearances that count: no earlier row has their key, and no earlier fold within `repeat_after_s`.
+        """Return the appearances that count: the first of each key, if no fold saw the key within `repeat_after_s`.
 
         Args:
             keys: uint64, shape (rows,). The key of each appearance (`keys_of`).
             seconds: uint32, shape (rows,). When each was shown, in seconds since 1970.
-            order: int64, shape (rows that may count,). The rows to look at, by ascending key; rows of one key in the order
-                in which they came.
+            order: int64, shape (rows that may count,). The rows to look at, by ascending key; rows of one key in the
+                order in which they came.
 
         Returns:
             The rows that count (int64, by ascending key), and their keys and seconds as a run for `remember`.
@@ -110,8 +110,9 @@ class Seen:
     def remember(self, connection: Connection[Any], run: Run, since_s: int) -> Run:
         """Write the run of `sift` in the caller's transaction, and delete rows that are too old.
 
-        `since_s` is when the oldest batch that waits for a fold was recorded (see `waiting.since_s`), in seconds since 1970;
-        keys that no such batch can repeat any more are forgotten. Returns the run to hand to `accept` after the commit.
+        `since_s` is the time at which the oldest waiting batch was recorded (see `waiting.since_s`), in seconds since
+        1970. Keys are deleted if no waiting batch can repeat them any more. Returns the run to hand to `accept` after
+        the commit.
         """
         self._since_s = since_s - LATE_S - max(1, self._repeat_after_s)
         self._oldest_id = max(self._oldest_id, self._forget(connection, self._since_s))
@@ -131,7 +132,7 @@ class Seen:
     def _forget(self, connection: Connection[Any], since_s: int) -> int:
         """Delete the oldest rows, up to the first one that has a key seen after `since_s`; return the id of that row.
 
-        So rows are only ever deleted from the old end, and a file of runs can tell which of its rows are gone.
+        Rows are only ever deleted from the old end, so that a file of runs can tell which of its rows are gone.
         """
         row = connection.execute(
             "SELECT coalesce((SELECT id FROM ledger.seen_runs WHERE newest_at > to_timestamp(%s)"

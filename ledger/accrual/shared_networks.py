@@ -1,7 +1,7 @@
 """Shared networks: how many people the operator knows to be behind one network (`[economics] shared_networks`).
 
-The ledger stores keyed hashes of networks, never an address. So the configured networks are hashed as replicas hash
-those of viewers, and the hashes are compared. Knows no money.
+The ledger stores keyed hashes of networks, never an address. So the configured networks are hashed in the same way as
+replicas hash viewers' networks, and the hashes are compared. Knows no money.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SharedNetworks:
 
     @property
     def name(self) -> str:
-        """A fingerprint of the configured networks and their people: 16 hex digits."""
+        """A fingerprint of the configured networks and their numbers of people: 16 hex digits."""
         return hashlib.sha256(repr(sorted(self._people.items())).encode()).hexdigest()[:16]
 
     def people(self, sources: Keys, days: Days) -> Amounts:

@@ -1,8 +1,8 @@
 """Totals: the sums of each creator's UTC day, and which days a review has to judge. Owns `ledger.total_runs`.
 
-A review stores the differences that it makes to the totals as one run (see `runstore`); the total of a day is the sum of it
-over all runs. A day is judged when it has ended, and again if pairs of it, or of a day that it is compared with, come
-late. Knows neither viewers nor holds.
+A review stores the differences that it makes to the totals as one run (see `runstore`); the total of a day is its sum
+over all runs. A day is judged when it has ended. It is judged again if pairs come late, of this day or of a day that it
+is compared with. Knows neither viewers nor holds.
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ class Totals:
     def earned(self, trusted: Ids, economics: Economics) -> Amounts:
         """Return the part of each day's `net` that counts.
 
-        Where `counts` of `vouching` is less than gross, net is lowered in proportion: net * counts / gross, but not below the
-        creator's share of what counts (net is less than that share of gross where caps refused appearances).
+        If `counts` of `vouching` is less than gross, the result is net * counts / gross. It is raised to the creator's
+        share of `counts` if it is below that, but never above `net`. (It is below where caps refused appearances: they
+        are part of gross and not of net.)
 
         Args:
             trusted: int64, shape (creators,). Creators whose audience a person has accepted.
@@ -120,7 +121,7 @@ class Judgement:
         return self.closed_days.stop - 1
 
     def totals(self) -> Iterator[Totals]:
-        """Yield the totals of all days to judge, in pieces of `PIECE_KEYS` at most."""
+        """Yield the totals of all creators' days to judge, in pieces of `PIECE_KEYS` at most."""
         keys = self.rejudged
         if self.closed_days:
             keys = _united([keys, *(run.keys[_are_in(self.closed_days, days_of(run.keys))] for run in self.runs)])
@@ -128,7 +129,7 @@ class Judgement:
             yield Totals.of(self.runs, keys[start : start + PIECE_KEYS], self.whole_from)
 
     def best_before(self, keys: Keys, trusted: Ids, economics: Economics) -> Amounts:
-        """Return, for each creator's day, the largest `Totals.earned` of the `BEFORE_DAYS` days before it.
+        """Return, for each creator's day, the largest `Totals.earned` of any of the `BEFORE_DAYS` days before it.
 
         Args:
             keys: uint64, shape (days of creators,), ascending.
@@ -192,7 +193,7 @@ def days_of(keys: Keys) -> Ids:
 
 
 def with_dependents(keys: Keys) -> Keys:
-    """Add to creators' days the `BEFORE_DAYS` days after each, which are compared with it.
+    """Add the `BEFORE_DAYS` days after each creator's day, since they are compared with it.
 
     Args:
         keys: uint64, shape (rows,).
@@ -272,7 +273,7 @@ def restart(connection: Connection[Any], through: int, whole_from: int, rules: s
 
     Args:
         connection: in the transaction of the caller.
-        through: the newest UTC day that has been judged since it ended; the next review goes on with the day after it.
+        through: the newest UTC day that was judged after its end; the next review goes on with the day after it.
         whole_from: the first UTC day of which the new totals will hold everything.
         rules: the settings that they will be computed with.
     """

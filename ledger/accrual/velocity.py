@@ -1,8 +1,8 @@
 """Velocity: a creator's day that is many times the days before is paid in part; the rest waits for a person.
 
-What is in proportion to the days before is paid as on any day, so that nobody can stop a creator's payouts by pushing
-them. What is above the proportion is withheld until a person has looked: a farm that has found a way around the other
-rules is paid little until then. Nothing is taken back. Knows earnings by day, not who looked at what.
+What is in proportion to the days before is paid as on any day, so that nobody can stop a creator's payouts by driving
+up their earnings. What is above the proportion is withheld until a person has looked: a farm that has found a way
+around the other rules is paid little until then. Nothing is taken back. Knows earnings by day, not who looked at what.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def leaps(days: Places, creators: Places, earned: Amounts, before: Amounts, econ
         economics: `velocity_ratio` (0: no day is compared) and `velocity_min_pix` are read.
 
     Returns:
-        One leap for each such row, in the order of the rows.
+        One leap for each row that is above, in the order of the rows.
     """
     found = []
     for row in candidates(earned, economics):

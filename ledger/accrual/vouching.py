@@ -30,16 +30,16 @@ Three bounds follow from the formulas. `tests/ledger/accrual/test_vouching.py` c
 1. Farms. n sources that look only at creators of their owner, at whom nobody else looks, are worth at most (1 + b) n W
    a day if these creators stay the same, and at most (1 + 2b) n W on a day on which they are others than before (on
    every day, if the owner takes eight creators in turn). Proof: the V of all these creators sum to at most n W, since
-   each source vouches for at most W; so do their U, which are means of such days; and beside V counts at most
-   b max(V, U), which is at most b V + b U. For trusted creators b is at most 1.
-2. Creators whom others look at, too. To them a source is worth W, and for each of them up to m more, within their own
-   b max(V, U). The more such creators a farm pushes, the more it earns them. No rule that lets the people of an unknown
-   shared network count can prevent this: one automated client looks exactly as they do.
+   each source vouches for at most W; so do their U, which are means of such days. At most b max(V, U) counts in
+   addition to V, which is at most b V + b U. For trusted creators b is at most 1.
+2. Creators whom others look at, too. A source earns them W together, and each of them up to m more, within their own
+   b max(V, U). The more such creators a farm pushes, the more it earns them. No rule can prevent this that lets the
+   people of an unknown shared network count, since one automated client cannot be told from such a network.
 3. Griefing. Nothing that other sources do lowers what counts for a creator: a source's parts follow from its own day
    alone, and what counts never falls when V, B or U rise. The one exception is a neighbour, a viewer without a key in
-   the same network, who is the same source. Neighbours take at most W from all creators of the network together, b W
-   beside it on that day, and b W over the seven days whose U contains that day. (This holds while the network stays
-   within `address_day_max_pix` on the day; appearances beyond that are not funded for any creator.)
+   the same network, who is part of the same source. Neighbours take at most W from all creators of the network
+   together, another b W on the same day, and b W over the seven days whose U contains that day. (This holds while the
+   network stays within `address_day_max_pix` on the day; appearances beyond that are not funded for any creator.)
 
 Knows numbers only: no account, no hold, no SQL.
 """
@@ -60,9 +60,10 @@ USUAL_DAYS = 7  # days before a day whose mean is U
 
 @dataclass(frozen=True)
 class Shares:
-    """What each source's day with a creator was worth, in parts: gross = `vouched` + `doubtful`.
+    """The parts of what each source has earned each creator on one day: gross = `vouched` + `doubtful`.
 
-    Each part is an int64 array of shape (rows,), in base units of PIX. `beside` is the most of `doubtful` that may count.
+    Each part is an int64 array of shape (rows,), in base units of PIX. `beside` is the most of `doubtful` that may
+    count.
     """
 
     vouched: Amounts
@@ -127,9 +128,10 @@ def counts(vouched: Amounts, usual: Amounts, beside: Amounts, trusted: Flags, ec
 
 
 def _scaled_down(amounts: Amounts, firsts: Places, source_of_row: Places, sums_max: Amounts) -> Amounts:
-    """Scale the amounts of each source down in proportion where their sum is above the source's `sums_max`.
+    """Scale down the amounts of each source in proportion if their sum is above the source's `sums_max`.
 
-    `amounts` and `source_of_row` are (rows,); `firsts`, the first row of each source, and `sums_max` are (source days,).
+    `amounts` and `source_of_row` are (rows,); `firsts`, the first row of each source, and `sums_max` are (source
+    days,).
     """
     sums = np.add.reduceat(amounts, firsts)  # (source days,)
     ppm = np.full(len(sums), PPM, np.int64)

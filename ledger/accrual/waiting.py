@@ -1,9 +1,10 @@
 """What waits for the fold: recorded batches in order, decoded into arrays, and grouped as the fold's rules need them.
 
-Everything here follows from the batches alone, so the next group can be prepared while the database still writes the last
-one. The time of a search is what its replica says, but at most an hour before the database recorded it and never more than
-seconds after: a wrong clock moves no appearance to another day. A damaged batch is set aside. A batch of an unknown format
-stops its incarnation until a version that knows the format folds it. Knows no rule and no account.
+Everything here follows from the batches alone, so the next group can be prepared while the database still writes the
+last one. The time of a search is the one that its replica states, bounded by the time at which the database recorded
+it: at most an hour earlier (more for batches that came late) and five seconds later. So a wrong clock moves no
+appearance to another day. A damaged batch is set aside. A batch of an unknown format stops its incarnation until a
+version that knows the format folds it. Knows no rule and no account.
 """
 
 from __future__ import annotations
@@ -83,20 +84,20 @@ class Stored:
 
     @property
     def earliest_ms(self) -> int:
-        """The earliest time at which one of its searches counts: `begins_ms`, but not longer ago than is remembered."""
+        """The earliest time at which one of its searches counts: `begins_ms`, but at most `OLDEST_MS` ago when recorded."""
         assert self.recorded_ms is not None
         return max(self.begins_ms, self.recorded_ms - OLDEST_MS)
 
     @property
     def latest_ms(self) -> int:
-        """The latest time at which one of its searches counts: seconds after the recording, as clocks may differ by that."""
+        """The latest time at which one of its searches counts: `LATEST_MS` after the recording, as clocks differ."""
         assert self.recorded_ms is not None
         return self.recorded_ms + LATEST_MS
 
 
 @dataclass(frozen=True)
 class Readings:
-    """Batches that were decoded, and those that could not be."""
+    """Batches that were decoded, and batches that could not be decoded."""
 
     good: list[Stored] = field(default_factory=list)
     unpacked: list[Unpacked] = field(default_factory=list)  # the arrays of each good batch
@@ -132,7 +133,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Group:
-    """What one fold takes: its batches, their appearances, and these in the orders and groups that the rules need."""
+    """What one fold takes: its batches, and their appearances in the orders and groups that the rules need."""
 
     read: Readings
     heads: NDArray[np.void]  # (searches,) of dtype `spool.SEARCH`
@@ -155,14 +156,14 @@ class Group:
 
 
 class Skews:
-    """Log which replicas' clocks are wrong: when it is first seen, and once every `interval_s` while it lasts."""
+    """Logs which replicas' clocks are wrong: when this is first seen, and once every `interval_s` while it lasts."""
 
     def __init__(self, interval_s: float = 60.0) -> None:
         self._interval_s = interval_s
         self._logged_at: dict[UUID, float] = {}  # monotonic time, by incarnation
 
     def note(self, skews_ms: Mapping[UUID, int]) -> None:
-        """Log the skews of a fold, in milliseconds by incarnation, unless they were logged a moment ago."""
+        """Log the skews of a fold, in milliseconds by incarnation, unless they were logged within `interval_s`."""
         for incarnation, skew_ms in skews_ms.items():
             if time.monotonic() - self._logged_at.get(incarnation, -math.inf) >= self._interval_s:
                 self._logged_at[incarnation] = time.monotonic()
@@ -184,7 +185,8 @@ def waiting(
         connection: in the transaction of the fold.
         settings: `fold_batches_max` and `fold_appearances_max` are read.
         stuck: incarnations to leave out.
-        cursors: where the cursors of incarnations will stand after the fold that is under way; others stand as stored.
+        cursors: the cursors of incarnations as the fold that is under way will set them; for all other incarnations the
+            stored cursors are used.
 
     Returns:
         The batches, each incarnation's in order and without a gap; and whether more may wait.
@@ -204,11 +206,11 @@ def waiting(
 
 
 def since_s(connection: Connection[Any], now_s: int) -> int:
-    """Return since when seen segments and earned sums must be remembered, in seconds since 1970.
+    """Return the time since which seen segments and earned sums must be remembered, in seconds since 1970.
 
-    This is when the oldest waiting batch was recorded, or `now_s` if none waits; so a backlog of a day is folded as it would
-    have been that day. It is at most `REMEMBERED_S` ago: an incarnation that waits for a newer version, possibly for long,
-    does not keep everything since.
+    This is the time at which the oldest waiting batch was recorded, or `now_s` if none waits; so a backlog of a day is
+    folded as it would have been that day. It is never more than `REMEMBERED_S` ago, even if an incarnation waits longer
+    than that for a newer version.
     """
     row = connection.execute(
         "SELECT extract(epoch FROM min(b.recorded_at))::bigint FROM ledger.unfolded i, LATERAL ("
@@ -279,9 +281,10 @@ def _bounded(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[UUID, int]]:
     """Bound the times that replicas gave their searches by what the database's clock allows.
 
-    `said_ms` is (searches,), in milliseconds since 1970. Returns the bounded times, at which searches count; the times at which
-    they were made, which may be longer ago; and for each incarnation with a wrong clock by how many milliseconds the search
-    furthest out of bounds was, below 0 if too early. Batches that were recorded late say nothing of a clock.
+    `said_ms` is (searches,), in milliseconds since 1970. Returns three values: the bounded times, at which searches
+    count; the times at which they were made, which may be earlier; and a skew for each incarnation with a wrong clock.
+    The skew is that of the search furthest out of bounds, in milliseconds, negative if it was too early. Batches that
+    were recorded late say nothing of a clock and are not considered.
     """
     sizes = np.array([each.searches for each in stored], np.int64)
     begins, earliest, latest = (

@@ -68,10 +68,10 @@ class Appearance:
 
 
 class Hashes:
-    """Keyed hashes of viewers, networks, Idempotency-Keys and requests; those of viewers and networks change every 30 days.
+    """Keyed hashes of viewers, networks, Idempotency-Keys and requests; the first two change every 30 days.
 
-    After a change repeats of what a viewer saw before it are not recognised. So that this does not happen for all
-    viewers on one day, each viewer's hash changes on its own day of the 30.
+    After the change of a viewer's hash, what they saw before is not recognised as a repeat. Each viewer's hash changes
+    on a day of its own among the 30, so that this does not happen for all viewers at once.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -111,7 +111,7 @@ def search_record(
     """Encode one search as it stands in the spool.
 
     Args:
-        appearances: what was shown and may earn; all of one viewer.
+        appearances: the moments that were shown and may earn; all of one viewer.
         key: the hash of the Idempotency-Key, or `spool.NO_KEY`.
         request: the hash of what the client asked for.
         at_ms: when the search was made, in milliseconds since 1970.
@@ -130,9 +130,9 @@ def search_record(
 def adopt(connection: Connection[Any], folder: Path) -> int:
     """Record the searches in the spools of dead replicas of this machine; return how many were recorded.
 
-    A spool is removed only after its searches are committed, so the connection must not be in a transaction. One spool is
-    locked at a time. A spool that cannot be read is logged and stays, and the others are adopted all the same. Of a damaged
-    spool the searches before the damage are recorded, then it is set aside.
+    A spool is removed only after its searches are committed, so the connection must not be in a transaction. One spool
+    is locked at a time. A spool that cannot be read is logged and stays; the other spools are adopted nevertheless. If
+    a spool is damaged, the searches before the damage are recorded, and the file is set aside.
 
     Raises:
         psycopg.OperationalError: the database does not answer, or a spool took too long; the others have been adopted.
@@ -191,8 +191,8 @@ def parameters(
         incarnation: the incarnation of the replica that made the batch.
         seq: the number of the batch's first search within the incarnation, from 0.
         batch: the searches.
-        adopted: whether an heir records it, or its replica long after it was made; its searches may then be as old as the
-            incarnation.
+        adopted: True if an heir records the batch, or if its replica does so long after it was made. Its searches may
+            then be as old as the incarnation.
 
     Returns:
         The parameters by name.

@@ -1,10 +1,11 @@
 """The recorder: one replica's appearances, in its spool before a search is answered and in the database soon after.
 
-`record` appends to the spool and returns. A background task *carries* the searches of 10 ms, at most 100, into
-`ledger.appearance_batches`. While the database does not answer they wait. If the database has lost searches that were
-carried (a failover to a standby that lagged, a restored backup) they are carried again, from the spool. If no spool can be
-made, a search that has to be recorded is refused. Decides nothing about money, but leaves out appearances that must not
-earn: of the caller's own creators, and of segments they have invested in.
+`record` appends to the spool and returns. A background task *carries* searches into `ledger.appearance_batches`, in
+batches of `flush_interval_ms` and at most `flush_searches_max`. While the database does not answer, the searches wait.
+If the database has lost searches that were carried (a failover to a standby that lagged, a restored backup), they are
+carried again from the spool. If no spool can be made, a search that has to be recorded is refused. The recorder decides
+nothing about money, but leaves out appearances that must not earn: of the caller's own creators, and of segments that
+the caller has invested in.
 """
 
 from __future__ import annotations
@@ -271,9 +272,10 @@ class Recorder:
         return self._connection
 
     async def _place(self, connection: AsyncConnection[Any]) -> bool:
-        """Ask the database how many of our searches it has, and go on from there; return False if it has as many as we thought.
+        """Begin the incarnation in the database, and take over the number of its searches that the database has.
 
-        It has more if the answer to an insert was lost or another process was quicker, and fewer if it has lost some.
+        Returns whether our own number was different. The database's is higher if the answer to an insert was lost or
+        another process was quicker, and lower if the database has lost searches.
         """
         incarnation = self._current
         age_s = time.monotonic() - incarnation.began_at
@@ -292,7 +294,7 @@ class Recorder:
         return ahead != 0
 
     async def _take_back(self, searches: int) -> None:
-        """Let the last `searches` that were carried wait again; they are read from the spool."""
+        """Queue the last `searches` that were carried to be carried once more; they are read from the spool."""
         incarnation = self._current
         try:
             records = await asyncio.to_thread(incarnation.spool.records)
@@ -311,10 +313,11 @@ class Recorder:
         incarnation.recorded -= searches
 
     def _begin_after(self, damaged: Incarnation, lost: Sequence[bytes], unread: int) -> None:
-        """Go on with a new spool after a damaged one, which is set aside for a person.
+        """Continue with a new spool; set the damaged one aside for a person.
 
-        `lost` are the searches that the database has lost and that could be read; `unread` is how many could not. The method
-        does not await: searches must stand in the new spool in the order in which they wait.
+        `lost` are the searches that the database has lost and that could be read from the damaged spool; `unread` is
+        how many could not be read. The method does not await, so that the new spool has the searches in the order in
+        which they wait.
 
         Raises:
             OSError: the new spool cannot be written; nothing has changed.
@@ -336,7 +339,7 @@ class Recorder:
         log.error("the database has forgotten searches that a spool does not have: it is set aside", extra=fields)
 
     async def _failed(self, error: Exception) -> None:
-        """After an error of carrying: close the connection, and force the spool to disk, since searches stay in it longer."""
+        """Handle an error of `_carry`: close the connection; force the spool to disk, as searches stay there longer."""
         self._reason = str(error).strip() or type(error).__name__
         log.warning("appearances wait in the spool: %s", error, extra={"searches": len(self._waiting)})
         await self._disconnect()
@@ -351,12 +354,15 @@ class Recorder:
             await connection.close()
 
     async def _rotate(self) -> None:
-        """Begin another spool and retire this one, all of whose searches are carried."""
+        """Begin another spool and retire the current one. The database must have all searches of the current one."""
         old, self._begun, self._is_placed = self._current, self._new(), False
         await self._retire(old)
 
     async def _retire(self, incarnation: Incarnation) -> None:
-        """Close an incarnation; remove its spool if the database has all its searches, else leave it to another process."""
+        """Close an incarnation; remove its spool if the database has all its searches.
+
+        Otherwise the file is left for another process to adopt.
+        """
         try:
             if incarnation.spool.size:
                 connection = await self._connected()
@@ -389,7 +395,10 @@ class Recorder:
             self._read_stakes(connection)
 
     def _read_stakes(self, connection: Connection[Any]) -> None:
-        """Read which segments each investor has a stake in; only if that has changed, since all replicas ask twice a minute."""
+        """Read which segments each investor has a stake in, if stakes have changed since the last call.
+
+        All replicas call this twice a minute.
+        """
         row = connection.execute("SELECT version FROM ledger.stakes_version").fetchone()
         assert row is not None
         if row[0] == self._stakes_version:

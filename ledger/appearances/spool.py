@@ -1,9 +1,10 @@
 """The spool: a file to which a replica appends each search's appearances before it answers.
 
-What `write` has accepted survives the death of the process, since it is in the kernel's page cache. The replica holds a lock
-on its file; a file that is not locked belongs to a dead replica, and any process of the machine may adopt it. This module
-also defines the bytes of a search in the spool and of a batch in the database: format 2 has the network of anonymous viewers
-(the origin), format 1, of an earlier release, has not. The ending of a file says which format it has.
+What `write` has accepted survives the death of the process, since it is in the kernel's page cache. The replica holds a
+lock on its file; a file that is not locked belongs to a dead replica, and any process of the machine may adopt it. This
+module also defines the bytes of a search in the spool and of a batch in the database. Format 2 stores the network of
+anonymous viewers (the origin); format 1, of an earlier release, does not. The ending of a file says which format it
+has.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class AppearanceBatch:
 
 
 def pack(records: Sequence[bytes], number: int = FORMAT) -> AppearanceBatch:
-    """Make a batch of searches as they stand in a spool of format `number`."""
+    """Make a batch of searches that are encoded as in a spool of format `number`."""
     size = SEARCHES[number].itemsize
     heads = [record[:size] for record in records]
     bodies = [record[size:] for record in records]
@@ -200,7 +201,7 @@ class Orphan:
         return records
 
     def age_s(self, records: Sequence[bytes], now_s: float) -> float:
-        """Return how many seconds ago the first search was made, by differences of this machine's clock alone."""
+        """Return how many seconds ago the first search was made, from differences of this machine's clock alone."""
         written_s, lasted_s = os.fstat(self._descriptor).st_mtime, 0.0
         if records:
             kind = SEARCHES[self.format]
@@ -242,7 +243,7 @@ def parsed(data: bytes) -> list[bytes]:
 def _is_torn(remainder: bytes) -> bool:
     """Return whether the bytes after the last whole search are empty, or one search that was written in part.
 
-    A damaged length looks the same at first; but then whole searches follow after it.
+    A search whose length is damaged also looks incomplete, but then whole searches follow it.
     """
     if len(remainder) < FRAME.size:
         return True
@@ -252,7 +253,10 @@ def _is_torn(remainder: bytes) -> bool:
 
 
 def _is_whole(data: bytes, start: int) -> bool:
-    """Return whether a whole search of any format begins at `start`; compares checksums only of possible lengths."""
+    """Return whether a whole search of any format begins at `start`.
+
+    Its checksum is computed only if its length is possible.
+    """
     begins = start + FRAME.size
     if begins > len(data):
         return False
