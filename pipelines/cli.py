@@ -54,7 +54,7 @@ def ingest(
     """Make the videos under SOURCE searchable: s3://bucket/prefix, or a local folder or file.
 
     Exit codes: 0 every video is accounted for (ready, refused for good with its reason, or taken down before), 1 some
-    failed or the job did, 2 nothing was begun: SOURCE, a manifest or an option is wrong.
+    videos or the job failed, 2 nothing was begun, because SOURCE, a manifest or an option is wrong.
     """
     from pipelines.catalog import creators
     from pipelines.jobs import jobs
@@ -89,7 +89,7 @@ def ingest(
 @json_option
 @click.pass_context
 def jobs(ctx: click.Context, limit: int, as_json: bool) -> None:
-    """Ingest jobs, the newest first."""
+    """List ingest jobs, the newest first."""
     if ctx.invoked_subcommand is not None:
         return
     from pipelines.jobs import jobs as table
@@ -109,7 +109,7 @@ def jobs(ctx: click.Context, limit: int, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def show(context: Context, job_id: str, sheets: str, as_json: bool) -> None:
-    """One job: what became of its videos, what it cost, and why some were refused. Exit code 0 however it stands."""
+    """Show a job: what became of its videos, what it cost, and why some were refused. Exit code 0 in every state."""
     from pipelines.jobs import jobs as table
     from pipelines.jobs import report
 
@@ -140,7 +140,7 @@ def cancel(context: Context, job_id: str, as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def retry(context: Context, job_id: str, detach: bool, as_json: bool) -> None:
-    """A new job for what failed or was quarantined in an older one. Exit codes are those of `pixr ingest`."""
+    """Submit a new job for the failed and quarantined videos of an older one. Exit codes are those of `pixr ingest`."""
     from pipelines.jobs import jobs as table
 
     with context.connect(JOBS, autocommit=True) as connection:

@@ -103,10 +103,10 @@ def pipeline(video_ids: list[int], context: JobContext, survey: Survey) -> Datas
 
 
 def pool_sizes(ingest: IngestSettings, cpus: float) -> tuple[int, int | None, int]:
-    """Return how many tasks may plan, decode and store at once, given the CPUs for decoding; None is as many as CPUs.
+    """Return how many tasks may plan, decode and store at once, given the CPUs for decoding; None means no bound.
 
-    A stage without a bound takes an equal part of all CPUs from the others, whether it has work or not. So only
-    decoding may have none, and gets what the others leave.
+    Ray reserves an equal part of all CPUs for each stage without a bound, whether it has work or not. So only decoding
+    may be without one: it gets the CPUs that the other stages leave.
     """
     decoders = ingest.decoders_max or int(cpus / ingest.decoder_cpus)
     planners, storers = decoders // DECODERS_A_PLANNER, decoders // DECODERS_A_STORER
@@ -114,12 +114,15 @@ def pool_sizes(ingest: IngestSettings, cpus: float) -> tuple[int, int | None, in
 
 
 def one_to_one(stage: Callable[[Any], Any], context: JobContext) -> Callable[[Row], Iterator[Row]]:
-    """Wrap a stage that makes one row of one in a function for Ray."""
+    """Return a function that Ray can map over rows, from a stage that returns one row for each row."""
     return one_to_many(lambda row: (stage(row),), context)
 
 
 def one_to_many(stage: Callable[[Any], Iterable[Any]], context: JobContext) -> Callable[[Row], Iterator[Row]]:
-    """Wrap a stage that makes several rows of one in a function for Ray. It yields signs of life while the stage runs."""
+    """Return a function that Ray can map over rows, from a stage that yields several rows for each row.
+
+    While the stage works, the function yields signs of life (`jobs/signs.py`) as further rows.
+    """
     store = Store(context)
 
     def call(row: Row) -> Iterator[Row]:
@@ -140,14 +143,17 @@ def with_signs(step: Callable[[], Iterable[Any]], context: JobContext) -> Iterat
 
 
 def recorded(row: Any, store: Store) -> Any:
-    """Record a refusal where it occurs: later stages may first load a model, and wait for a batch to fill."""
+    """Return the row; if it is a refusal, record it in the database first and return the outcome.
+
+    Later stages could record it only after a model was loaded and a batch was full.
+    """
     return store(row) if isinstance(row, Refused) else row
 
 
 def give_way(niceness: int) -> None:
     """Lower the priority of this thread, and of the processes that it starts, so that searches go first.
 
-    A worker serves a single job, so it is never raised again.
+    The priority is never raised again, because a worker serves a single job.
     """
     if os.getpriority(os.PRIO_PROCESS, 0) < niceness:
         os.setpriority(os.PRIO_PROCESS, 0, niceness)
@@ -225,7 +231,7 @@ def prepare(
         submission: Number of this driver's submission.
         job_source: S3 prefix, upload list, or CATALOGUE.
         options: What to do, besides the source.
-        survey: Asks the nodes; begun here.
+        survey: Asks the nodes whether they can confine a decoder; this function starts it.
 
     Returns:
         What the stages need.
@@ -255,7 +261,7 @@ def _prepared(
     options: jobs.Options,
     survey: Survey,
 ) -> JobContext:
-    """Do the work of `prepare`; unexpected errors are left to `prepare`, and become a refusal there."""
+    """Do the work of `prepare`, which turns unexpected errors of this function into `Rejected`."""
     endpoints = runtime.endpoints(settings)
     ingest, model_settings = survey.ingest, settings.section(ModelSettings)
     survey.begin()  # nodes take some seconds to answer, as does loading a model that is not registered
@@ -341,7 +347,7 @@ def list_videos(
 
 
 def forget_removed(storage: Storage, bucket: str, registered: catalog.Registered) -> None:
-    """Delete uploads of videos that were taken down; ingesting their folder again has uploaded them again."""
+    """Delete uploads of videos that were taken down; `pixr ingest` of their folder has just uploaded them again."""
     for note in registered.notes:
         if note.kind == TAKEN_DOWN and note.video.source_uri.startswith(f"s3://{bucket}/{UPLOADS}/"):
             storage.delete(note.video.source_uri)
@@ -361,8 +367,8 @@ def owner(job_id: str, submission: int) -> str:
 def rounds(connection: Connection, context: JobContext, heart: Heartbeat, survey: Survey) -> None:
     """Run the pipeline over the open videos, and again over those put back, until none are left; every wait is bounded.
 
-    After a round that was cut short the next ones are smaller: the video that brought it down is soon alone in its
-    round, and is refused when it has been started too often, while the others proceed.
+    After a round that was cut short, the next rounds take fewer videos. So a video that brings rounds down is soon
+    alone in a round, and is refused after too many attempts, while the others proceed.
 
     Args:
         connection: Connection to the primary, in autocommit mode.
@@ -397,7 +403,8 @@ def rounds(connection: Connection, context: JobContext, heart: Heartbeat, survey
 def startable(connection: Connection, context: JobContext, heart: Heartbeat) -> list[int]:
     """Wait for videos that can be started; return none if all are finished, the job must stop, or the wait is too long.
 
-    Videos rest after a failure, or another job may hold their leases. Waiting does not count as a round.
+    A video cannot be started while it rests after a failure or another job holds its lease. Waiting does not count as a
+    round.
     """
     deadline = time.monotonic() + context.ingest.waited_max_s
     while not heart.stopped:
@@ -468,10 +475,10 @@ def configure(context: JobContext) -> None:
 
 
 class Heartbeat(threading.Thread):
-    """Renews the leases of the job and its videos while the driver works, and learns when the driver must stop.
+    """Thread that renews the leases of a job's videos while the driver works, and learns when the driver must stop.
 
-    It continues whatever goes wrong in it, since a driver without heartbeats works on what others have taken over. A
-    driver that must stop and does not within `stop_s` is interrupted, with the work that Ray does for it.
+    It continues after any error: without heartbeats, others would take over videos that this driver still works on. If
+    the driver must stop and does not within `stop_s`, it is interrupted, with the work that Ray does for it.
     """
 
     def __init__(

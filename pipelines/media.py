@@ -35,7 +35,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Video:
-    """What a probed file is, known from its index alone."""
+    """A probed file, as its index of packets and its first frame describe it."""
 
     container: str
     codec: str

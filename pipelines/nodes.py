@@ -1,8 +1,8 @@
 """The nodes of the Ray cluster: which of them can confine a decoder, since only those are given files.
 
-Each node is asked once; a node that joins later is asked when tasks are placed next. A node that has not answered, or
-could not tell, gets no files as long as another one has confirmed that it can. Knows Ray's nodes and labels, not what
-runs on them.
+Each node is asked once, or again if it could not tell; a node that joins later is asked when the next task is placed.
+While no node has confirmed that it can confine a decoder, files go to all nodes that have not refused; after that only
+to those that have confirmed. Knows Ray's nodes and labels, not what runs on them.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class _Node:
 
     @property
     def is_able(self) -> bool:
-        """Whether it has confirmed that it can confine a decoder."""
+        """Whether the node has confirmed that it can confine a decoder."""
         return self.answered and self.refusal is None
 
     @property
     def is_weak(self) -> bool:
-        """Whether it has said that it cannot."""
+        """Whether the node has answered that it cannot confine a decoder."""
         return self.refusal is not None and self.refusal.code == UNCONFINED
 
 
@@ -69,7 +69,9 @@ class Survey:
             self._look()
 
     def require(self) -> None:
-        """Wait until a node confirms or all have answered, for ANSWER_MAX_S at most; then silent nodes count as able.
+        """Wait until a node has confirmed or all have answered, but at most ANSWER_MAX_S.
+
+        If no node has confirmed by then, nodes that have not answered are given files (see `placing`).
 
         Raises:
             Rejected: every node has refused.
@@ -85,7 +87,7 @@ class Survey:
             time.sleep(ANSWER_LOOK_S)
 
     def placing(self) -> dict[str, Any]:
-        """Return where a task that starts decoders may run, as arguments for Ray; called for each task."""
+        """Return Ray's arguments that place a task on the nodes that are given files. To be called for each task."""
         if self.ingest.sandbox_weaker_accepted:
             return {}
         nodes = self._look(LOOK_INTERVAL_S)
@@ -102,7 +104,10 @@ class Survey:
         return sum(node.cpus for node in usable)
 
     def _look(self, interval_s: float = 0.0) -> dict[str, _Node]:
-        """Return the nodes that decode, with their answers so far; looks for new ones at most every `interval_s` seconds."""
+        """Return the nodes with enough CPUs to decode, and their answers so far.
+
+        New nodes and answers are looked for at most every `interval_s` seconds.
+        """
         with self._lock:
             if time.monotonic() >= self._looked_at + interval_s:
                 self._find()
@@ -145,7 +150,10 @@ def ask(name: str, ingest: IngestSettings) -> Any:
 
 
 def answer_of(answer: Any) -> Failure | None:
-    """Return an answer that has come; if the node or its process died, a failure that does not concern confinement."""
+    """Return a node's answer: None if it can confine a decoder, else why not.
+
+    If the node or its process died, return a failure with the code "unanswered".
+    """
     import ray
 
     try:
@@ -156,7 +164,7 @@ def answer_of(answer: Any) -> Failure | None:
 
 
 def require_any(refusals: Sequence[Failure | None], silent: int = 0) -> None:
-    """Check the answers of the nodes, of which `silent` have not answered.
+    """Refuse the job if every node has refused; `silent` is the number of nodes that have not answered yet.
 
     Raises:
         Rejected: every node has refused.

@@ -76,7 +76,7 @@ class Jobs:
         return "resubmits unfinished jobs"
 
     def notes(self) -> Mapping[str, str]:
-        """Return how decoders are confined on this machine, found out by trying; other nodes log it in their workers."""
+        """Try the layers and return how decoders are confined on this machine; other nodes log it in their workers."""
         ingest = self.settings.section(IngestSettings)
         argv = (sys.executable, "-m", "pipelines.confinement", str(ingest.sandbox_uid))
         try:

@@ -93,7 +93,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Refused:
-    """The attempt at a video has failed: the row that any stage may give."""
+    """A failed attempt at a video: the row that any stage may give."""
 
     video_id: int
     token: int  # of its lease
@@ -102,7 +102,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Done:
-    """How far a row got: the row that Store gives."""
+    """How far a row got: the row that ends the pipeline. `Plan` and `Decode` may give it too."""
 
     video_id: int
     outcome: str  # "staged", "ready", "queued", "unconfined", "quarantined", "fenced" or "busy"
@@ -177,7 +177,7 @@ class Plan:
 
 
 class Decode:
-    """Decode a chunk in the sandbox, with the second decoder where the first gives up.
+    """Decode a chunk in the sandbox, with decord or PyAV as probing chose, and with PyAV if decord fails.
 
     Takes a `Task`. Gives `Decoded`; or `Refused`; or `Done` with "fenced" if another chunk has ended this attempt.
 
@@ -216,7 +216,7 @@ class Decode:
             return decode(path, row, context.ingest)
 
     def _is_over(self, row: Task) -> bool:
-        """Whether another chunk has ended this attempt, on this machine or, as the database says, on another."""
+        """Whether the attempt has ended, as another chunk on this machine or the database says."""
         lease, context = row.lease, self._context
         if row.chunk.count == 1:
             return False
@@ -379,7 +379,7 @@ def _losses(task: Task, values: Mapping[str, Any], pictures: int) -> Losses:
 
 
 def from_zero(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop frames from before the video begins, which a decoder returns where damage has cost the index a packet."""
+    """Drop frames with negative times; a decoder returns them if damage has hidden packets from the index."""
     frames, pictures = (int((arrays[name] < 0).sum()) for name in ("frame_ms", "candidate_ms"))
     skipped = {"frame_ms": frames, "features": frames, "candidate_ms": pictures, "sharpness": pictures,
                "candidates": pictures, "thumbnail_sizes": pictures,
@@ -414,7 +414,7 @@ def chunk_row(row: Decoded, vectors: Floats, embed_s: float, slots: float) -> si
 
 
 def chunk_ms(video: Video, settings: IngestSettings) -> int:
-    """Return the length of chunks; large pictures decode slowly, so their chunks are shorter, to take some seconds each."""
+    """Return the length of a video's chunks in milliseconds; it is shorter for large pictures, which decode slowly."""
     scale = min(1.0, 2 * FULL_HD / (video.width * video.height))
     return max(min(CHUNK_SHORTEST_MS, settings.chunk_ms), int(settings.chunk_ms * scale))
 

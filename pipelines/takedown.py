@@ -19,7 +19,9 @@ from pipelines.sources.lists import UPLOADS
 
 
 def remove(connection: Connection[Any], storage: Storage, bucket: str, video_id: int) -> None:
-    """Take a video down: first its rows, committed, so that no answer names what is about to be deleted, then its objects.
+    """Take a video down: remove it from search and commit, then delete its objects.
+
+    The commit comes first, so that no search names an object that is being deleted.
 
     Args:
         connection: Connection to the primary; it is committed.

@@ -30,7 +30,7 @@ GENERATION: LiteralString = "(SELECT value FROM media.generation)"
 
 @dataclass(frozen=True)
 class Registered:
-    """The outcome of registering a listing: videos that were not stored, and remarks on videos that were."""
+    """The outcome of registering a listing: refused videos with the reasons, and remarks on the stored videos."""
 
     refused: list[Note] = field(default_factory=list)  # videos that are not part of the job, with the reason
     notes: list[Note] = field(default_factory=list)  # remarks on stored videos: what of a manifest was not applied
@@ -73,7 +73,10 @@ def register(
 def _register_page(
     connection: Connection, job_id: str, page: Sequence[Listed], model_id: int, rights: Rights, outcome: Registered
 ) -> None:
-    """Register a page in one transaction; if PostgreSQL refuses a row, register each half, so that other rows get in."""
+    """Register a page of videos in one transaction.
+
+    If PostgreSQL refuses a row, register each half of the page by itself, until only that row is left out.
+    """
     try:
         with connection.transaction():
             notes = creators.register(connection, page)
@@ -205,7 +208,7 @@ def add_lacking(connection: Connection, job_id: str, model: str) -> int:
 
 
 def finished(connection: Connection, videos: Sequence[Listed], model: str) -> dict[str, str]:
-    """Map the source URI of each video that a job would leave as it is to "ready", "quarantined" or "removed"."""
+    """Return the status of each video that a new job would skip, by source URI: "ready", "quarantined" or "removed"."""
     statuses: dict[str, str] = {}
     for start in range(0, len(videos), PAGE_ROWS):
         page = videos[start : start + PAGE_ROWS]
@@ -317,7 +320,7 @@ def requeue(connection: Connection, video_ids: Sequence[int]) -> int:
 def bump_generation(connection: Connection, *, only_grown: bool = False) -> None:
     """Raise the generation, which tells caches and cursors that the catalogue has changed.
 
-    Call it last in a transaction, because it locks a row. `only_grown` says that moments were added and no moment that
-    could be shown has gone, so cached answers may stay a little longer (`growth_interval_s`).
+    Call it last in a transaction, because it locks a row. Set `only_grown` if the transaction only added moments and
+    hid or removed none; cached answers may then stay a little longer (`growth_interval_s`).
     """
     connection.execute("UPDATE media.generation SET value = value + 1, grown = grown + %s", (int(only_grown),))

@@ -1,8 +1,8 @@
 """The table of creators, `media.creators`: registering them, looking them up by handle or id, the wallets they claim.
 
 Handles are compared character by character: two that differ in case, or in their Unicode form, are two creators with
-earnings of their own. `alike` reports such pairs; nothing merges them. Knows SQL, no manifest, and not which wallet the
-ledger pays.
+earnings of their own. `alike` reports such pairs; nothing merges them. Knows SQL; knows neither manifests nor which
+wallet the ledger pays.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ CLAIMED_WALLETS: LiteralString = "SELECT c.id, c.wallet FROM media.creators c WH
 
 
 def register(connection: Connection, page: Sequence[Listed]) -> list[Note]:
-    """Store the creators of a page of videos, and the claimed wallet where a creator has none; return refused claims."""
+    """Store the creators of a page of videos; return a remark for each claim of a wallet that was not stored.
+
+    A claimed wallet is stored if its creator has no valid wallet yet.
+    """
     claims = {video.creator: video.wallet for video in page if video.wallet and _is_theirs(video)}
     handles = list({video.creator: None for video in page})
     if claims:  # earlier releases stored any text as a wallet; an invalid one must not block a valid claim
@@ -58,12 +61,12 @@ def register(connection: Connection, page: Sequence[Listed]) -> list[Note]:
 
 
 def _is_theirs(video: Listed) -> bool:
-    """Whether the row claims the wallet for a creator it names; the job's default creator cannot claim one."""
+    """Whether the video's row names a creator, who can then claim a wallet; the default creator cannot claim one."""
     return video.is_named and video.creator != DEFAULT_CREATOR
 
 
 def _why_kept(video: Listed) -> str:
-    """Return why a claimed wallet was not stored in the catalogue; whom the ledger pays is not known here."""
+    """Return why the catalogue did not store a claimed wallet."""
     if not _is_theirs(video):
         return "its row names no creator whose wallet it would be"
     return f"an earlier row named another one for {video.creator}, and the first stands; their own key changes it"
@@ -72,8 +75,8 @@ def _why_kept(video: Listed) -> str:
 def alike(connection: Connection, videos: Iterable[Listed]) -> list[Note]:
     """Return a remark for each listed creator whose handle differs from another creator's in case or Unicode form only.
 
-    One remark per pair, at the first video of the listed creator. A typing error would make a second creator, who earns from
-    then on.
+    Each pair gets one remark, at the first video of the listed creator. It is a warning: a typing error in a handle
+    makes a second creator with earnings of their own.
     """
     first_videos: dict[str, Listed] = {}
     for video in videos:
@@ -106,7 +109,7 @@ def known_handles(connection: Connection, handles: Iterable[str]) -> frozenset[s
 
 
 def _storable(handles: Iterable[str]) -> list[str]:
-    """Return the handles that PostgreSQL can store as text; no creator has any other."""
+    """Return the handles without those that PostgreSQL cannot store as text, which belong to no creator."""
     return [handle for handle in handles if is_text(handle) and "\0" not in handle]
 
 

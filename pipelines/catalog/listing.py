@@ -64,7 +64,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The filter of a list of videos; an empty field filters nothing. Removed videos are listed only by `status`."""
+    """The filter of a list of videos; an empty field filters nothing.
+
+    Removed videos are listed only if `status` is "removed".
+    """
 
     creator: str = ""  # an id, a public id or a handle
     status: str = ""
@@ -72,7 +75,10 @@ class Wanted:
     tag: str = ""
 
     def condition(self) -> LiteralString:
-        """The SQL condition for a row `v` of videos that pass; its placeholders are named like fields, `tags` and `number`."""
+        """The SQL condition for a row `v` of videos that pass the filter.
+
+        Its placeholders have the names of the fields and of the properties `tags` and `number`.
+        """
         parts: list[LiteralString] = ["v.status = %(status)s" if self.status else "v.status <> 'removed'"]
         if self.visibility:
             parts.append("v.visibility = %(visibility)s")
@@ -87,7 +93,7 @@ class Wanted:
 
     @property
     def tags(self) -> list[str]:
-        """The two forms in which the tag may be stored: as given, by an earlier release, and cleaned, as now."""
+        """Both forms in which the tag may be stored: as given (by earlier releases) and cleaned (by this one)."""
         return [*dict.fromkeys((self.tag, characters.cleaned(self.tag)))]
 
     @property
@@ -194,14 +200,14 @@ def _has_videos(seen: Seen) -> LiteralString:
 
 
 def _behind(after: Sequence[Any]) -> dict[str, Any]:
-    """The parameters of a page that continues after a row."""
+    """Return the query parameters of a page that continues after a row, given as sort value and id."""
     return {"after": after[0], "after_id": after[1]} if after else {}
 
 
 def _page(
     expression: LiteralString, kind: LiteralString, key: LiteralString, sort: str, after: Sequence[Any]
 ) -> LiteralString:
-    """The end of a query: only rows after the last one shown, in order, up to the limit."""
+    """Return the clauses that end a query: only rows after the last one shown, their order, and the limit."""
     is_descending = sort.startswith("-")
     direction: LiteralString = "DESC" if is_descending else "ASC"
     comparison: LiteralString = "<" if is_descending else ">"

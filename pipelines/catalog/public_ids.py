@@ -1,7 +1,7 @@
 """Public ids: names of videos, creators and moments that cannot be guessed, in place of the numbers of rows.
 
-A moment's public id is made of its video's and of its start (`Vx3….3000`), so it still names what is shown at that time
-after the video was ingested again. Knows nothing of who may see what a name stands for.
+A moment's public id is made of its video's public id and its start in milliseconds (`Vx3….3000`). So if the video is
+ingested again, the id still names what is shown at that time. Knows nothing of who may see what a name stands for.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def creators(connection: AsyncConnection[Any], names: Sequence[str]) -> di
 
 
 async def moment(connection: AsyncConnection[Any], name: str) -> int | None:
-    """Return the number of the moment that contains the time in its name, or None."""
+    """Return the number of the moment that a public id names, which contains the id's time; None if there is none."""
     video, start_ms = parts_of_moment(name)
     query = (
         "SELECT s.id FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE v.public_id = %(video)s"

@@ -144,7 +144,10 @@ async def segments(
 
 
 async def moment(connection: AsyncConnection[Any], segment_id: int) -> Moment | None:
-    """Return a moment, or None; the id of one replaced by a later ingest gives the moment that overlaps most of it."""
+    """Return a moment by its segment id, or None.
+
+    If a later ingest has replaced the segment, return the moment that overlaps most of it.
+    """
     where: LiteralString = (
         " WHERE s.id = coalesce((SELECT l.new_id FROM media.segment_lineage l WHERE l.old_id = %(id)s"
         " ORDER BY l.overlap DESC, l.new_id LIMIT 1), %(id)s)"
@@ -155,7 +158,10 @@ async def moment(connection: AsyncConnection[Any], segment_id: int) -> Moment | 
 
 
 async def picture(connection: AsyncConnection[Any], segment_id: int) -> ThumbnailLocation | None:
-    """Return where a moment's thumbnail is, if its video is ready; an id replaced by a later ingest is followed."""
+    """Return where a moment's thumbnail is, or None if its video is not ready.
+
+    If a later ingest has replaced the segment, use the moment that overlaps most of it.
+    """
     async with connection.cursor(row_factory=class_row(ThumbnailLocation)) as cursor:
         await cursor.execute(
             "SELECT s.thumbnail_uri AS uri, v.visibility FROM media.segments s JOIN media.videos v ON v.id = s.video_id"

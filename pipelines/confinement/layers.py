@@ -3,9 +3,9 @@
     landlock     only the files it was given                       seccomp       only the system calls of a decoder
     own user     if the worker is root: an unprivileged user       own network   a namespace without any interface
 
-The mode is "strong" with Landlock and seccomp, whatever else there is, and else "weaker", which runs only if the
-settings accept it. What a machine has is found out once a process, by trying: a confined trial child must be refused
-what it then tries. A layer that was found and later cannot be applied is an error and never skipped.
+The mode is "strong" if Landlock and seccomp both work, else "weaker"; tasks run in the weaker mode only if the settings
+accept it. Each process tries the layers once: a child confined by one layer tries what the layer forbids, and must be
+refused. If a layer worked in its trial and later cannot be applied, that is an error; the layer is never skipped.
 """
 
 from __future__ import annotations
@@ -80,16 +80,16 @@ class Confinement:
 def hide() -> None:
     """Close /proc/<this process> (environ, mem, fd) to other unprivileged processes, until this one starts a program.
 
-    Every process that starts untrusted work and holds secrets must call it, as workers have secrets in their
-    environment.
+    Every process that holds secrets and starts untrusted work must call it; workers have secrets in their environment.
     """
     _check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "PR_SET_DUMPABLE")
 
 
 def leave_network() -> str:
-    """Move this process, which has one thread, into a network namespace without interfaces; return why that fails.
+    """Move this process, which must have one thread, into a network namespace without interfaces.
 
-    A process that is not root becomes root in a user namespace of its own for that; children give it up in `confine`.
+    A process that is not root first becomes root in a user namespace of its own. Its children give up these rights in
+    `confine`. Return why the move failed, or "".
     """
     inode_before = OWN_NETWORK_FILE.stat().st_ino
     flags = CLONE_NEWNET if os.geteuid() == 0 else CLONE_NEWUSER | CLONE_NEWNET
@@ -99,7 +99,10 @@ def leave_network() -> str:
 
 
 def find(uid: int, without: Sequence[str] = ()) -> AvailableLayers:
-    """Try every layer except `without`, each in a child; the caller must have one thread, and leaves its network for good."""
+    """Try every layer except `without`, each in a child, and return which ones work.
+
+    The caller must have one thread. Unless `without` names the layer "own network", it loses its network for good.
+    """
     missing = dict.fromkeys(without, "left out")
     if OWN_NETWORK not in missing and (reason := leave_network()):
         missing[OWN_NETWORK] = reason
@@ -112,10 +115,10 @@ def find(uid: int, without: Sequence[str] = ()) -> AvailableLayers:
 
 
 def counts_alone(available: Sequence[str]) -> bool:
-    """Whether the kernel counts the threads of children confined like this apart from all others.
+    """Whether the kernel counts the threads of children with these layers apart from those of other processes.
 
-    Only then does a limit on their threads not limit others: they run as a user of their own, or in a user namespace of
-    their own (if the worker is not root, see `leave_network`).
+    It does if the children run as a user of their own, or in a user namespace of their own (if the worker is not root,
+    see `leave_network`). Otherwise a limit on their threads would also limit other processes.
     """
     version = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
     return OWN_USER in available or (OWN_NETWORK in available and os.getuid() != 0 and version >= COUNTED_SINCE)
@@ -214,7 +217,7 @@ def _refused(action: Callable[[], None], expected: int) -> str:
 
 
 def _tried(confinement: Confinement, trial: Callable[[], str]) -> str:
-    """Run a trial in a child confined to one layer; return what is wrong with the layer, or ""."""
+    """Run a trial in a child with this confinement; return what is wrong with the layer, or ""."""
     ours, theirs = os.pipe()
     keeper, child = os.getpid(), os.fork()
     if child == 0:

@@ -59,5 +59,5 @@ def decode(settings: IngestSettings) -> Profile:
 
 
 def _threads_max(settings: IngestSettings) -> int:
-    """Return the limit of threads for all decoders of this machine together: they run as one user, one per CPU."""
+    """Return the most threads of all children of one user together: `sandbox_threads_per_cpu` times the CPUs."""
     return settings.sandbox_threads_per_cpu * (os.cpu_count() or 1)

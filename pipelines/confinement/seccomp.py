@@ -1,7 +1,7 @@
 """seccomp: a filter of system calls, assembled for this machine and given to the kernel (seccomp(2)).
 
-The filter lists what is allowed; all else returns EPERM, so that a library that tries something continues without it. A
-call by another machine's numbering ends the process. It needs no privilege, and cannot be undone.
+The filter lists the allowed calls. Any other call returns EPERM, so a library can go on without it. A call with the
+numbering of another architecture ends the process. Applying the filter needs no privilege and cannot be undone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def known() -> bool:
 
 
 def restrict(*, programs: bool) -> None:
-    """Confine the calling thread, which must have PR_SET_NO_NEW_PRIVS; with `programs` it may start programs.
+    """Confine the calling thread, which must have PR_SET_NO_NEW_PRIVS; if `programs` is true, it may start programs.
 
     Raises:
         OSError: the kernel has no seccomp, or the machine is unknown (ENOSYS).

@@ -67,7 +67,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Bits:
-    """Allowed if an argument has one of the bits (`wanted`), or none of them."""
+    """Allowed if an argument has one of the bits; if `wanted` is false, allowed if it has none of them."""
 
     argument: int
     bits: int

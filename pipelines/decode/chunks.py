@@ -1,7 +1,8 @@
 """Cutting a probed video into chunks at key frames, and the decode request of each. Pure arithmetic on the index.
 
-A chunk decodes a little into the next one and owns a little less at its start, so that every owned frame has the
-neighbours that `shots.measure` looks at, without decoding backwards.
+Each frame is owned by one chunk. A chunk decodes a few frames more than it owns at both ends, so that every owned frame
+has the neighbours that `shots.measure` looks at. Decoding starts at a key frame, never before it, so the first frames
+behind that key frame are owned by the chunk before.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def plan(video: Video, chunk_ms: int, mode: str = "frames") -> list[Chunk]:
 
 
 def _runs(total: int) -> list[Chunk]:
-    """Divide key frames into chunks; they need no neighbours, since no cuts are looked for among them."""
+    """Divide `total` key frames into chunks; without a search for cuts no frame needs neighbours."""
     edges = [*range(0, total, KEY_FRAMES_MAX), total]
     count = len(edges) - 1
     return [Chunk(number, count, *edge, *edge) for number, edge in enumerate(itertools.pairwise(edges))]
@@ -93,14 +94,17 @@ def order(video: Video, chunk: Chunk, mode: str = "frames") -> dict[str, Any]:
 
 
 def decode_size(video: Video, side: int) -> tuple[int, int]:
-    """Return width and height of a decoded frame before rotation: the shorter side `side`, even, never enlarged."""
+    """Return the width and height to decode frames at, before rotation; both are even.
+
+    The shorter side is scaled down to `side` pixels; a smaller video keeps its size.
+    """
     width, height = (video.height, video.width) if video.rotation in (90, 270) else (video.width, video.height)
     scale = min(1.0, side / min(width, height))
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
 def thumbnails(sizes: np.ndarray[Any, Any], data: np.ndarray[Any, Any]) -> list[bytes]:
-    """Divide the thumbnails that a decode task has joined.
+    """Split the joined thumbnails of a decode task.
 
     Args:
         sizes: int32 (candidates,), bytes of each thumbnail.

@@ -41,7 +41,7 @@ def open_container(path: str) -> InputContainer:
     """Open a file with the allowed demuxers and protocols.
 
     Raises:
-        Undecodable: why it cannot be opened.
+        Undecodable: the file cannot be opened; its reason says why.
     """
     try:
         return av.open(path, mode="r", options=OPEN_OPTIONS, metadata_errors="replace")
@@ -93,7 +93,7 @@ def _moving(path: str, streams: list[VideoStream]) -> list[VideoStream]:
 
 
 def _counted(path: str, stream_indices: set[int]) -> Counter[int]:
-    """Count the first packets of each stream, until all wanted ones have two."""
+    """Count packets by stream until each of these streams has two, within the first `PREVIEW_PACKETS_MAX` packets."""
     counts: Counter[int] = Counter()
     with open_container(path) as container:
         try:
@@ -121,7 +121,7 @@ def _codec_name(container: InputContainer) -> str:
 
 
 def container_name(container: InputContainer) -> str:
-    """Return one name of the container, where a demuxer reads several (MOV and MP4, Matroska and WebM)."""
+    """Return the name of the container, also if its demuxer reads several kinds (MOV and MP4, Matroska and WebM)."""
     names = container.format.name.split(",")
     with open(container.name, "rb") as file:
         head = file.read(SNIFF_BYTES)
@@ -133,7 +133,11 @@ def container_name(container: InputContainer) -> str:
 
 
 def _unopenable(path: str, error: Exception) -> Undecodable:
-    """Return the most helpful reason that the first bytes of the file allow."""
+    """Return an error whose reason is read from the first bytes of the file.
+
+    Raises:
+        MemoryError: `error` is one, and the first bytes give no reason.
+    """
     with Path(path).open("rb") as file:
         head = file.read(SNIFF_BYTES)
     if any(head.lstrip().startswith(mark) for mark in PLAYLISTS):
@@ -155,7 +159,7 @@ def _unopenable(path: str, error: Exception) -> Undecodable:
 
 
 def _is_transport(head: bytes) -> bool:
-    """Whether sync bytes stand at the distances of an MPEG transport stream; one alone is also the G of GIF."""
+    """Whether sync bytes stand at the distances of an MPEG transport stream; a single one could be the G of GIF."""
     return any(
         len(head) > first + step
         and all(head[at] == 0x47 for at in range(first, min(len(head), first + 3 * step), step))

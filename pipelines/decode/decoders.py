@@ -174,7 +174,7 @@ def _decoded(packets: Iterator[Any]) -> Iterator[tuple[av.VideoFrame, bool]]:
 
 
 class _Damage:
-    """Whether frames may still be made of lost data."""
+    """State of a decoder after damage: whether its frames may still be made of lost data."""
 
     def __init__(self) -> None:
         self._lost = False
@@ -189,7 +189,10 @@ class _Damage:
         self._lost = False
 
     def settled(self, frame: av.VideoFrame) -> bool:
-        """Whether a frame is sound; without a key frame a moving picture is redrawn bit by bit within SETTLED_S."""
+        """Whether a frame is sound: no damage since the last key frame, or none for SETTLED_S.
+
+        Within SETTLED_S a moving picture is redrawn bit by bit even without a key frame.
+        """
         if not self._lost or frame.time is None:
             return not self._lost
         if self._since_s is None:
@@ -198,7 +201,10 @@ class _Damage:
 
 
 def _from_key_frame(container: InputContainer, stream: VideoStream, pts: int) -> Iterator[Any]:
-    """Return packets from a key frame at or before `pts` on; streams without an index are entered earlier if need be."""
+    """Return the packets from a key frame at or before `pts` on.
+
+    If a seek ends behind `pts`, as in streams without an index, seek to earlier times, at last to the start.
+    """
     base = stream.time_base or Fraction(1, 1000)
     for earlier_s in SEEK_EARLIER_S:
         container.seek(int(pts - earlier_s / base), stream=stream, backward=True, any_frame=False)
@@ -240,7 +246,10 @@ class _Ready:
 
 
 def _with_decord(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame]]:
-    """Decode the frames on the grid, from the file or from a copy of the chunk's packets, so that other chunks cost nothing."""
+    """Decode the frames on the grid.
+
+    If the file has several chunks, decode from a copy of this chunk's packets, so that decord does not read the others.
+    """
     path, skip, total = order.path, 0, len(order.frame_ms)
     if not order.whole:
         pts = _copy_packets(order)
@@ -270,9 +279,9 @@ def _on_grid(order: DecodeRequest) -> Sequence[int]:
 
 @contextlib.contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """Collect the first line that decord writes to standard error during the block: its only report of damage.
+    """Yield a list that gets, after the block, the first line that decord wrote to standard error in it, if any.
 
-    In the sandbox standard error is a memory file of the child, so it can be read back.
+    decord reports damage nowhere else. In the sandbox standard error is a memory file, so it can be read back.
     """
     lines: list[str] = []
     decord.logging.set_level(decord.logging.ERROR)

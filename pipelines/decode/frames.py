@@ -28,7 +28,7 @@ WEBP_METHOD = 2  # 0 fast .. 6 small
 
 
 def warm() -> None:
-    """Load what the first picture needs, once for all children that will be forked: a tenth of a second each."""
+    """Load what handling the first picture needs; done before the fork, it saves each child a tenth of a second."""
     picture = np.zeros((8, 8, 3), np.uint8)
     _webp(fit_to_model(picture, 8, "squash"), 8)
 
@@ -36,7 +36,7 @@ def warm() -> None:
 def decode(**order: Any) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]:
     """Decode a chunk.
 
-    `order` are the fields of a `DecodeRequest`. The values count the owned frames that the decoder returned
+    `order` holds the fields of a `DecodeRequest`. The values count the owned frames that the decoder returned
     (`decoded`), and those of them with lost parts filled in (`concealed`). The arrays are those of `stages.Decoded`:
     `frame_ms` (frames,), `features` (frames, FEATURES), `candidate_ms` and `sharpness` (candidates,), `candidates`
     (candidates, side, side, 3), and the thumbnails with their sizes.
@@ -83,7 +83,7 @@ class _KeptFrame:
 
 
 class _FrameSampler:
-    """Keeps the first frame of each interval, and the frames after possible cuts."""
+    """Sampler of candidates: it keeps the first frame of each interval, and the frames after possible cuts."""
 
     def __init__(self, order: DecodeRequest) -> None:
         self._order = order
@@ -99,7 +99,7 @@ class _FrameSampler:
         self.frame_ms.append(time_ms)
 
     def keep(self, time_ms: int, pixels: Bytes8) -> None:
-        """Make a frame, uint8 (height, width, 3), a candidate; the same one again changes nothing."""
+        """Make a frame, uint8 (height, width, 3), a candidate, if it is not one yet."""
         if time_ms in self._kept:
             return
         order, pixels = self._order, orientation.shown(pixels, self._order.rotation, self._order.mirrored)
@@ -121,10 +121,10 @@ class _FrameSampler:
 
 
 class _Cuts:
-    """Measures all frames, and makes a candidate of the frame SETTLE after each possible cut.
+    """The search for cuts: it measures all frames, and keeps as candidate the frame SETTLE frames after a possible cut.
 
-    Whether a change is a peak is known REACH frames later. Until then the pixels of frames are held whose change is the
-    largest so far.
+    A possible cut is a peak of change, which is only certain REACH frames later. Until then the pixels of a frame are
+    held if its change may turn out to be a peak.
     """
 
     def __init__(self, samples: _FrameSampler) -> None:

@@ -80,7 +80,7 @@ class PacketIndex:
         keys: int32 (key frames,), indices of the key frames.
         repeats: whether two packets state the same time.
         counted: whether packets state no usable times, so that frames are identified by their order.
-        reach_s: where the last packet of any stream ends, in seconds, as the container's length is counted.
+        reach_s: end of the last packet of any stream, in seconds from where the container's length is counted.
 
     Raises:
         Undecodable: a time is further from the clock's start than a video may last.
@@ -149,7 +149,7 @@ def _rising(pts: NDArray[np.int64], step: int) -> NDArray[np.int64]:
 
 
 class Facts:
-    """What packets tell besides their times, and the presentation time stamp of each."""
+    """What the packets of a file tell besides their times; `stamp` also works out the time stamp of each picture."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         names = container.format.name.split(",")
@@ -187,7 +187,7 @@ class Facts:
         return max((end * self._bases[index] for index, end in self.ends.items()), default=Fraction(0))
 
     def sound_end_s(self) -> Fraction | None:
-        """Return where the sound ends in seconds, or None without sound or where the clock jumps."""
+        """Return where the sound ends, in seconds; None if there is no sound or the clock jumps."""
         ends = (end * self._bases[index] for index, end in self._sounds.items())
         return None if self.jumps else max(ends, default=None)
 
@@ -285,7 +285,7 @@ def index_of(
 
 
 def _placed(rows: list[Row], timeless: int) -> list[Row]:
-    """Give times to pictures at the beginning that have none: just before the first that has one, wherever its clock starts."""
+    """Give times to the first `timeless` pictures, which have none: the time stamps just before the earliest other."""
     if timeless == len(rows):
         return rows
     first = min(pts for pts, _ in rows[timeless:])
@@ -314,7 +314,7 @@ def _rounding(steps: int, span_ms: int) -> float:
 
 
 def duration_ms(container: InputContainer, stream: VideoStream, index: PacketIndex) -> int:
-    """Return how long the video plays: until its last picture has been shown, or its sound has ended."""
+    """Return how long the video plays, in milliseconds: until its last picture or its sound ends, if that is later."""
     end = index.last_ms + _held_ms(container, stream, index)
     sound_s = index.facts.sound_end_s()
     if sound_s is None:
@@ -329,7 +329,11 @@ def duration_ms(container: InputContainer, stream: VideoStream, index: PacketInd
 
 
 def _held_ms(container: InputContainer, stream: VideoStream, index: PacketIndex) -> int:
-    """Return how long the last picture is shown, at least 1; its packet's duration is reliable only in MOV."""
+    """Return for how many milliseconds the last picture is shown, at least 1.
+
+    That is the duration of its packet if it is plausible, else the rest of the declared length if that is shorter than
+    the usual pace, else the usual pace. In MOV a plausible declared length goes first.
+    """
     pace, facts = _pace_ms(stream, index), index.facts
     if index.counted or not facts.pts_known or facts.picture_end is None:
         return pace
@@ -343,7 +347,7 @@ def _held_ms(container: InputContainer, stream: VideoStream, index: PacketIndex)
 
 
 def _declared_ms(container: InputContainer, index: PacketIndex) -> int:
-    """Return the length in the file's own header; -1 where FFmpeg estimated it."""
+    """Return the length in the file's own header, in milliseconds; -1 if FFmpeg can only estimate it."""
     if not container.duration or not (index.facts.mov or index.facts.matroska):
         return -1
     return int(container.duration * 1000 // av.time_base)
@@ -359,7 +363,7 @@ def _declared_end_ms(container: InputContainer, index: PacketIndex) -> int:
 
 
 def _pace_ms(stream: VideoStream, index: PacketIndex) -> int:
-    """Return the usual time from one picture to the next."""
+    """Return the usual time from one picture to the next, in milliseconds."""
     steps = np.diff(index.frame_ms)
     rate = float(stream.average_rate or stream.guessed_rate or RATE_UNKNOWN)
     return max(1, round(float(np.median(steps)) if len(steps) else 1000 / rate))

@@ -1,9 +1,9 @@
 """decord, imported without the CUDA libraries that its package would load into the whole process.
 
-It loads all of them with `RTLD_GLOBAL` if torch has installed them, among them NVBLAS, which replaces the BLAS of a
-torch that is imported later and ends the process at the first multiplication; they take 0.8 GB and most of a second in
-every decoder. Samples are decoded on the CPU; the driver's libraries, which decord needs for NVDEC, are loaded before
-that.
+decord's package loads, with `RTLD_GLOBAL`, all CUDA libraries that torch has installed. They take 0.8 GB and most of a
+second in every decoder. One of them, NVBLAS, replaces the BLAS of a torch that is imported later, and ends the process
+at the first multiplication. They are not needed here, since frames are decoded on the CPU. The GPU driver's libraries,
+which a decord built with NVDEC needs, belong to another package and are still loaded.
 """
 
 from __future__ import annotations

@@ -103,7 +103,10 @@ def first_frame(container: InputContainer, stream: VideoStream) -> FirstFrame:
 
 
 def _interlaced_pace(container: InputContainer, stream: VideoStream, first: av.VideoFrame) -> int:
-    """Return the least time from one picture to the next behind the first; 0 where a packet is a picture."""
+    """Return the least time between the first pictures if each field may be a packet of its own, else 0.
+
+    The unit is the stream's time base. Only interlaced video in MPEG program and transport streams has such packets.
+    """
     if not first.interlaced_frame or not packets.is_program_stream(container):
         return 0
     times = [] if first.pts is None else [first.pts]
@@ -122,9 +125,10 @@ def encrypted() -> Undecodable:
 
 
 def _orientation(frame: av.VideoFrame) -> Orientation:
-    """Return the orientation of a frame; without mirroring where PyAV cannot read the side data.
+    """Return the orientation of a frame.
 
-    PyAV fails on kinds of side data newer than itself (EXIF, the views of spatial video).
+    If PyAV cannot read the side data, mirroring is ignored; it fails on kinds of side data that are newer than itself
+    (EXIF, the views of spatial video).
     """
     try:
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")

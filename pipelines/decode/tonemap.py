@@ -65,7 +65,10 @@ def pixels(frame: av.VideoFrame, width: int, height: int, scaler: VideoReformatt
 
 
 def _gain(brightest: Floats) -> Floats:
-    """Return the factor (height, width) for light of this brightness, which brings PEAK_NITS to 1 by a Möbius curve."""
+    """Return the factor (height, width) by which to scale light of this brightness.
+
+    It is 1 up to KNEE; above that a Möbius curve compresses light so that PEAK_NITS becomes 1.
+    """
     peak, knee = PEAK_NITS / WHITE_NITS, KNEE
     a = -(knee**2) * (peak - 1) / (knee**2 - 2 * knee + peak)
     b = (knee**2 - 2 * knee * peak + peak) / (peak - 1)

@@ -314,7 +314,7 @@ def _first() -> Composed:
 
 
 def _in_turns(matches: Sequence[Match], by_video: dict[int, list[tuple[int, float | None]]], each: int) -> list[Named]:
-    """Return the best moment of each video, then the second of each, up to `each`.
+    """Return the best moment of each video, then the second of each, and so on, up to `each` moments of a video.
 
     Videos whose matches have equal values share a rank.
     """
@@ -331,9 +331,9 @@ def _in_turns(matches: Sequence[Match], by_video: dict[int, list[tuple[int, floa
 
 
 async def completions(connection: Connection, text: str, limit: int) -> list[str]:
-    """Return titles and tags that continue a typed text at one of their words, those that begin with it first.
+    """Return titles and tags in which the typed text begins a word; those that begin with the text come first.
 
-    Only the first `COMPLETIONS_READ_MAX` of each kind in alphabetical order are considered.
+    Of each of these two kinds only the first `COMPLETIONS_READ_MAX` in alphabetical order are considered.
     """
     typed = " ".join(text.split())
     if not typed:

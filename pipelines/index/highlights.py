@@ -49,7 +49,7 @@ class Highlight:
 
 @dataclass(frozen=True)
 class VideoWords:
-    """The distinct words of several videos, separated by spaces, and in `videos` the id of the video of each."""
+    """The distinct words of several videos, and for each word the id of its video; both lists are joined by spaces."""
 
     videos: str
     words: str
@@ -84,7 +84,7 @@ async def matched(
         plan: Limits of the search.
 
     Returns:
-        Video ids with a matching word each.
+        Pairs of a video id and a matching word of that video.
 
     Raises:
         psycopg.errors.QueryCanceled: it took longer than the plan allows.

@@ -1,9 +1,10 @@
-"""Vector search: the moments nearest to a vector. With `fulltext`, all SQL that a search runs on media tables.
+"""Vector search: the moments nearest to a vector.
 
-The choice between the index and an exact comparison is made here, because PostgreSQL's planner picks an index that is
-24 times slower under a selective filter. `fit` estimates how many rows pass the filters; comparing them all is weighed
-against walking the HNSW graph until enough passing rows are met (pgvector's iterative scan). If the graph returns too
-few rows, every passing row is compared after all. Only public, ready videos are seen.
+This module and `fulltext` hold all SQL that a search runs on media tables. The choice between the index and an exact
+comparison is made here, because PostgreSQL's planner picks an index that is 24 times slower under a selective filter.
+`estimate_fitting` estimates how many rows pass the filters. If comparing all of these is estimated to cost less than
+walking the HNSW graph until enough of them are met (pgvector's iterative scan), they are compared; so they are if the
+graph returns too few rows. Only public, ready videos are seen.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ LANGUAGES: tuple[LiteralString, ...] = (  # tried in every query, besides its ow
 
 
 def _of_any(function: LiteralString, text: LiteralString) -> LiteralString:
-    """Return a tsquery that matches if the text matches in any language: it can use an index, but finds too much.
+    """Return a tsquery that matches if the text matches in any of the languages.
 
-    `_of_its_own` then checks with the right language.
+    It can use an index but finds too much; `_of_its_own` then checks the matches in the right languages.
     """
     every: LiteralString = " || ".join(f"{function}('{each}', {text})" for each in LANGUAGES)
     return f"({every} || {function}(%(language)s::regconfig, {text}))"
@@ -111,7 +112,7 @@ class SearchModel:
 
 @dataclass(frozen=True)
 class Filters:
-    """What an answer is narrowed to; an empty field narrows nothing."""
+    """The conditions on the moments of an answer and on their videos; an empty field is no condition."""
 
     creator_ids: tuple[int, ...] = ()
     video_ids: tuple[int, ...] = ()
@@ -127,9 +128,9 @@ class Filters:
     language: str = "english"  # of `phrases` and `without`, tried besides the video's own
 
     def conditions(self, segment: str = "") -> tuple[str, dict[str, Any]]:
-        """Return the filters as SQL, beginning with " AND ", with its parameters.
+        """Return the filters as SQL, beginning with " AND " unless it is empty, and its parameters.
 
-        The condition is on a row `v` of videos, and on the column `segment` of segment ids where one is named.
+        The SQL refers to a row `v` of videos. If `segment` names a column of segment ids, `segment_ids` filters by it.
         """
         known = {
             "creator_ids": ("v.creator_id = ANY(%(creator_ids)s)", list(self.creator_ids)),
@@ -174,7 +175,7 @@ class SearchLimits:
     def exact(self, fitting: int, rows: int, limit: int) -> bool:
         """Whether comparing all `fitting` rows costs less than finding `limit` of them in a graph of `rows`.
 
-        At a million rows both cost the same where about 2 % fit.
+        In a graph of a million rows both cost the same if about 2 % of the rows fit.
         """
         met = limit * rows / max(1, fitting)  # rows of the graph until `limit` of them fit
         return fitting <= self.exact_rows or fitting <= SCAN_COST * met
@@ -349,7 +350,7 @@ def bytes_per_row(dimensions: int) -> int:
 
 
 def distance(model: SearchModel) -> Composed:
-    """Return the negative inner product in the very expression of the index, or the index would not be used."""
+    """Return the negative inner product, written exactly as in the index; else PostgreSQL ignores the index."""
     return SQL("(e.embedding::halfvec({d})) <#> %(vector)s::halfvec({d})").format(d=Constant(model.dimensions))
 
 
@@ -418,7 +419,7 @@ def _scan(model: SearchModel, plan: SearchLimits, rows: int, *, iterative: bool)
 
 
 def _signs(model: SearchModel) -> Composed:
-    """Return the number of differing signs, in the very expression of the bit index."""
+    """Return the number of differing signs, written exactly as in the bit index."""
     return SQL(
         "(binary_quantize(e.embedding)::bit({d})) <~> binary_quantize(%(vector)s::halfvec({d}))::bit({d})"
     ).format(d=Constant(model.dimensions))
@@ -513,7 +514,7 @@ async def moment_details(connection: Connection, segment_ids: Sequence[int]) -> 
 
 
 async def redirected(connection: Connection, segment_id: int) -> int:
-    """Return the id of the moment that took over most of a replaced one, or the id itself."""
+    """Return the id of the moment that replaced this one and overlaps most of it, or the same id if none did."""
     row = await (
         await connection.execute(
             "SELECT new_id FROM media.segment_lineage WHERE old_id = %s ORDER BY overlap DESC, new_id LIMIT 1",

@@ -167,7 +167,7 @@ def queue(
         The job's document.
 
     Raises:
-        Rejected: as in `create`; or 422, the key stands for a job with other arguments.
+        Rejected: for the reasons of `create`; or 422, because `repeat_key` belongs to a job with other arguments.
     """
     job_id = f"ingest-{hashlib.sha256(repeat_key.encode()).hexdigest()[:32]}" if repeat_key else _new_id("ingest")
     if connection.execute("SELECT FROM media.jobs WHERE id = %s", (job_id,)).fetchone() is None:
@@ -189,7 +189,7 @@ def queue(
 
 
 def _without_folders(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return stored options without the folders, which follow from the caller's key: it may have others by now."""
+    """Return stored options without the folders, which are those of the caller's key and may have changed since."""
     return {name: value for name, value in stored.items() if name != "folders"}
 
 
@@ -267,7 +267,7 @@ def backfill(settings: Settings, connection: Connection, model: str, *, priority
 
 
 def fill_followed(settings: Settings, connection: Connection, model: str) -> None:
-    """After a job by one model, back-fill the other models in use: the active one and those followed."""
+    """Create back-fill jobs for the models in use (active or followed), except `model`, whose job has just ended."""
     for name in registry.names_in_use(connection, except_name=model):
         job = backfill(settings, connection, name)
         if job is not None:
@@ -400,7 +400,7 @@ def is_outranked(connection: Connection, job_id: str) -> bool:
 
 
 def give_way(connection: Connection, job_id: str, timeout_s: float) -> None:
-    """Wait while a job is outranked, for `timeout_s` at most, so that the least urgent job progresses too."""
+    """Wait while a job is outranked, for `timeout_s` at most, so that even the least urgent job makes progress."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and is_outranked(connection, job_id):
         time.sleep(LOOK_S)
@@ -661,7 +661,8 @@ def _failures(connection: Connection, job_ids: Sequence[str]) -> dict[str, list[
 def unfinished(connection: Connection) -> list[tuple[str, str | None, int, float, bool]]:
     """Return the unfinished jobs, urgent ones first.
 
-    Each is its id, submission id, number of submissions, seconds since the last one, and whether its driver has begun.
+    Each is a tuple: id, submission id, number of submissions, seconds since the last submission, and whether the driver
+    of that submission has begun.
     """
     return connection.execute(
         "SELECT id, submission_id, submissions, coalesce(extract(epoch FROM now() - submitted_at), 1e9)::float8,"

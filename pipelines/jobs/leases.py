@@ -2,8 +2,8 @@
 
 All times are the database's. A lease names its owner and carries a fencing token; writes on its behalf check the token,
 and change nothing once the lease has passed to another owner. An attempt is counted when it begins, so that a video
-that kills its machine is not tried for ever; an attempt that a dependency ended is not counted after all. Knows SQL and
-nothing of decoding.
+that kills its machine is not tried for ever. If an attempt fails because of a dependency, its count is taken back.
+Knows SQL and nothing of decoding.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Lease:
 def claim(
     connection: Connection, video_id: int, owner: str, *, lease_s: int, starts_max: int
 ) -> Lease | Failure | None:
-    """Begin an attempt at a video. The same owner claiming again gets its lease back: a repeated task is the same attempt.
+    """Begin an attempt at a video. If its owner claims it again, return the same lease: a repeated task is one attempt.
 
     Args:
         connection: Connection to the primary.
@@ -147,7 +147,8 @@ def fail(connection: Connection, video_id: int, token: int, failure: Failure, in
             `backoff_base_s`, `backoff_max_s`).
 
     Returns:
-        The video's new status; None if the lease has ended.
+        "quarantined" if the video was refused, also if it stays searchable; else its new status, such as "queued"; None
+        if the lease has ended.
     """
     failure = dataclasses.replace(failure, reason=telemetry.public_line(failure.reason))
     with connection.transaction():
@@ -170,7 +171,10 @@ def fail(connection: Connection, video_id: int, token: int, failure: Failure, in
 
 
 def _refuse(connection: Connection, video_id: int, failure: Failure, owner: str, *, searchable: bool) -> None:
-    """Quarantine a video, and record that in its job at once, since the round may go on for hours."""
+    """End the lease of a refused video, quarantine it unless it is searchable, and record the refusal in its job.
+
+    The job is told at once, since the round may go on for hours.
+    """
     connection.execute(
         "UPDATE media.job_videos SET outcome = 'quarantined', error = %s, error_code = %s"
         " WHERE job_id = %s AND video_id = %s",
@@ -238,7 +242,10 @@ def renew(connection: Connection, owner: str, lease_s: int) -> None:
 
 
 def release(connection: Connection, job_id: str, except_owner: str = "") -> None:
-    """End the leases of a job's earlier drivers, known to be dead, so that their late writes are fenced off."""
+    """End the leases of a job's drivers, except `except_owner`, so that their late writes change nothing.
+
+    The caller must know that these drivers are dead.
+    """
     connection.execute(
         "UPDATE media.videos SET lease_owner = NULL, lease_token = NULL, lease_until = NULL,"
         " status = CASE WHEN status = 'processing' THEN 'queued' ELSE status END"

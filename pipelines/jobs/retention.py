@@ -1,7 +1,7 @@
-"""Deleting ingest jobs that ended long ago, with a row for each video that they looked at.
+"""Deleting ingest jobs that ended long ago, with their rows in `media.job_videos`.
 
-The oldest are deleted first, a bounded number of rows per statement; videos and their moments stay. Upload lists that no
-job names any more are deleted with them.
+The oldest jobs go first, a bounded number of rows per statement; videos and their moments stay. Old upload lists that
+no job names any more are deleted too.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def begin(step: Callable[[], Given]) -> Future[Given]:
 
 
 def alive(step: Callable[[], Iterable[Given]], sign: Given, every_s: float, most_s: float) -> Iterator[Given]:
-    """Run a step and yield what it returns; until then yield a sign now and then.
+    """Run a step and yield its rows; while it runs, yield a sign every `every_s` seconds.
 
     Args:
         step: The step.

@@ -1,10 +1,10 @@
 """The cut: which answers are near enough to be shown, by a least cosine that depends on the text searched for.
 
-One cosine for all texts would hide too much or too little. A text that the model never learned (`asdfghjkl`) is near
-something all the same, and a text of which a picture could come very near (`attainable`) needs a higher cut than one
-between many pictures. So a model's folder may hold `cutoff.npz`, vectors of texts and pictures from its training, and
-in `calibration.json` the numbers fitted to them (`pipelines.training.cut`). A model without them is cut at a level of
-relevance. The cut does not change relevance, which money is computed from.
+One cosine for all texts would hide too much or too little. Even a text that the model never learned (`asdfghjkl`) is
+near some picture. A text to which some picture can come very near (`attainable`) needs a higher cut than a text that
+lies between many pictures. So a model's folder may hold `cutoff.npz`, vectors of texts and pictures from its training,
+and in `calibration.json` the numbers fitted to them (`pipelines.training.cut`). A model without them is cut at a level
+of relevance. The cut does not change relevance, which money is computed from.
 """
 
 from __future__ import annotations
@@ -58,7 +58,11 @@ class Reference:
 
 @dataclass(frozen=True, eq=False)
 class Cutoff:
-    """The numbers by which a model's answers are cut: by default least relevances, with a reference a least cosine per text."""
+    """The numbers by which a model's answers are cut.
+
+    By default an answer needs a least relevance. With a `reference`, an answer to a text needs a least cosine instead,
+    which is computed for that text (`least`).
+    """
 
     texts_ppm: int = PLAIN_PPM  # least relevance of answers to a text, without a reference
     pictures_ppm: int = PLAIN_PPM  # least relevance of answers to a picture or a moment

@@ -277,7 +277,10 @@ def locate(name: str) -> Source:
 
 @contextmanager
 def _hub_unless_away(source: Source) -> Iterator[None]:
-    """Use only what was downloaded before if the hub is out of reach or not needed: else half a minute of retries is lost."""
+    """Keep huggingface_hub offline during the block if the hub is out of reach or not needed.
+
+    Otherwise it would spend half a minute on retries before it uses what was downloaded before.
+    """
     from huggingface_hub import constants
 
     was_offline = constants.HF_HUB_OFFLINE
@@ -330,7 +333,7 @@ def _named(name: str) -> Source:
 
 
 def _is_the_models(error: BaseException) -> bool:
-    """Whether the model itself is missing or unreadable; a machine or network that fails may recover and gives False.
+    """Whether an error means that the model is missing or unreadable, and not that the machine or network failed.
 
     open_clip wraps errors in its own, so their causes are examined too.
     """

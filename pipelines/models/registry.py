@@ -50,7 +50,7 @@ def names_in_use(connection: Connection, except_name: str) -> list[str]:
 def register(connection: Connection, named: ModelSettings, cpus: float) -> ModelInfo:
     """Return the model of the settings, registered and with a partition for its vectors.
 
-    `cpus` are reserved for the worker that loads a model not seen before whose folder does not state its facts.
+    If the model is new and its folder does not state its facts, a worker loads it; `cpus` are reserved for that worker.
 
     Raises:
         Rejected: the model does not exist, or another one is registered under its name.

@@ -1,8 +1,9 @@
 """From cosines to relevance in parts per million, calibrated per model.
 
 Texts and pictures have different cosines with the moments they ask for, so each has a curve of its own. A model's
-folder may hold `calibration.json`: points measured on held-out queries, monotone. A model without it gets logistic
-curves around the cosines usual for models trained by contrast. Knows nothing about ranking or money.
+folder may hold `calibration.json`: points of monotone curves, measured on held-out queries. A model without it gets
+logistic curves around the cosines that are usual for contrastively trained models. Knows nothing about ranking or
+money.
 """
 
 from __future__ import annotations

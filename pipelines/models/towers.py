@@ -33,7 +33,9 @@ def fold(visual: torch.nn.Module) -> int:
 
 
 def text(model: Any, tokenizer: Any, device: str, probe_text: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a text tower that does not compute positions behind the end of the text, if it gives the same vectors.
+    """Return a text tower that does not compute positions behind the end of the text.
+
+    If it does not give the same vectors as the model's own tower, return that one.
 
     Args:
         model: open_clip's model.

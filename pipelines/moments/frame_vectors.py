@@ -1,6 +1,7 @@
 """Frame vectors: what a video's moments are made of, kept in S3 as Parquet, so moments can be remade without decoding.
 
-That serves new rules for shots, and an index that was lost. Each video has a folder, `frames/<video>/`:
+They are remade when the rules for shots have changed, or when moments were lost. Each video has a folder,
+`frames/<video>/`:
 `measurements.parquet` has one row per frame, `model-<id>.parquet` one row per candidate. They are written before the moments
 and read by `pixr index repool`. Knows objects and columns, not how moments are made.
 """

@@ -20,7 +20,11 @@ class Losses:
     pictures: int = 1  # candidates for the picture of a moment
 
     def refusal(self, share_min: float) -> Failure | None:
-        """Return why the video cannot be kept, or None; concealed frames count as decoded."""
+        """Return why the video cannot be kept, or None.
+
+        It cannot if less than the share `share_min` of its frames was decoded (concealed frames count as decoded), or
+        if it has no candidates.
+        """
         if self.frames and self.frames - self.lost < share_min * self.frames:
             return Failure("damaged", f"{self.lost} of {self.frames} frames cannot be decoded", final=True)
         if self.frames and not self.pictures:

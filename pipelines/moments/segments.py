@@ -32,7 +32,7 @@ class Staged:
 
 @dataclass(frozen=True)
 class SegmentsWritten:
-    """How many segments a video has after they were replaced."""
+    """The counts of a video's segments after they were replaced."""
 
     segments: int
     replaced: int  # segments that were removed
@@ -40,7 +40,11 @@ class SegmentsWritten:
 
 
 def assemble(staged: Staged, shots_found: Sequence[Shot]) -> list[Segment]:
-    """Make a segment of each shot: the mean direction of its candidates' vectors, shown by its sharpest candidate."""
+    """Make a segment of each shot.
+
+    Its vector is the mean direction of the vectors of the shot's candidates, its thumbnail that of the sharpest one. If
+    a shot has no candidate, the candidate nearest to its middle is used.
+    """
     starts = np.array([shot.start_ms for shot in shots_found], np.int64)
     # (candidates,): the number of the shot that each candidate falls into
     shot_of = np.clip(np.searchsorted(starts, staged.candidate_ms, side="right") - 1, 0, None)
@@ -58,7 +62,7 @@ def assemble(staged: Staged, shots_found: Sequence[Shot]) -> list[Segment]:
 
 
 def find_shots(staged: Staged, mode: str, end_ms: int, rules: shots.Rules, fixed_ms: int) -> list[Shot]:
-    """Divide a video into shots: at cuts where every frame was measured, else into shots of one length.
+    """Divide a video into shots: at its cuts if every frame was measured, else into shots of one length.
 
     Args:
         staged: The video's frames.
@@ -105,7 +109,7 @@ def replace(
         uris: The thumbnail's URI of each.
 
     Returns:
-        How many segments there are, were removed, and were there before.
+        The counts of the segments that are there now, of those that were removed, and of those that were there before.
     """
     old_rows = connection.execute(
         "SELECT id, start_ms, end_ms FROM media.segments WHERE video_id = %s FOR UPDATE", (video_id,)

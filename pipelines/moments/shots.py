@@ -83,7 +83,7 @@ def plane(
     """Reduce a frame to a small RGB plane.
 
     Each cell is the mean of points spread evenly over it, so noise and grain average out, and a large frame costs no
-    more than a small one. The matrix is that of BT.601 whatever the video's, since a cut shows in any.
+    more than a small one. The matrix of BT.601 is used for every video, since cuts show with any matrix.
 
     Args:
         luma: Y' plane.
@@ -176,7 +176,10 @@ def _apart(rows: Floats, other_rows: Floats) -> Floats:
 
 
 def _lasting(flat: NDArray[np.float32], change: Floats) -> Floats:
-    """Return the part of each change (frames,) that lasts longer than a flash, and does not end one."""
+    """Return each change (frames,) without the part that a flash explains.
+
+    A flash begins with a change that is undone within FLASH_FRAMES_MAX frames, and ends with the change that undoes it.
+    """
     lasting = change.copy()
     for frames in range(2, FLASH_FRAMES_MAX + 2):
         distance = _apart(flat[frames:], flat[:-frames])
@@ -198,7 +201,10 @@ def _histograms(small: Floats) -> Floats:
 
 
 def peaks(change: Floats) -> NDArray[np.bool_]:
-    """Return which frames change more than any other within `REACH`; a hard cut can only be at one of them.
+    """Return which frames are peaks of change; a hard cut can only be at one of them.
+
+    The change at a peak is above `PEAK_CHANGE_MIN` and the largest within `REACH` frames to each side. Of equal changes
+    the first counts.
 
     Args:
         change: float32 (frames,), the column CHANGE.
@@ -282,7 +288,7 @@ def hard_cuts(features: Floats) -> NDArray[np.intp]:
 
 
 def _flashes(features: Floats) -> NDArray[np.bool_]:
-    """Return which frames, bool (frames,), change a lot and go back: flashes."""
+    """Return which frames, bool (frames,), begin or end a flash: a large change most of which is soon undone."""
     change = features[:, CHANGE]
     flashes: NDArray[np.bool_] = (change >= CUT_CHANGE_MIN) & (features[:, LASTING] < CUT_LASTING_MIN * change)
     return flashes
@@ -291,8 +297,8 @@ def _flashes(features: Floats) -> NDArray[np.bool_]:
 def blends(features: Floats) -> NDArray[np.intp]:
     """Return the middle frames of dissolves and fades.
 
-    A fade through black, or through another flat picture, counts once, in its middle. A flat run that begins or ends at
-    a hard cut, or at an end of the video, is a picture and not a fade.
+    A fade through black, or through another flat picture, counts once, in its middle. A run of flat frames that begins
+    or ends at a hard cut, or at an end of the video, is a picture and not a fade.
 
     Args:
         features: float32 (frames, FEATURES).
@@ -327,7 +333,7 @@ def _cut_off(flat: NDArray[np.bool_], cuts: NDArray[np.intp]) -> NDArray[np.bool
 
 
 def _new_pictures(features: Floats) -> NDArray[np.intp]:
-    """Return the first frame, and each at which the changes since the last one returned sum up to `NEW_CHANGE`."""
+    """Return the first frame, and each at which the sum of all changes so far passes a multiple of `NEW_CHANGE`."""
     level = np.floor(np.cumsum(features[:, CHANGE], dtype=np.float64) / NEW_CHANGE)
     return np.flatnonzero(np.diff(level, prepend=-1.0))
 
@@ -354,9 +360,10 @@ def _runs(mask: NDArray[np.bool_], gap: int) -> list[tuple[int, int]]:
 
 
 def _cut(start: int, stop: int, rules: Rules, new: Times) -> list[Shot]:
-    """Divide a shot that is too long into equal parts; where the picture stands still, at its changes.
+    """Divide a shot into parts of at most `rules.shot_max_ms`, equal unless the picture stands still.
 
-    `new` holds the times at which the picture changed.
+    `new` holds the times in milliseconds at which the picture changed. An edge within a picture that is held for long
+    is moved to an end of that picture; an edge that makes a part shorter than `rules.shot_min_ms` is left out.
     """
     parts = -(-(stop - start) // rules.shot_max_ms)
     edges = [start]

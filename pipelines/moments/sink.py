@@ -57,10 +57,10 @@ class ChunkRow:
 
 
 def stage(connection: Connection, job_id: str, row: ChunkRow) -> bool:
-    """Store a chunk in staging; return True if it was the last one missing. Storing it again replaces it.
+    """Store a chunk in staging, in place of an earlier copy; return True if all chunks of the attempt are there now.
 
     Row: `ChunkRow(video_id=7, token=41, chunk=2, chunks=3, …)`. Result: True once rows 0, 1 and 2 of token 41 are
-    there.
+    there. If the lease has ended, nothing is stored and the result is False.
     """
     key = (row.video_id, row.token, row.chunk)
     with connection.transaction():
@@ -83,7 +83,10 @@ def stage(connection: Connection, job_id: str, row: ChunkRow) -> bool:
 
 
 def _leased(connection: Connection, video_id: int, token: int) -> bool:
-    """Lock the video's row if the lease is still valid: this fences off old writers and puts writers in order."""
+    """Return whether the lease is still valid; if it is, lock the video's row.
+
+    So writers of ended attempts are refused, and others write one after the other.
+    """
     row = connection.execute(
         "SELECT 1 FROM media.videos WHERE id = %s AND lease_token = %s AND status <> 'removed' FOR UPDATE",
         (video_id, token),
@@ -230,10 +233,10 @@ def _free(connection: Connection, video_id: int) -> _Free | None:
 def _taken_away(
     connection: Connection, pictures: Thumbnails, video_id: int, token: int | None = None
 ) -> Iterator[None]:
-    """If the block fails, delete the attempt's thumbnails that are not shown; a removed video has no later attempt to do it.
+    """If the block fails, delete the attempt's thumbnails that are not shown.
 
-    They stay while the lease is valid, because a second run of the same task may yet commit them, and if the database
-    cannot say what is shown.
+    No later attempt would delete them if the video was removed meanwhile. They stay while the lease `token` is valid,
+    because a second run of the same task may still commit them, and also if the database cannot say which are shown.
     """
     try:
         yield
@@ -254,7 +257,7 @@ def _forget_removed(connection: Connection, pictures: Thumbnails, video_id: int)
 
 
 def tidy(connection: Connection, storage: Storage, bucket: str, video_id: int) -> None:
-    """Delete all thumbnails of a quarantined video that are not shown: what its attempts have left behind.
+    """Delete the thumbnails that attempts at a quarantined video have left behind, except those that are shown.
 
     Args:
         connection: Connection to the primary.

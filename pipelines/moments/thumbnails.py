@@ -51,7 +51,7 @@ class Thumbnails:
         return any(self._token_of(uri) > self._token for uri in shown)
 
     def keep(self, shown: Collection[str]) -> None:
-        """After the commit: delete the thumbnails of older attempts, except those `shown` until now."""
+        """Delete the thumbnails of older attempts, except those `shown` until now. To be called after the commit."""
         spared = frozenset(shown)
         with self._tidying():
             for picture in list(self.storage.list(self._video)):
@@ -59,9 +59,9 @@ class Thumbnails:
                     self.storage.delete(picture.uri)
 
     def drop(self, shown: Collection[str]) -> None:
-        """After a failure: delete this attempt's thumbnails, except those `shown`.
+        """Delete this attempt's thumbnails, except those `shown`. To be called after a failure.
 
-        A second run of the same task may have committed some of them.
+        A second run of the same task may have committed some of them, which are then shown.
         """
         spared = frozenset(shown)
         with self._tidying():
@@ -71,7 +71,10 @@ class Thumbnails:
 
     @contextmanager
     def _tidying(self) -> Iterator[None]:
-        """Let the object store be away while something is deleted; the next committed attempt deletes what is left."""
+        """Log, and do not raise, that the object store is away during the block, in which objects are deleted.
+
+        The next committed attempt deletes what is left.
+        """
         try:
             yield
         except Temporary as error:

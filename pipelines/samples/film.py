@@ -103,7 +103,7 @@ def shoot(path: Path, form: Form, scenes: Sequence[Scene], frames: Sequence[int]
 
 
 def spoil(source: Path, target: Path, fault: str) -> None:
-    """Make a broken file of a good one: cut off, without video, or empty.
+    """Write a broken file: `source` cut off ("truncated"), sound without video ("audio-only"), or no bytes ("empty").
 
     Raises:
         ValueError: the fault is unknown.

@@ -141,7 +141,7 @@ def artwork() -> Artwork:
 
 
 def background(rng: random.Random) -> Background:
-    """Choose a background; places are as frequent as plain colours and patterns together."""
+    """Choose a background: in half of the cases a place, else a plain colour or a pattern."""
     name = rng.choice(rng.choice((tuple(COLOURS), PLACES, PLACES, PATTERNS)))
     return Background(name, rng.randrange(1 << 30))
 

@@ -66,8 +66,8 @@ def over(canvas: Image.Image, sprite: Image.Image, left: int, top: int) -> None:
     Args:
         canvas: RGBA, changed in place.
         sprite: RGBA.
-        left: Of the sprite on the canvas, in pixels.
-        top: Of the sprite on the canvas, in pixels.
+        left: Pixels from the canvas's left edge to the sprite's; may be negative.
+        top: Pixels from the canvas's top edge to the sprite's; may be negative.
     """
     visible = (
         max(0, -left),
@@ -125,7 +125,7 @@ def _dots(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
 
 
 def _puffs(rng: np.random.Generator, x: Plane, y: Plane, count: int, below: float) -> Plane:
-    """Return soft round shapes, (height, width), above 0 inside."""
+    """Return `count` soft ellipses, (height, width), above 0 inside; their centres are above the line y = `below`."""
     share = np.zeros_like(x)
     for _ in range(count):
         cx, cy, r = rng.uniform(0, x.max()), rng.uniform(0, below), rng.uniform(0.06, 0.16)

@@ -60,7 +60,7 @@ def varied(rng: random.Random, scene: Scene, concepts: Sequence[Concept]) -> str
 
 
 def queries(concept: Concept) -> tuple[str, ...]:
-    """Return the keywords that stand for a concept, without those that hold digits or no letters."""
+    """Return a concept's keywords of at least three characters that hold only letters, hyphens and spaces."""
     words = ((word, word.replace("-", "").replace(" ", "")) for word in concept.keywords)
     return tuple(word for word, letters in words if letters.isalpha() and len(word) > 2)
 

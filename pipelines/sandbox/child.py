@@ -65,7 +65,10 @@ def main() -> None:
 
 
 class Sealed(importlib.abc.MetaPathFinder):
-    """An import hook that finds no module: one that was not loaded before confinement is our bug, not the file's fault."""
+    """Import hook that refuses every module that is not loaded yet.
+
+    That a task needs such a module is a bug of Pixr; the error must not be taken for a fault of the file.
+    """
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> NoReturn:  # noqa: ARG002  the interface's
         """Refuse to find a module."""
@@ -82,7 +85,7 @@ class TaskRequest:
     available: AvailableLayers  # on this machine
 
     def files(self, names: Sequence[str]) -> Mapping[str, str]:
-        """Return those arguments among `names` that are given."""
+        """Return the paths of files among the task's arguments: those with these names that are not empty."""
         return {name: self.arguments[name] for name in names if self.arguments.get(name)}
 
 
@@ -104,7 +107,11 @@ def _receive(channel: socket.socket, size: int) -> bytes:
 
 
 def _supervise(channel: socket.socket, order: TaskRequest, memory: int) -> dict[str, Any]:
-    """Fork a child and wait until it ends, its time is up, or the parent hangs up; return how it ended."""
+    """Fork a child for the task, wait until it ends, and return how it ended.
+
+    The child is killed if its time is up. If the parent has closed the channel, the child is killed and this process
+    ends.
+    """
     keeper, child = os.getpid(), os.fork()
     if child == 0:
         _work(order, memory, keeper)
@@ -192,7 +199,7 @@ def _confined(order: TaskRequest, memory: int, keeper: int) -> dict[str, Any]:
 def keep_complaints() -> None:
     """Redirect standard error to a small memory file, since some libraries report damage nowhere else.
 
-    It is made before the child is confined: memory made later would count towards the child's limit.
+    To be called before the child is confined: memory that is made later counts towards the child's limit.
     """
     memory = sealed_memory("pixr-complaints", COMPLAINTS_BYTES)
     os.dup2(memory, STANDARD_ERROR)
@@ -210,7 +217,10 @@ def _opened(path: str) -> int:
 
 
 def _lent(path: str, group: int) -> int:
-    """Open a file for reading, and let the sandbox's group, which has no members, read it; 0 leaves it to this user."""
+    """Return a descriptor that only names a file (O_PATH), after letting the sandbox's group read the file.
+
+    The group has no members besides the children. If `group` is 0, or everybody may read the file, nothing is changed.
+    """
     descriptor = _opened(path)
     state = os.fstat(descriptor)
     if group and stat.S_ISREG(state.st_mode) and not state.st_mode & stat.S_IROTH:

@@ -1,10 +1,11 @@
-"""Running tasks on untrusted bytes in child processes, with a crash or a hang as a result like any other.
+"""Running tasks on untrusted bytes in child processes; a crash or a hang is returned as a failure like any other.
 
-The parent keeps one small process that has loaded the decoders and nothing else (no torch, no Ray, no credentials); it
-forks a child for each task, so a task starts within milliseconds. The child is confined to its profile: limits on CPU
-time, memory, files and wall-clock time, and the layers of `confinement`, so that a compromised decoder can open its own
-video, its scratch file and nothing else. It answers through sealed shared memory that the parent made and sized, so arrays
-need no copying through a pipe and an answer cannot be larger. Knows how to run a task, not what tasks do (see `child`).
+The parent keeps one small process, the keeper, that has loaded the decoders and nothing else (no torch, no Ray, no
+credentials). The keeper forks a child for each task, so a task starts within milliseconds. The child is confined to its
+profile: limits on CPU time, memory, files and wall-clock time, and the layers of `confinement`. So a compromised
+decoder can open its own video, its scratch file and nothing else. The child answers through sealed shared memory, whose
+size the parent has set. So arrays need not pass through a pipe, and an answer cannot be larger than that. Knows how to
+run a task, not what tasks do (see `child`).
 """
 
 from __future__ import annotations
@@ -68,7 +69,12 @@ class Sandbox:
     """One keeper process and the tasks it runs, one at a time; calls from several threads wait for each other."""
 
     def __init__(self, tasks: str = "pipelines.sandbox.tasks", without: Sequence[str] = ()) -> None:
-        """Keep the name of the module that has TASKS and `warm`, and the layers to do `without` (to test the others alone)."""
+        """Name the tasks; the keeper starts with the first task.
+
+        Args:
+            tasks: Name of the module with TASKS and `warm`, which the keeper loads.
+            without: Layers to leave out, so that tests can try the others alone.
+        """
         self._tasks, self._without = tasks, tuple(without)
         self._keeper: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
@@ -100,7 +106,8 @@ class Sandbox:
     def _with_keeper(self, profile: Profile, action: Callable[[socket.socket], Answer]) -> Answer | Failure:
         """Run an action with a keeper that can confine children to the profile.
 
-        If none can be started, the file was not touched, and the failure is temporary.
+        If the keeper is killed meanwhile, run the action again with a new one. If no keeper can be started, return a
+        temporary failure.
         """
         failure = Failure(TEMPORARY, "the process that keeps the decoders cannot be started on this machine")
         with self._lock:
@@ -249,7 +256,11 @@ def unreadable(what: str) -> Failure:
 
 
 def _failure(code: str, reason: str, final: bool) -> Failure:
-    """Return the failure that a child reports; it may blame its file, and not this machine."""
+    """Return the failure that a child reports.
+
+    Raises:
+        ValueError: the report is invalid, or its code stands for a fault of this machine, which a child may not claim.
+    """
     if not CODE.fullmatch(code) or code in NO_FAULT or not isinstance(final, bool):
         raise ValueError("no code of a failure")
     return Failure(code, "".join(c for c in reason if c.isprintable())[:REASON_CHARS_MAX], final)

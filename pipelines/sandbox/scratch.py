@@ -68,7 +68,7 @@ class Scratch:
 
         Args:
             ingest: Settings with its place and bounds.
-            s3_url: URL of the deployment's object store, which with the bucket tells it apart from others.
+            s3_url: URL of the deployment's object store; URL and bucket together tell deployments apart.
             bucket: The deployment's bucket.
             files_max: How many files may be fetched ahead of decoding.
 
@@ -89,7 +89,7 @@ class Scratch:
         Args:
             storage: Object store to fetch from.
             uri: The object.
-            etag: Of the object; another one is another file.
+            etag: ETag of the object; each ETag has a file of its own.
             size: Of the object in bytes.
             wait: Whether to wait for space that other files take. Decoding must not wait, because it is what frees
                 space.
@@ -152,7 +152,7 @@ class Scratch:
         return False
 
     def wait_for_turn(self, timeout_s: float) -> None:
-        """Wait while `files_max` files are fetched ahead, for `timeout_s` at most: it is a courtesy and not a lock."""
+        """Wait while `files_max` files are fetched ahead, for `timeout_s` at most; this reserves nothing."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self._waiting() >= self.files_max:
@@ -220,7 +220,7 @@ def beginning() -> str:
 
 
 def _bytes(path: Path, stat: os.stat_result) -> int:
-    """Return what a file takes, or will take once it is complete."""
+    """Return how many bytes a file takes, or will take once its download is complete."""
     size, draft, _ = path.suffix[1:].partition(DRAFT)
     return int(size) if draft else stat.st_size
 

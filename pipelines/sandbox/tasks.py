@@ -18,7 +18,7 @@ TASKS: Mapping[str, Task] = {"probe": probe.probe, "decode": frames.decode}
 
 
 def warm() -> None:
-    """Load every module that a task may need, once for all children, which cannot load modules once they are confined."""
+    """Load every module that a task may need. To be called before the fork: confined children cannot load modules."""
     for module in pkgutil.walk_packages(av.__path__, "av."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

@@ -41,9 +41,9 @@ def bounded(objects: Iterator[StoredObject]) -> Iterator[StoredObject]:
 
 
 def source_objects(objects: Iterator[StoredObject], remarks: Remarks, own_bucket: str = "") -> Iterator[StoredObject]:
-    """Yield the objects of a source, without those that Pixr keeps in the bucket and those with an invalid key.
+    """Yield the objects of a source, except those that Pixr itself has made and those with an invalid key.
 
-    Uploads in `own_bucket` are kept.
+    Uploaded videos are yielded.
     """
     for stored in bounded(objects):
         try:

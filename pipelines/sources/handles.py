@@ -59,9 +59,9 @@ ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC
 
 @dataclass(frozen=True)
 class Rights:
-    """What a job may do: the creators it may speak for, whether it may move videos that searches have shown, and its folders.
+    """What a job may do: the creators it may speak for, whether it may reassign shown videos, and its folders.
 
-    No creators or folders (None) stand for any. Source and manifest must be in the folders.
+    None in place of creators or folders stands for any. The job's source and manifest must be in its folders.
     """
 
     creators: frozenset[str] | None = None
@@ -85,15 +85,15 @@ Known = Callable[[str], bool]  # whether a creator with this handle exists
 
 
 def no_creator(_handle: str) -> bool:
-    """Return False: the lookup of creators where no database is at hand."""
+    """Return False; takes the place of the lookup of creators if there is no database."""
     return False
 
 
 def normal(handle: str) -> str:
     """Return the normal form of a handle.
 
-    Letters and accents are composed (NFC), of two spellings that look the same the usual one is taken (`ONE_WAY`), and
-    words are separated by one space.
+    Letters and accents are composed (NFC), and words are separated by one space. If two spellings look the same, the
+    usual one is taken (`ONE_WAY`).
     """
     text = _composed(handle)
     for other_way, usual in ONE_WAY:
@@ -107,11 +107,11 @@ def _composed(handle: str) -> str:
 
 
 def resolve(text: str, is_known: Known) -> str:
-    """Return the handle under which a given text names a creator: the normal form, except for creators of earlier releases.
+    """Return the stored handle of the creator that a text names: its normal form, except for some existing creators.
 
-    If a creator exists under the text as given, and none under the normal form, that creator is meant. If a creator
-    exists under the form that the migration stored, that one is meant, so that no newcomer takes an existing creator's
-    videos.
+    If a creator of an earlier release exists under the form that the migration stored (`_composed`), return that form.
+    If none exists under the normal form but one under the text as given, return the text. So no new creator takes the
+    videos of an existing one.
     """
     normal_form, composed = normal(text), _composed(text)
     if composed != normal_form and is_known(composed):
@@ -159,7 +159,7 @@ def _is_a_form(character: str) -> bool:
 
 
 def _in_another_form(handle: str, character: str) -> str:
-    """Return the reason to refuse such a character, with the spelling to use if that is a valid handle."""
+    """Return the reason to refuse a handle with such a character, and the spelling to use if that is a valid handle."""
     reason = f"the creator's handle holds U+{ord(character):04X}, which stands for other characters"
     suggestion = normal(unicodedata.normalize("NFKC", handle))
     return reason if not suggestion or suggestion == handle or fault(suggestion) else f"{reason}: write {suggestion!r}"

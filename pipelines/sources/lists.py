@@ -42,7 +42,7 @@ class UploadRow:
 
 
 def is_list(uri: str) -> bool:
-    """Whether a URI is, by its name, that of an upload list."""
+    """Whether a URI has the form of an upload list's; this does not say whether Pixr wrote the list."""
     _, key = store.split(uri)
     return key.startswith(f"{LISTS}/") and key.endswith(".jsonl")
 
@@ -122,7 +122,10 @@ def read(
 
 
 def _row(line: dict[str, Any], uri: str, bucket: str, remarks: Remarks, is_known: Known) -> UploadRow | None:
-    """Parse a line of a list; return None for a line that is a remark, or a row that is invalid now: these go to `remarks`."""
+    """Parse a line of a list.
+
+    If the line is a remark, or a row that is invalid by now, add it to `remarks` and return None.
+    """
     if "remark" in line:
         remarks.extend([line["remark"]])
         return None

@@ -66,7 +66,7 @@ def find(
 def _found(
     path: Path, manifest_path: Path | None, remarks: Remarks, extent: Extent, is_known: Known
 ) -> list[tuple[Path, Entry]]:
-    """Do the work of `find`; errors in reading the path itself are left to `find`."""
+    """Do the work of `find`, which turns errors in reading the path itself into `Rejected`."""
     if not path.exists():
         raise Rejected(f"{path} does not exist", code="not-found", hint="name a file, a folder or s3://bucket/prefix")
     if not (path.is_dir() or path.is_file()):
@@ -118,7 +118,7 @@ def _files(folder: Path, remarks: Remarks, extent: Extent) -> Iterator[str]:
 
 
 def _is_entered(inner: Path, folder: Path, seen: set[tuple[int, int]], remarks: Remarks, extent: Extent) -> bool:
-    """Whether to read an inner folder; with links followed, `seen` holds the folders read so far."""
+    """Whether to read an inner folder; if links are followed, `seen` holds the folders read so far."""
     if _is_hidden(inner.name) and not extent.hidden:
         remarks.add(LEFT_OUT, HIDDEN, str(inner.relative_to(folder)))
         return False
@@ -139,7 +139,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _is_taken(file: Path, name: str, remarks: Remarks, extent: Extent) -> bool:
-    """Whether to take a file; one that is skipped is remarked on."""
+    """Whether to take a file; if not, add a remark."""
     if _is_hidden(file.name) and not extent.hidden:
         if manifest.is_video(file.name):  # other hidden files, such as a folder's settings, are of no interest
             remarks.add(LEFT_OUT, HIDDEN, name)
@@ -161,7 +161,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def is_text(file: str, remarks: Remarks) -> bool:
-    """Whether a name is valid UTF-8; one that is not gets a remark."""
+    """Whether a file's name is valid UTF-8; if not, add a remark."""
     if manifest.is_text(file):
         return True
     remarks.add(LEFT_OUT, "its name is not UTF-8", file)
@@ -174,7 +174,7 @@ def _beside(top: Path) -> list[str]:
 
 
 def _manifests(top: Path, files: list[str], manifest_path: Path | None, is_known: Known) -> list[Manifest]:
-    """Read the given manifest, for the whole folder, or else every manifest among the files, each for its own folder."""
+    """Read the given manifest, which applies to all of `top`, or else every manifest in it, each for its own folder."""
     if manifest_path is not None:
         if not manifest_path.is_file():
             raise Rejected(f"manifest {manifest_path} does not exist", code="not-found")

@@ -86,7 +86,7 @@ def _check_words(entry: Entry) -> None:
     """Check the texts of a row: valid characters, line breaks only in the description, a title that is not too long.
 
     Raises:
-        ValueError: which text is wrong, and how.
+        ValueError: a text is wrong; the message says which and why.
     """
     lines = (
         ("file", entry.file),
@@ -185,7 +185,7 @@ def text_of(data: bytes, name: str) -> str:
 
 
 def _file_of(row: Mapping[str, Any] | str) -> str:
-    """Return the file that an invalid row names, so that it is not ingested without the row's words."""
+    """Return the file that an invalid row names, or ""; without its row the file must not be ingested."""
     file = row.get("file") if isinstance(row, Mapping) else None
     return file.strip() if isinstance(file, str) else ""
 
@@ -197,7 +197,7 @@ def _creator_of(row: Mapping[str, Any] | str, is_known: Known) -> str:
 
 
 def _csv_rows(text: str, name: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """Yield the rows of a CSV manifest with the line each begins on."""
+    """Yield the rows of a CSV manifest, each with the number of the line on which it begins."""
     text = text.removeprefix("\ufeff")
     skipped = 1 if text.lower().startswith(SEPARATOR) else 0  # lines: `sep=,` is for spreadsheets
     reader = csv.reader(io.StringIO(text.partition("\n")[2] if skipped else text, newline=""), strict=True)
@@ -238,7 +238,7 @@ def _require_known(columns: Sequence[str], where: str) -> None:
 
 
 def _json_rows(text: str) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
-    """Yield the rows of a JSON lines manifest with their lines; a text in place of a row is the reason why it is invalid."""
+    """Yield the rows of a JSON lines manifest, each with its line number; in place of an invalid row, the reason."""
     # JSON strings may hold every other kind of line break.
     for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         if not line.strip():

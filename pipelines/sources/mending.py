@@ -1,4 +1,4 @@
-"""Updates of existing videos, of their creators too, from a changed manifest, made when its source is ingested again.
+"""Updates of stored videos, and of whom they belong to, from a manifest that has changed since the last ingest.
 
 A word (here: title, description, tags, language or visibility) is applied if the manifest states a different one than the
 last time. If it states the same one, what people have changed since stays; a word that was dropped from the manifest stays too.

@@ -1,7 +1,8 @@
 """Which objects of a bucket belong to a job that may speak for some creators only.
 
-Objects that any manifest of the bucket gives to another creator are excluded, whatever part of the bucket the
-source is; only its upload list says whose an upload is. Knows objects and manifests, not what is done with them.
+An object is excluded if any manifest of the bucket gives it to another creator, also if the source does not hold that
+manifest. Uploads are excluded too, since only an upload list says to whom an upload belongs. Knows objects and
+manifests, not what is done with them.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ ASK = "it is outside of this key's folders: ask who runs this Pixr, whose log of
 def require_open(uri: str, rights: Rights, own_bucket: str = "", *, is_source: bool = True) -> None:
     """Refuse an address as a source or as a manifest, if the job speaks for some creators only and may not name it.
 
-    It may name what is in its folders, except what Pixr itself keeps in `own_bucket`. Of uploads only lists are sources: only
-    a list says whose an upload is.
+    The job may name addresses in its folders, except what Pixr itself keeps in `own_bucket`. It may name an upload list
+    as its source, but not the uploads, since only the list says to whom they belong.
 
     Args:
         uri: The address.
@@ -54,7 +55,7 @@ def require_open(uri: str, rights: Rights, own_bucket: str = "", *, is_source: b
 
 
 def covered(read: Manifest, rights: Rights) -> Manifest:
-    """Return the manifest with rows refused that name creators the job may not speak for.
+    """Return the manifest; rows that name creators the job may not speak for are among its refused rows.
 
     The reason of an invalid row is withheld if the row names another creator.
     """
@@ -79,7 +80,7 @@ def manifests_around(
 ) -> Iterator[Manifest]:
     """Yield all manifests of the bucket that may describe a source: those in it, and those in the folders above it.
 
-    So neither a deeper source, nor a deeper manifest, nor one's own manifest hides what another one says.
+    So a manifest in a folder above the source counts too, also if a manifest in the source has a row for the same file.
 
     Args:
         uri: The source.
@@ -113,7 +114,11 @@ def manifests_around(
 
 
 def _read(stored: StoredObject, storage: Storage, rights: Rights, is_known: Known) -> Manifest:
-    """Read a manifest whose folder is a key of the bucket; one that cannot be read is refused with 422."""
+    """Read a manifest of the bucket; its folder is given as a key of the bucket.
+
+    Raises:
+        Rejected: 422, it cannot be read.
+    """
     folder = store.split(stored.uri)[1].rpartition("/")[0]
     try:
         return buckets.read_manifest(stored.uri, folder, stored.size, storage, is_known)
@@ -128,12 +133,12 @@ def _read(stored: StoredObject, storage: Storage, rights: Rights, is_known: Know
 def others(
     bucket: str, objects: Sequence[StoredObject], manifests: Iterable[Manifest], rights: Rights
 ) -> dict[str, str]:
-    """Map URIs of objects that are not the job's to the reason: they are uploads, or given to other creators.
+    """Return why objects do not belong to the job, by URI: they are uploads, or given to other creators by a manifest.
 
     Args:
         bucket: The bucket of the objects.
         objects: The objects of a source.
-        manifests: All that may give them to a creator.
+        manifests: All manifests that may give the objects to a creator (`manifests_around`).
         rights: Creators that the job may speak for, and its folders; no reason quotes a manifest outside of them.
 
     Returns:

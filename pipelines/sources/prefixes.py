@@ -82,7 +82,7 @@ def require_in(uri: str, folders: Collection[str] | None) -> None:
 def usual(creators: Sequence[str], buckets: Sequence[str]) -> tuple[str, ...]:
     """Return the folders of a key that names none: one for each creator, named by handle, in the first bucket.
 
-    A handle that is not one part of a key (`ana/films`, `..`) has none: it would be in another creator's, or elsewhere.
+    A handle that is not a single part of a key has no folder: `ana/films` would lie in the folder of `ana`.
     """
     return tuple(f"s3://{buckets[0]}/{handle}/" for handle in creators if _is_part(handle)) if buckets else ()
 
@@ -99,7 +99,7 @@ def checked(folders: Sequence[str], s3: S3Settings) -> tuple[str, ...]:
     """Return the folders for a new key in normal form, without duplicates.
 
     Raises:
-        Rejected: one is not in a bucket that jobs read, or holds what Pixr itself keeps there.
+        Rejected: a folder is not in a bucket that jobs read, or holds what Pixr itself keeps there.
     """
     for each in folders:
         require_whole(each)

@@ -36,7 +36,7 @@ Remark = dict[str, Any]  # {"kind", "reason", "count", "names"}, as the JSON of 
 
 @dataclass
 class Remarks:
-    """The remarks on a source while it is listed."""
+    """Collector of the remarks on a source while the source is listed."""
 
     _found: dict[tuple[str, str], Remark] = field(default_factory=dict)
 

@@ -2,9 +2,9 @@
 
 Works on relative paths with `/`, so it is the same for a local folder and for a prefix in S3. A row matches a file if
 the paths are equal; else if they are equal after normalisation (`./`, backslashes, Unicode composition); else if they
-differ in case only and just one file does. Of rows for one file the one in the deepest folder counts. A video whose row is
-refused is left out, since without its row it would go to the job's creator. So is one that two rows of equal depth give to
-different creators.
+differ only in case and no other file fits the row in this way. Of several rows for one file, the one in the deepest
+folder counts. A video whose row is refused is left out, since without its row it would go to the job's creator. A video
+that two rows of equal depth give to different creators is left out too.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def select(
 
 
 def refused(paths: Sequence[str], manifests: Iterable[Manifest]) -> dict[str, str]:
-    """Return the paths that any one of these manifests keeps out, with the reason, whatever the other manifests say."""
+    """Return the paths that at least one of these manifests keeps out, with the reason."""
     names, reasons = _Names(paths), dict[str, str]()
     for applied in manifests:
         rows, own_reasons = dict[str, MatchedRow](), dict[str, str]()
@@ -107,7 +107,10 @@ def refused(paths: Sequence[str], manifests: Iterable[Manifest]) -> dict[str, st
 
 
 def _waiting(applied: Manifest, unmatched: Iterable[str]) -> dict[str, str]:
-    """Keep out the videos without a row in a manifest's folder, if a row could not be read and might be for any of them."""
+    """Return which videos among `unmatched` a manifest keeps out because of an invalid row, with the reason.
+
+    If the row names no file, it may be for any video in the manifest's folder that has no valid row.
+    """
     line = applied.rows.unread()
     if line is None:
         return {}
@@ -144,7 +147,10 @@ def _apply(
 def _take(
     row: MatchedRow, paths: Sequence[str], taken: dict[str, MatchedRow], kept_out: dict[str, str], remarks: Remarks
 ) -> None:
-    """Assign a row to the file that it matches; of two rows for one file the first counts if they agree on the creator."""
+    """Assign a row to the file that it matches.
+
+    If two rows match one file, the first counts; if they name different creators, the file is kept out.
+    """
     if not paths:
         remarks.add(ROW_WITHOUT_FILE, "no file of this name is there", f"{row.where}: {row.entry.file}")
     elif len(paths) > 1:

@@ -143,7 +143,7 @@ def _unique(videos: list[Listed], remarks: Remarks) -> list[Listed]:
 def _manifests(
     objects: Mapping[str, StoredObject], storage: Storage, manifest_uri: str, is_known: Known
 ) -> list[Manifest]:
-    """Read the given manifest, for the whole source, or else every manifest in it, each for its own folder."""
+    """Read the given manifest, which applies to the whole source, or else all manifests in it, each for its folder."""
     if manifest_uri:
         return [buckets.read_manifest(manifest_uri, "", storage.size(manifest_uri), storage, is_known)]
     return [

@@ -32,7 +32,7 @@ ALIKE_MAX = 0.98  # cosine of two 16-pixel pictures; above it the later concept 
 
 @dataclass(frozen=True)
 class Icons:
-    """A set of vector icons as iconify packs it, found by code point if it lists those, else by name."""
+    """A set of vector icons as iconify packs it; icons are found by code point if the set lists them, or by name."""
 
     icons: dict[str, Any]
     by_code: dict[str, str]
@@ -83,7 +83,7 @@ def wanted(data: list[dict[str, Any]], selection: dict[str, Any]) -> list[dict[s
 
 
 def distinct(entries: list[dict[str, Any]], pictures: list[Image.Image]) -> list[int]:
-    """Return the indices of entries that look like none before them."""
+    """Return the indices of the entries whose picture looks unlike the pictures of all entries kept before them."""
     kept: list[int] = []
     features: list[np.ndarray[Any, Any]] = []
     for index, picture in enumerate(pictures):
@@ -99,7 +99,7 @@ def distinct(entries: list[dict[str, Any]], pictures: list[Image.Image]) -> list
 
 
 def sheet(pictures: list[Image.Image | None], side: int) -> Image.Image:
-    """Arrange all pictures of a set in one, row by row; a missing one leaves an empty cell."""
+    """Arrange all pictures of a set in one picture sheet, row by row; a missing picture leaves an empty cell."""
     rows = -(-len(pictures) // COLUMNS)
     whole = Image.new("RGBA", (COLUMNS * side, rows * side))
     for index, picture in enumerate(pictures):

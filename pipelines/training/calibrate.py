@@ -1,9 +1,9 @@
 """Calibrating relevance: how often an answer with a given cosine is right, measured on clips never trained with.
 
-It encodes clips as real H.264, pools the vectors of each shot as ingest does, searches for the shots by caption, name
-and keyword, by picture and by each other, and fits the share of right answers among the first ones as a rising function
-of the cosine (pool adjacent violators). It writes `calibration.json` into the model's folder, where the encoder finds
-it.
+It encodes clips as real H.264 and pools the vectors of each shot as ingest does. It searches for the shots with texts
+(captions, names, keywords), with pictures and with other shots. To the first answers it fits the share of right ones as
+a rising function of the cosine (pool adjacent violators). It writes `calibration.json` into the model's folder, where
+the encoder finds it.
 
     python -m pipelines.training.calibrate configs/models/pixr-emoji
 """
@@ -52,7 +52,7 @@ def by_text(
 
 
 def by_picture(model: encoder.Encoder, catalogue: Catalogue, seed: int) -> tuple[Floats, Floats]:
-    """Search for shots by newly painted pictures of single concepts, and by each shot among those of other clips.
+    """Search for shots with newly painted pictures of single concepts, and with each shot among those of other clips.
 
     Args:
         model: The model.

@@ -176,7 +176,7 @@ class Course:
         return (functional.cross_entropy(logits, labels) + functional.cross_entropy(logits.T, labels)) / 2
 
     def _apply(self, loss: torch.Tensor, *optimizers: torch.optim.Optimizer | None) -> None:
-        """Take a step of the optimizers, and update the running average now and then."""
+        """Take a step of the optimizers; every `AVERAGE_EVERY` steps update the running average."""
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         for optimizer in optimizers:

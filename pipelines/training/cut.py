@@ -1,9 +1,9 @@
 """Fitting the cut of a model: which answers to a text are near enough to be shown (`pipelines.models.cutoff`).
 
-It searches for what `questions` has, for concepts that the catalogue does not show, and for nonsense. The cut is a line
-from the cosine that a text could attain to the least cosine of its answers. Of all lines that lose hardly any good
-answer it takes the one that hides most answers to what is absent. It writes the numbers into `calibration.json` and the
-reference beside it. With --measure it only measures:
+It searches with the texts of `questions`, with names of concepts that no shot shows, and with nonsense. The cut is a
+line from the cosine that a text could attain to the least cosine of its answers. Of the lines that hide at most
+`LOSS_MAX` of the right answers, it takes the one that hides most answers to absent concepts and nonsense. It writes the
+numbers into `calibration.json` and the reference beside it. With --measure it only measures:
 
     python -m pipelines.training.cut configs/models/pixr-emoji --folder CLIPS --seed 77 --measure
 """
@@ -104,7 +104,7 @@ def groups(
 
     Returns:
         The texts in four groups: `found` (with a right answer among the first), `absent` (concepts of the world that no
-        shot shows), `outside` (of the world), and `nonsense`.
+        shot shows), `outside` (things that are not in the world), and `nonsense`.
     """
     asked_texts = questions.questions(written, seed)
     vectors = model.texts([text for text, _ in asked_texts])
@@ -152,7 +152,7 @@ def nonsense(rng: random.Random, count: int) -> list[str]:
 
 
 def fit(model: encoder.Encoder, held: Reference, by_group: Mapping[str, LabelledTexts]) -> Cutoff:
-    """Return the cut that hides most of what is absent and of nonsense, and loses at most LOSS_MAX of what is found."""
+    """Return, of the cuts that hide at most LOSS_MAX of the found answers, the one that hides most of the others."""
     phrases, found = Phrasebook(world.artwork().concepts), by_group["found"]
     texts = model.texts(phrases.texts(random.Random(1), KNOWN_TEXTS)[0])
     trained = float(np.quantile((texts @ held.texts.T).max(1), KNOWN_LOSS_MAX))
@@ -176,7 +176,7 @@ def _hidden(line: Cutoff, by_group: Mapping[str, LabelledTexts]) -> float:
 
 
 def least_of_pictures(model: encoder.Encoder, catalogue: Catalogue, calibration: Calibration, seed: int) -> int:
-    """Return the least relevance of answers to pictures and moments, at the same loss.
+    """Return the least relevance of answers to pictures and moments that hides at most LOSS_MAX of the right ones.
 
     Args:
         model: The model.

@@ -39,7 +39,7 @@ class Lesson:
 
 
 class Studio:
-    """Paints lessons."""
+    """Painter of lessons."""
 
     def __init__(self, artwork: Artwork, *, seed: int, others: float = 0.4, worn: bool = True) -> None:
         """Set the seed and the degradation.
@@ -79,7 +79,7 @@ class Studio:
         return Lesson(pixels, captions, scenes)
 
     def _scene(self, concepts: list[int], wide: float) -> Scene:
-        """Compose a scene; an easy one shows its concept once, large, upright and in the middle."""
+        """Compose a scene; the easiest lessons show a concept once, large, upright and in the middle."""
         scene = world.compose(self.rng, concepts, wide=wide).at(self.rng.uniform(0, 3))
         if self.ease == 0:
             return scene
@@ -87,7 +87,7 @@ class Studio:
         return Scene(scene.background, tuple(self._eased(item) for item in items))
 
     def _eased(self, item: Item) -> Item:
-        """Move an item towards the middle, upright and large, by how easy the lesson is."""
+        """Return an item nearer to the middle, larger and more upright, the easier the lesson is."""
         difficulty = 1 - self.ease
         x, y = 0.5 + (item.x - 0.5) * difficulty, 0.5 + (item.y - 0.5) * difficulty
         size = item.size + (0.93 - item.size) * self.ease
@@ -156,7 +156,7 @@ class Studio:
         return self._sprites[concept, name]
 
     def _background(self, *, plain: bool = False) -> tuple[world.Background, Image.Image]:
-        """Return a background with its picture; a pool of them is reused."""
+        """Return a background with its picture, from a pool that is reused; if `plain`, a new one of one colour."""
         if plain:
             what = world.Background(self.rng.choice(tuple(world.COLOURS)), self.rng.randrange(1 << 30))
             return what, Image.fromarray(world_paint.background(what, 16, 16))

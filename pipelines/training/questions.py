@@ -100,7 +100,7 @@ def frames_of(path: Path, form: Form, side: int) -> tuple[NDArray[np.int64], NDA
 
 
 def questions(written: Sequence[Sample], seed: int) -> list[tuple[str, Meaning]]:
-    """Return for every shot its caption, the name of a concept in it, and a keyword of that, each with its meaning."""
+    """Return three texts for every shot, each with its meaning: the caption, and name and keyword of one concept."""
     rng, phrases = random.Random(f"texts {seed}"), Phrasebook(world.artwork().concepts)
     concepts = {concept.name: concept for concept in world.artwork().concepts}
     texts: list[tuple[str, Meaning]] = []
@@ -135,7 +135,7 @@ def pictured(model: encoder.Encoder, catalogue: Catalogue, seed: int) -> tuple[V
 
 
 def clips(folder: Path, count: int, seed: int) -> list[Sample]:
-    """Return the clips in a folder, made if it holds none."""
+    """Return the clips in a folder; if it holds none, make `count` clips first."""
     if (folder / "truth.jsonl").is_file():
         return samples.read(folder)
     return samples.write(folder, count, seed, forms=(FORM,), seconds=(2.0, 3.5), concepts=(1, 3))

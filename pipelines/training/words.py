@@ -47,7 +47,7 @@ class Phrasebook:
         ]
 
     def compounds(self) -> list[str]:
-        """Return compound words of the world, in their two parts, except those it also spells in two words ("hot dog")."""
+        """Return the compound words of the world in two parts, except those also spelled as two words ("hot dog")."""
         spoken = [re.findall("[a-z]+", text.lower()) for text in self.corpus()]
         words = {word for text in spoken for word in text}
         apart = {pair for text in spoken for pair in pairwise(text)}
