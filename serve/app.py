@@ -81,7 +81,7 @@ GC_THRESHOLDS = (20_000, 10, 10)  # a search makes hundreds of objects that die 
 def build(services: Services, *, stamped: bool = True) -> FastAPI:
     """Return the application over a replica's services; connections are opened when it starts and closed when it ends.
 
-    `stamped` answers carry their request id; behind Ray Serve that adds the id itself.
+    With `stamped`, answers carry their request id. Behind Ray Serve `stamped` is False, since Serve adds the id.
     """
     app = FastAPI(
         title="Pixr",
@@ -146,10 +146,10 @@ async def _close(services: Services) -> None:
 
 
 async def _prepare_models(services: Services) -> None:
-    """Have every model of the catalogue loaded, also while nobody searches, so that searches can switch to any of them.
+    """Keep every model of the catalogue loaded, also while nobody searches, so that searches can switch to any of them.
 
-    Asks the database itself: if it asked `generation`, the first search of a quiet replica would go by a state that is a
-    second old.
+    Asks the database directly. If it asked `generation`, a quiet replica would keep a state up to a second old, and its
+    first search would use that state.
     """
     while True:
         try:
@@ -211,8 +211,8 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
 def application(settings: Settings, make_encoding: Callable[[SearchSettings, Store], Encoding] | None = None) -> Any:
     """Return the application for Ray Serve: the ingress `SearchApi`, and `QueryEncoder` behind it.
 
-    `make_encoding` makes what encodes in each replica; without it, calls of `QueryEncoder`. Replicas are given the database
-    URL of their own role, and of no other.
+    `make_encoding` makes the encoding of each replica; None means calls of `QueryEncoder`. Of all database URLs,
+    replicas are given that of their own role alone.
 
     Raises:
         Rejected, Temporary: as `logins.url`.
@@ -272,8 +272,8 @@ def encoded_remotely(search: SearchSettings, store: Store) -> encoding.RemoteEnc
 def _scale(search: SearchSettings, least: int, most: int, busy: int) -> dict[str, Any]:
     """Return the options of a deployment that say how many replicas it has.
 
-    There are `least` replicas; where `most` is larger, up to `most`, so that each has at most `busy` calls at a time. The
-    delays are settings, since Serve's own of half a minute are longer than most bursts.
+    There are `least` replicas. If `most` is larger, Serve adds replicas up to `most` when they have more than `busy`
+    calls each at a time. The delays are settings, since Serve's own, half a minute, are longer than most bursts.
     """
     if most <= least:
         return {"num_replicas": least}

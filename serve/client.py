@@ -563,7 +563,7 @@ class Client:
             idempotency_key: Submitting again with the same key returns the same job.
 
         Returns:
-            The job, queued or further.
+            The job: queued, or further if it was submitted before.
 
         Raises:
             Rejected: a value is wrong, or the key may not act for the creators.

@@ -60,9 +60,10 @@ class Serve:
         return Command((sys.executable, "-m", "serve.service"), ray_cluster.environment(self.settings))
 
     def check(self) -> None:
-        """Check that a replica answers; until the first success also that it is complete and reached through the door.
+        """Check that a replica answers.
 
-        So a search right after `pixr up` succeeds.
+        Until the first success, also check that the replica lacks nothing and is reached through the door. A search
+        right after `pixr up` thus succeeds.
         """
         url = self._answering_url()
         if not self._was_ready:

@@ -1,13 +1,14 @@
 """Admission: the middleware that decides who is let in, before anything reads a body or finds a route.
 
 Each request takes a token from a rate limit's bucket before it costs anything more. Without a key the client's address
-pays; with a valid key its principal pays, so that callers with keys who share an address do not refuse each other.
+pays. With a valid key its principal pays, so that callers with keys who share an address do not use up each other's
+limit.
 
-A key that this replica has not seen lately must be looked up in the database. That takes a token from a small bucket
-for wrong keys at the address, which is given back when the key is valid or the database could not answer, but not when
-the caller hangs up; two lookups per address run at once. When that bucket is empty, keys that were valid a minute ago
-and keys that exist (`known_keys`) are still looked up, without queueing behind possibly wrong ones; if such a key turns out
-to be invalid, the address's ordinary bucket pays. All others are refused without a lookup.
+A key that this replica has not seen lately is looked up in the database. A key that was valid a minute ago is looked up
+at no cost. For any other key the address's small bucket for wrong keys pays a token. The token is given back if the key
+is valid or the database cannot answer, but not if the caller hangs up. While that bucket is empty, a key is looked up
+only if it was ever created (`known_keys`). Keys that have paid nothing do not queue behind possibly wrong ones, and if
+one of them is not valid, the address's ordinary bucket pays. Of either kind, two lookups per address run at once.
 
 Where a body is sent to a route that requires a key, the key is checked before the first byte of the body is read.
 """
@@ -50,7 +51,7 @@ SCOPES = "scopes"  # attribute of a FastAPI dependency: the scopes of which it r
 
 
 class AdmissionContext(KeyReaders, Protocol):
-    """What admission needs of a replica."""
+    """What admission needs from a replica."""
 
     @property
     def settings(self) -> Settings: ...
@@ -116,7 +117,7 @@ class Admission:
             self._in_progress -= 1
 
     async def _admitted(self, request: Request, address: str) -> tuple[Principal | None, Standing]:
-        """Return the caller (None without a key) and their bucket, from which one token was taken.
+        """Take a token from the caller's bucket; return the caller (None without a key) and the state of the bucket.
 
         Raises:
             Rejected: the bucket is empty, or the key is wrong.
@@ -129,7 +130,7 @@ class Admission:
         return principal, await take("key", str(principal.id))
 
     async def _look_up(self, token: str, identity: str) -> Principal:
-        """Return whose key this is, by a lookup in the database.
+        """Look up a key in the database and return its principal; `identity` is the bucket name of the address.
 
         Raises:
             Rejected: the key is not valid, or the address has sent too many wrong ones.
@@ -155,7 +156,7 @@ class Admission:
         return principal
 
     async def _pay_for_lookup(self, token: str, identity: str) -> bool:
-        """Take a token from the address's bucket of wrong keys; return False where the key may be looked up without one.
+        """Take a token from the address's bucket of wrong keys unless the lookup is free; return whether it did.
 
         Raises:
             Limited: the bucket is empty, and a key like this was never created.
@@ -212,7 +213,7 @@ def _required(route: BaseRoute) -> list[tuple[str, ...]]:
 def _kind(path: str) -> str:
     """Return which of an address's buckets pays for a path: media and probes have their own.
 
-    A page with its pictures is many requests, and a probe must not be refused because of them.
+    The page with its pictures makes many requests, which must not cause a probe to be refused.
     """
     if path in PROBES:
         return "probe"

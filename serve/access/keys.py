@@ -59,7 +59,7 @@ VALID = f"""SELECT k.hash, p.id, k.scopes, p.creator_id, k.creators, extract(epo
 
 
 class KeyReaders(Protocol):
-    """What checking a key needs of a replica: the database, and the settings of searches for the deadline."""
+    """What the check of a key needs from a replica: the database, and the settings of searches for the deadline."""
 
     @property
     def readers(self) -> Readers: ...
@@ -72,9 +72,9 @@ class KeyReaders(Protocol):
 class Principal:
     """The caller, with the scopes of the key that they used.
 
-    `creators` are the handles that scope `ingest` may act for; None means any. `own_ids` are the ids of `creator_id`
-    and of the creators named in the key: searches with the key earn them nothing. `folders` are those that its jobs may name;
-    None: the usual ones of its creators.
+    `creators` are the handles that scope `ingest` may act for; None means any. `own_ids` are the ids of the principal's
+    creator and of the creators named in the key; searches with the key earn these creators nothing. `folders` are the
+    only folders that jobs with this key may name; None means the folders named by its creators' handles.
     """
 
     id: int
@@ -98,7 +98,10 @@ class Principal:
         return None if self.creators is None else tuple(sorted(self.creators))
 
     def folders_in(self, buckets: Sequence[str]) -> tuple[str, ...] | None:
-        """The folders that its jobs may name; usual ones are in the first of the buckets. None: anywhere."""
+        """Return the folders that jobs with this key may name; None means any folder.
+
+        Folders that are named by creators' handles are those in the first of `buckets`.
+        """
         named = self.speaks_for
         return None if named is None else _folders(named, self.folders, buckets)
 
@@ -127,7 +130,10 @@ class KeyRow:
     revoked_at: datetime | None
 
     def document(self, buckets: Sequence[str]) -> dict[str, Any]:
-        """Return the row as the HTTP interface and `--json` show it; usual folders are in the first of the buckets."""
+        """Return the row as the HTTP interface and `--json` show it.
+
+        Folders that are named by creators' handles are those in the first of `buckets`.
+        """
         instants = {name: getattr(self, name) for name in ("created_at", "expires_at", "revoked_at")}
         return {
             "id": str(self.id),
@@ -237,9 +243,10 @@ def _check(scopes: Sequence[str], creator_id: int | None) -> None:
 def _speaks_for(
     connection: Connection[Any], scopes: Sequence[str], creators: Sequence[str] | None, own_handle: str | None
 ) -> list[str] | None:
-    """Return the handles that a new key may act for, to be stored; None: any, or its scopes act for no creator.
+    """Return the handles that a new key may act for, to be stored.
 
-    `own_handle` is that of the key's creator.
+    None means that it may act for any creator, or that none of its scopes acts for creators. `own_handle` is the handle
+    of the key's creator.
 
     Raises:
         Rejected: a handle is wrong or missing, or the key is not of scope `ingest`.
@@ -283,7 +290,7 @@ def _handle(connection: Connection[Any], creator_id: int) -> str:
 
 
 def _principal(connection: Connection[Any], name: str, creator_id: int | None) -> int:
-    """Return the id of the principal of a name, which is created if there is none, and lock its row.
+    """Find the principal with a name, or create it; lock its row and return its id.
 
     Raises:
         Rejected: 409, the principal of that name stands for another creator.
@@ -303,11 +310,14 @@ def _principal(connection: Connection[Any], name: str, creator_id: int | None) -
 def _check_alike(
     connection: Connection[Any], principal_id: int, name: str, scopes: Sequence[str], creators: Sequence[str] | None
 ) -> None:
-    """Check that a principal's valid keys may do the same as a new one: they are one viewer, and share idempotency of jobs and
-    challenges. `_principal` has locked the principal's row, so that two keys that are made at once see each other.
+    """Check that a new key has the same scopes and creators as each valid key of its principal.
+
+    All keys of a principal count as one viewer and share the idempotency keys of jobs and the wallet challenges.
+    `_principal` has locked the principal's row, so that of two keys created at once, the second is checked against the
+    first.
 
     Raises:
-        Rejected: 409, one of them has other scopes or creators: it belongs to another person, or was left over.
+        Rejected: 409, a valid key has other scopes or creators: it belongs to another person, or was left over.
     """
     row = connection.execute(
         "SELECT id FROM app.api_keys WHERE principal_id = %(principal)s AND revoked_at IS NULL"
@@ -417,7 +427,7 @@ def _unknown(key_id: int) -> Rejected:
 
 
 def digest_of(token: str) -> bytes:
-    """Return the digest under which a caller's key is looked up, however long the text that they sent."""
+    """Return the digest under which a caller's key is looked up; the text may be of any length."""
     return digest(token[:TOKEN_CHARS_MAX])
 
 
@@ -433,7 +443,10 @@ class Checks:
         return time.monotonic() < until_s + grace_s, principal
 
     def put(self, key: bytes, principal: Principal | None, left_s: float | None) -> None:
-        """Cache a result, for a valid key no longer than the `left_s` seconds until it expires."""
+        """Cache the result of a check.
+
+        The result of a valid key is cached no longer than the `left_s` seconds until it expires (None: it does not).
+        """
         lasts_s = REFUSAL_REMEMBERED_S if principal is None else min(REMEMBERED_S, left_s or REMEMBERED_S)
         self._results[key] = (time.monotonic() + lasts_s, principal)
 
@@ -528,8 +541,8 @@ def optional(services: KeyReaders) -> Callable[[Request], Awaitable[Principal | 
 def require(services: KeyReaders, *scopes: str) -> Callable[[Request], Awaitable[Principal]]:
     """Return a FastAPI dependency for routes that need a key with one of `scopes`.
 
-    The scopes are also its attribute `scopes`. For requests that change something, the key is checked in the database
-    again, so that a key that was just revoked cannot create another one.
+    The dependency has the scopes as its attribute `scopes`. For requests that change something, the key is checked in
+    the database again, so that a key that was just revoked cannot create another one.
     """
     identified = optional(services)
 

@@ -1,9 +1,9 @@
 """Rate limits: a token bucket for each key and each address, shared by all replicas through Redis.
 
-A replica takes tokens from Redis a tenth of a second in advance (a lease), so that a busy key costs an occasional call of
-Redis and not one per request. One call per bucket runs at a time; concurrent requests share its result. Besides, each
-replica counts what it lets through itself, so that one replica's limit also holds while Redis is away or has lost its
-data.
+A replica takes tokens from Redis a tenth of a second in advance (a lease), so that a busy key costs an occasional call
+of Redis and not one per request. One call per bucket runs at a time; concurrent requests share its result. Each replica
+also counts the requests that it lets through itself. So within one replica the limit holds even while Redis is away or
+has lost its data.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Limits:
             bucket.waiting -= 1
 
     async def _refill(self, bucket: Bucket, name: str) -> None:
-        """Lease tokens for the waiting requests and the next `AHEAD_S`; give back those of the last lease."""
+        """Lease tokens for the waiting requests and the next `AHEAD_S`; give back what is left of the last lease."""
         try:
             await asyncio.sleep(0)  # so that all requests of this turn of the event loop are counted
             rate, burst = bucket.policy.rate_per_s, bucket.policy.burst

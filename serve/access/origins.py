@@ -5,8 +5,9 @@ is believed only then, and only its last value, which the door has added; otherw
 connection.
 
 uvicorn believes `X-Forwarded-For` of every peer on 127.0.0.1 (`proxy_headers`, which Ray Serve's servers leave on) and
-has replaced the peer by the header's value before the application is called. So when a header without the secret names
-the scope's client, a process on this machine wrote the header, and that process is the client.
+has replaced the peer by the header's value before the application is called. So if the secret is missing and the
+scope's client equals the header's value, a process on this machine sent the request. That process is then taken as the
+client.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def bucket(text: str) -> str:
 
 
 def share(request: HTTPConnection, principal_id: int | None) -> str:
-    """Return whose places at gates a request takes: its key's, else its address's (counted as in `bucket`)."""
+    """Return the caller whose places at gates a request takes: its key, else its address (counted as in `bucket`)."""
     return f"key {principal_id}" if principal_id is not None else bucket(address(request))
 
 

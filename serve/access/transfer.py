@@ -5,9 +5,9 @@ it; the application gets it as one message. So the application never waits for a
 few large bodies are in memory at once. A client that does not accept a part of the response within `write_timeout_s` is
 cut off.
 
-The door ends a refused request and closes the connection of a client that is still sending, which may then not see the
-reason. So what arrives quickly of a refused body is read and discarded before the refusal is sent; a slow body is not
-waited for.
+If a request is refused while its body is still arriving, the door closes the connection, and the client may not see the
+reason. So whatever part of a refused body arrives quickly is read and discarded before the refusal is sent. A slow body
+is not waited for.
 """
 
 from __future__ import annotations
@@ -107,8 +107,9 @@ class Transfer:
         """Yield a complete, checked body; a large one holds a place while the block runs.
 
         Raises:
-            Rejected: it is too large, too slow, or not acceptable (`bodies.check`), or the gates are full.
+            Rejected: it is too large, too slow, or not acceptable (`bodies.check`).
             Temporary: the gates are full.
+            Gone: the client has closed the connection.
         """
         search, (payer, network, weight) = self._search, _sender(scope, self._search)
         picture = scope["path"] in PICTURES
@@ -148,8 +149,9 @@ class Incoming:
     async def drop(self, search: SearchSettings) -> None:
         """Read and discard the rest of a body while it arrives quickly.
 
-        The time allowed grows with the bytes received (`refused_bytes_per_s_min`) from a short pause on. Ends with the
-        body, after `refused_bytes_max`, or after `refused_timeout_s` at the latest.
+        The time allowed begins with a short pause (`refused_pause_s`) and grows with each byte received
+        (`refused_bytes_per_s_min`). Reading ends with the body, when that time is over (`refused_timeout_s` seconds at
+        most), or after `refused_bytes_max` bytes.
         """
         began_s, size = asyncio.get_running_loop().time(), 0
         with suppress(TimeoutError):
@@ -249,7 +251,10 @@ def _announced(scope: Scope) -> int:
 
 
 def _once(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives the whole body as one message, and after it the message that the client has left."""
+    """Return a `receive` that gives the whole body as one message.
+
+    After that it gives what the original `receive` does: the message that the client has left.
+    """
     is_given = False
 
     async def received() -> Message:

@@ -1,6 +1,6 @@
 """`pixr docs`: the pages of all settings and of all metrics, written from the code.
 
-Stands here because only this package knows the metrics of all others.
+It stands in this package because no other package knows the metrics of all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The metrics of all processes, described for `pixr docs metrics`.
 
-A replica's metrics are described by an example: each is given a value, and read as Prometheus reads it. So what a page says
-of them is what `/metrics` says. Those of an ingest job are the figures of its report.
+For a replica's metrics, an example of `Metrics` is given values and read as Prometheus reads it. So the page agrees
+with `/metrics`. The metrics of an ingest job are the figures of its report.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def statement_csv(
     before: Place = BEGIN,
     limit: int = statements.ROWS_MAX,
 ) -> tuple[str, Place | None]:
-    """Return a part of a creator's statement, all movements of their money from the newest to the oldest.
+    """Return one part of a creator's statement, which lists all movements of their money, the newest first.
 
     Args:
         connection: A connection to the database.

@@ -40,7 +40,7 @@ def check(body: bytes, search: SearchSettings, *, picture: bool) -> None:
 
 
 def too_large(bytes_max: int, *, beside_picture: bool = False) -> Rejected:
-    """Return the error for a body that is too large; `beside_picture`: even without the text of its picture."""
+    """Return the error for a body that is too large; with `beside_picture` it is too large even without its picture."""
     what = "a search has, beside its picture," if beside_picture else "a request's body has"
     return Rejected(f"{what} at most {bytes_max} bytes", status=413, code="too-large")
 

@@ -1,8 +1,9 @@
 """One deadline for a whole request, shared by everything that the request waits for.
 
-Checking the key, rate limits, gates, the database and the search itself have timeouts of their own, whose sum would be
-several deadlines. So the request carries its deadline in a context variable, which tasks that it starts inherit, and
-each step asks how much time is left (`left_s`). Work that outlives its request on purpose runs inside `unlimited`.
+Checking the key, rate limits, gates, the database and the search itself each have a timeout; together they could take
+several times the deadline. So a request carries its deadline in a context variable, which the tasks that it starts
+inherit. Each step asks how much time is left (`left_s`). Work that outlives its request on purpose runs inside
+`unlimited`.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Deadlines:
 
 
 class _Request:
-    """One request under its deadline; `_answering` once the response has begun."""
+    """One request under its deadline. `_answering` is True once the response has begun."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, deadline_s: float) -> None:
         self._scope, self._receive, self._send = scope, receive, send

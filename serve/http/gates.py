@@ -45,8 +45,9 @@ def current_caller() -> tuple[str, float]:
 class _Rank:
     """All callers of one weight together.
 
-    `turn` counts the places they have had, divided by the weight; while none of them waits it does not fall far behind the
-    gate's. `served` is the turn of the one who was served last. `held` is the number of places they have now, of `places_max`.
+    `turn` is the number of places that the rank has had, divided by its weight; while none of its callers waits, `turn`
+    is kept from falling far behind the gate's. `served` is the highest turn of a caller of the rank who was served.
+    `held` is the number of places that the rank holds now, at most `places_max`.
     """
 
     __slots__ = ("held", "places_max", "served", "turn", "weight")
@@ -57,7 +58,11 @@ class _Rank:
 
 
 class _CallerShare:
-    """One caller's part of a gate: places held, futures of waiting requests, and a turn (how much they have had)."""
+    """One caller's part of a gate.
+
+    It consists of the places that they hold, a future for each waiting request, and how many places they have had
+    (`turn`).
+    """
 
     __slots__ = ("held", "places_max", "queue", "rank", "turn", "waiting_max")
 
@@ -130,8 +135,8 @@ class Gate:
         """Hold a place for the block, after waiting for one if necessary.
 
         Callers of weight 8 together get eight times as many places as callers of weight 1 while both wait. A caller may
-        take at most half of the places to wait. When those are full, the last request of the caller with the most
-        waiting ones is refused in favour of a caller with fewer.
+        take at most half of the places to wait. When all of these are taken, a new request of a caller with few waiting
+        requests replaces the last request of the caller with the most.
 
         Args:
             name: The caller's; each request without one counts as a caller of its own.
@@ -177,11 +182,11 @@ class Gate:
             raise
 
     def _has_made_room(self, caller: _CallerShare) -> bool:
-        """Refuse one waiting request to make room for the caller's; return False where none has to give way.
+        """Refuse another caller's waiting request to make room for this caller's; return False if none has to give way.
 
-        It is the last request of the longest queue among callers of less weight, as long as those have more than their
-        part of the places to wait; otherwise of the longest queue of equal weight, if that is longer than the caller's
-        would be.
+        While callers of less weight have more than their part of the places to wait, the last request of the longest
+        queue among them is refused. Otherwise it is the last request of the longest queue of equal weight, if that
+        queue is longer than this caller's would be with the new request.
         """
         last_first = list(reversed(self._queued))
         lighter = [share for share in last_first if share.rank.weight < caller.rank.weight]
@@ -198,7 +203,7 @@ class Gate:
         return True
 
     def _take(self, caller: _CallerShare) -> None:
-        """Count a place as the caller's, and the turn as served."""
+        """Give a caller a place, and count it in the turns of the caller, of its rank and of the gate."""
         rank = caller.rank
         self._held += 1
         caller.held += 1
@@ -241,7 +246,10 @@ class Gate:
                 self._queued[caller] = None
 
     def _caller(self, name: str, weight: float) -> _CallerShare:
-        """Return a caller's share, made at their first request, with turns that are not too far behind the others'."""
+        """Return a caller's share, made at their first request.
+
+        If the turns of the caller or of their rank are too far behind the others', they are raised.
+        """
         if weight not in self._ranks:
             self._ranks[weight] = _Rank(weight, self._places_max if weight > STRANGER else self._strangers_max)
         rank = self._ranks[weight]
@@ -268,7 +276,11 @@ class Gate:
 
 
 def _order(caller: _CallerShare) -> tuple[float, int, int]:
-    """Return the sort key of the next caller: the turn that its rank would have with a further place; its own; places held."""
+    """Return a caller's sort key; the caller with the least key is served next.
+
+    It consists of the turn that the caller's rank would have with one more place, the caller's turn, and the places
+    held.
+    """
     return caller.rank.turn + 1 / caller.rank.weight, caller.turn, caller.held
 
 
@@ -356,10 +368,10 @@ def of(search: SearchSettings) -> Gates:
 
 
 def _picture_searches(search: SearchSettings) -> Gate:
-    """Make the gate of searches by a picture, which takes an encoder as long as twenty texts.
+    """Make the gate of searches by a picture, each of which takes an encoder as long as twenty texts.
 
-    They pass it before the gate of searches, of whose places they have half at most, by however many callers. So texts have
-    the other half.
+    Searches by a picture pass this gate before the gate of searches. However many callers there are, these searches
+    take at most half of the places there, and texts have the other half.
     """
     most, waiting_max = search.pictures_at_once_max, search.pictures_waiting_max
     return Gate("pictures", most, waiting_max, search.gate_wait_s, search.images_caller_max, most // search.kept_part)

@@ -1,7 +1,8 @@
 """Detection of clients that have closed the connection before their request is begun.
 
 A search runs to its end without watching its client, because watching costs more than most searches. While a replica is
-busy, clients that ask and hang up at once would take its capacity from those that wait; their requests are not begun.
+busy, clients that send requests and hang up at once would take its capacity from clients that wait. So their requests
+are not begun.
 """
 
 from __future__ import annotations

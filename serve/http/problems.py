@@ -5,8 +5,8 @@ Temporary    → 503 with Retry-After, without the address of what is away; the 
 validation   → 422 with one line per field; also for half of a surrogate pair, which JSON allows and UTF-8 does not
 anything else is a bug: logged with its traceback, answered with 500 and no detail
 
-When a replica ends, something that a request waits for may be cancelled without the request itself; that is answered
-too. Here is also what every response carries: the request id, and CORS headers.
+When a replica ends, work that a request waits for may be cancelled although the request is not; such a request gets a
+response too. This module also adds what every response carries: the request id, and CORS headers.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ EXPOSED_HEADERS = (
 
 
 def install(app: FastAPI, *, cors_origins: Sequence[str] = (), stamped: bool = True) -> None:
-    """Give an application its error responses, request ids and CORS; middleware that is added later runs outside.
+    """Give an application its error responses, request ids and CORS; middleware that is added later wraps these.
 
-    With `stamped`, responses carry their request id; Serve adds it to those of its replicas by itself.
+    With `stamped`, responses carry their request id. Behind Serve `stamped` is False, since Serve adds the id.
     """
     for kind, answer in ANSWERS.items():
         app.add_exception_handler(kind, _in_loop(answer))
@@ -147,7 +147,7 @@ def of_the_store(what: str) -> Iterator[None]:
 
     Raises:
         Rejected: 404, the object does not exist; or the store refused for another reason.
-        Temporary: the store is away, or does not let Pixr read, about which the caller can do nothing.
+        Temporary: the store is away, or denies Pixr access, which the caller cannot change.
     """
     try:
         yield
@@ -258,7 +258,10 @@ def _in_loop(answer: Callable[[Request, Exception], Response]) -> Callable[[Requ
 
 
 class Answered:
-    """Middleware that answers a request whose work, but not the request itself, was cancelled because the replica ends."""
+    """Middleware that answers a request whose work is cancelled by the end of the replica.
+
+    It does so only if the request itself was not cancelled and no part of the response was sent.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

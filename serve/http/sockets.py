@@ -16,7 +16,7 @@ EVERYWHERE = "[::]:"
 
 @dataclass(frozen=True)
 class OnNode:
-    """A replacement for Serve's function that opens a port: it opens it on one address instead of all."""
+    """A replacement for Serve's function that opens a port; it listens on one address instead of all."""
 
     open_port: Callable[[Any, str], Any]
     address: str

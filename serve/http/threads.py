@@ -2,8 +2,8 @@
 
 A thread cannot be ended from outside. So a call keeps its place until its thread has returned, even when the caller
 gave up long ago, and callers who find no free place are refused soon. The event loop's own executor (for name lookups
-and files) is separate. `DatabaseThreads` gives each call a connection (jobs, takedown, earnings), for rare calls;
-searches use `readers`.
+and files) is separate. `DatabaseThreads` also gives each call a database connection; it is for rare calls (jobs,
+takedown, earnings), while searches use `readers`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Threads:
             name: The plural noun that errors use, e.g. `calls of this kind`.
             threads_max: How many calls run at once.
             wait_s: How many seconds a call waits for a free thread.
-            timeout_s: How many seconds the caller waits for the call.
+            timeout_s: How many seconds a caller waits for the call's result.
         """
         self._name = name
         self._max, self._wait_s, self._timeout_s = threads_max, wait_s, timeout_s
@@ -108,10 +108,10 @@ class DatabaseThreads(Threads):
         """Make the threads; the pool is opened by the first call.
 
         Args:
-            url: The database.
+            url: The URL of the database.
             threads_max: How many calls, and connections, there are at once.
             wait_s: How many seconds a call waits for a free thread, and for a connection.
-            timeout_s: How many seconds the caller waits for the call; statements are ended after this time too.
+            timeout_s: How many seconds a caller waits for the call's result; statements are ended after this time too.
         """
         super().__init__("calls of this kind", threads_max, wait_s, timeout_s)
         self._url, self._opening = url, threading.Lock()

@@ -1,9 +1,9 @@
 """The S3 addresses of pictures and videos and who may see them, cached for one generation of the catalogue.
 
-A page shows twenty pictures, and each would cost the primary a query that the search itself did not need. A replica
-asks once per generation for each: a standby of the database that keeps up, or the primary for what the standby does not
-have yet. A takedown takes effect as in searches, within `generation_interval_s`. Private videos are never cached; the
-primary is asked each time.
+A page shows twenty pictures; without a cache, each would cost the primary a query. A replica asks for each picture once
+per generation. It asks a standby that keeps up, and the primary if the standby does not have the row yet. A takedown
+takes effect within `generation_interval_s`, as in searches. Private videos are never cached; the primary is asked each
+time.
 """
 
 from __future__ import annotations

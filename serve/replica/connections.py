@@ -1,13 +1,14 @@
 """A pool of connections to one database that loses none of them, however its callers are cancelled.
 
 A caller waits for a *place*, of which there are `search.pool_max`. A caller with a place can be interrupted only at two
-points: while its connection is being opened, and while its question runs. Taking an idle connection and giving it back await
-nothing. If the caller is interrupted while a connection is being opened, opening goes on, and the connection is kept for
-the next caller. A connection whose question is interrupted is closed: the request to cancel a statement may reach the
-server late and end the next one. The next question opens a new connection, so that a database that is back is used at once.
+points: while its connection is being opened, and while its question runs. Taking an idle connection and giving it back
+await nothing. If the caller is interrupted while a connection is being opened, opening goes on, and the connection is
+kept for the next caller. A connection whose question is interrupted is closed: the request to cancel a statement may
+reach the server late and end the next one. The next question opens a new connection, so that a database is used as soon
+as it is back.
 
-Not psycopg_pool, whose `getconn` and `putconn` lose connections when they are cancelled (psycopg #509, #1208, #1214, #1275,
-#1345; 3.3.3 with 96 callers that hang up: none of 8 left after four rounds).
+Not psycopg_pool, whose `getconn` and `putconn` lose connections when they are cancelled (psycopg #509, #1208, #1214,
+#1275, #1345; 3.3.3 with 96 callers that hang up: none of 8 left after four rounds).
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class Connections:
         return answer
 
     def _keep_for_others(self, connecting: asyncio.Task[_PooledConnection]) -> None:
-        """Keep a connection that is open now and whose caller was interrupted meanwhile; its place was held until now."""
+        """Keep a connection whose caller was interrupted while it was opened, then free the caller's place."""
         if not connecting.cancelled() and connecting.exception() is None:
             pooled = connecting.result()
             self._give_back(pooled, pooled.manner, is_complete=True)
@@ -151,7 +152,10 @@ class Connections:
         self._places.release()
 
     async def close(self) -> None:
-        """Close idle connections at once and used ones when they are given back, for which this waits a while."""
+        """Close all connections.
+
+        Waits a while for used connections, each of which is closed when it is given back; then closes the idle ones.
+        """
         self._closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -193,7 +197,10 @@ class Connections:
         return None
 
     async def _is_reset(self, pooled: _PooledConnection, manner: str) -> bool:
-        """Reset the session's settings for a question of manner `PLAIN`; False if that fails. Others set all that they need."""
+        """Reset the session's settings for a question of manner `PLAIN`; return False if that fails.
+
+        Questions of other manners set all settings that they need themselves.
+        """
         if manner != PLAIN or pooled.manner == PLAIN:
             return True
         try:
@@ -209,7 +216,7 @@ class Connections:
         """Open a connection.
 
         Raises:
-            Away: the database does not take it in time.
+            Away: the database refuses it, or does not answer in time.
         """
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S + 1.0):  # which includes resolving the host's name
@@ -268,9 +275,9 @@ def _server_ms(limit_s: float) -> int:
 async def bounded(work: Awaitable[Answer], limit_s: float) -> Answer:
     """Await a question, which is cut off after `limit_s` or a little after its request's deadline.
 
-    psycopg takes a first cancellation as the wish to end the statement, for which it waits up to ten seconds, and a second
-    one as the wish to end the connection. So a question is cancelled twice, and a server that does not end its statement is
-    not waited for; this holds too where the first cancellation is the caller's.
+    At a first cancellation psycopg asks the server to end the statement, and waits for that up to ten seconds; at a
+    second one it ends the connection. So a question is cancelled twice, and a server that does not end its statement is
+    not waited for. The same holds if the first cancellation is the caller's.
 
     Raises:
         Slow, Late: it was cut off, as these classes say.

@@ -59,7 +59,8 @@ def of(data: bytes) -> Dimensions:
 def checked(data: bytes, pixels_max: int, jpeg_pixels_max: int) -> Dimensions:
     """Read the header of a picture, and refuse a picture that would take too much to decode.
 
-    `pixels_max` holds for all pictures, `jpeg_pixels_max` instead where it is more, for a JPEG that is not progressive.
+    The limit is `pixels_max`. For a JPEG that is not progressive it is the larger of `pixels_max` and
+    `jpeg_pixels_max`.
 
     Raises:
         Rejected: as `of`; or it has too many pixels or scans, or one side is much longer than the other.

@@ -221,7 +221,10 @@ class RemoteEncoding:
         self._images = gates.pictures(search)
 
     async def answers(self) -> None:
-        """Ask the encoder itself, past the cache and the breakers, since its facts stay known while it is away."""
+        """Check that the encoder answers now.
+
+        The call bypasses the cache and the breakers, since the encoder's facts stay cached while it is away.
+        """
         await self._calls[0]("")
 
     async def facts(self, model: str = "") -> EncoderInfo:
@@ -295,8 +298,8 @@ class RemoteEncoding:
     async def image(self, data: bytes, model: str = "") -> Vector:
         """Have the encoder encode a picture; only a few pictures are sent to it at once.
 
-        Callers wait at a separate gate, in the order that the gate gives to the caller of the search
-        (`gates.on_behalf_of`). Pictures that the encoder would refuse are refused here.
+        Pictures wait at a gate of their own, as requests of the search's caller (`gates.on_behalf_of`). A picture that
+        the encoder would refuse is refused before it waits.
 
         Args:
             data: a JPEG, PNG or WebP file.

@@ -89,7 +89,7 @@ class Generation:
         return self.fresh() or self._last()
 
     def expire(self) -> None:
-        """Have the primary asked before the next answer, because this replica has just changed the catalogue."""
+        """Make the next call of `now` ask the primary, because this replica has just changed the catalogue."""
         self._looked_at = self._failed_at = float("-inf")
         self._changed_at = time.monotonic()
         self._looking = None  # a look that is under way may have been answered before the change
@@ -124,9 +124,9 @@ class Generation:
             self._looked_at = began
 
     def _growth_delayed(self, state: State) -> State:
-        """Return a state just read, with the generation that was known before while growth is held back.
+        """Return a state that was just read; while growth is held back, give it the generation that was known before.
 
-        Growth, where only moments were added, is let through at most once in `growth_interval_s`.
+        Growth means that only moments were added since. It takes effect at most once in `growth_interval_s`.
         """
         now_s, known = time.monotonic(), self._known
         is_growth = known is not None and state.generation > known.generation and state.changed == known.changed

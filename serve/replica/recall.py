@@ -39,7 +39,10 @@ CLOSE_WAIT_S = 1.0  # for the check that is under way
 
 @dataclass(frozen=True)
 class Shadow:
-    """The same query for the catalogue's other models, which are not searched: their names, its vector in each, the limits."""
+    """A query put to the catalogue's other models, which are not searched.
+
+    It has the names of these models, the query's vector in each, and the limits.
+    """
 
     names: Sequence[str]  # of the models
     vector: Callable[[SearchModel], Awaitable[Vector]]  # encodes the query in one of them
@@ -64,7 +67,7 @@ class Recall:
         return {name: sum(looks) / len(looks) for name, looks in self._looks.items()}
 
     def looks(self, model: str) -> int:
-        """Return over how many checks of a model the mean is taken."""
+        """Return the number of checks over which a model's mean is taken."""
         return len(self._looks[model])
 
     def follow(

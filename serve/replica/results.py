@@ -1,9 +1,9 @@
 """Pages that are kept, by query and generation: first in this replica (bounded), then in Redis for all replicas.
 
-A page is kept as the bytes that are sent, with what its appearances need. Equal searches at the same time are made once
-and shared. No caller waits until Redis has a page; pages that are made within a moment are sent to it together. Degraded
-pages are never kept. A page is made again after `result_cache_s`, since its cursor and its links expire; an older one is
-shown when making it fails. Knows nothing of how a page is made.
+A page is kept as the bytes that are sent, with what its appearances need. For equal searches at the same time the page
+is made once and shared. No caller waits until Redis has a page; pages that are made within a moment are sent to it
+together. Degraded pages are never kept. A page is made again after `result_cache_s`, since its cursor and its links
+expire; an older one is shown when making it fails. Knows nothing of how a page is made.
 """
 
 from __future__ import annotations

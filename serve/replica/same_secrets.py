@@ -1,8 +1,8 @@
 """Whether a replica has the secrets of its deployment. With other secrets what it records would be paid twice.
 
-The database, which has noted fingerprints of the secrets, is asked before the first request and, where it does not answer,
-until it does. Secrets that it has not noted are not compared: Serve's deployer notes all of them before there is a replica
-(`cluster.database.fingerprints`).
+The database has fingerprints of the secrets (`cluster.database.fingerprints`). It is asked before the first request
+and, if it does not answer, again until it does. A secret without a fingerprint is not compared; Serve's deployer notes
+all fingerprints before there is a replica.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The store that replicas share, in Redis: bytes by name, for a while, behind one breaker.
 
-Without it searches are answered all the same, and pay: it costs speed, and limits and Idempotency-Keys hold in each replica by
-itself (see `access.limits`, `repeats`).
+While Redis is away, searches are answered more slowly and pay as usual. Limits and Idempotency-Keys then hold in each
+replica by itself (see `access.limits`, `repeats`).
 
-Names begin with the mark of the deployment, so that deployments can share a server. Each call runs in a task of its own,
-limited in time, so that a caller who is cancelled leaves no connection in the middle of a reply: redis-py closes such a
-connection, but its pool never gets it back if the caller is cancelled once more meanwhile. Knows nothing of what is stored.
+Names begin with the mark of the deployment, so that deployments can share a server. Each call runs in a task of its
+own, limited in time, so that a caller who is cancelled leaves no connection in the middle of a reply: redis-py closes
+such a connection, but its pool never gets it back if the caller is cancelled once more meanwhile. Knows nothing of what
+is stored.
 """
 
 from __future__ import annotations

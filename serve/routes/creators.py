@@ -41,7 +41,7 @@ Amount = Annotated[str, Field(pattern=r"^-?\d+$", examples=["125000"], descripti
 
 
 class Earnings(BaseModel):
-    """accrued = pending + payable + in_flight + paid."""
+    """A creator's earnings; `accrued` is pending + payable + in_flight + paid."""
 
     model_config = ConfigDict(extra="allow")
     creator_id: str

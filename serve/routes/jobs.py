@@ -144,7 +144,7 @@ def _create(
     """Queue a job in the name of the caller; without a creator, for the only one that their key speaks for.
 
     Raises:
-        Rejected: the caller may not let the job go first, or as `jobs.queue`.
+        Rejected: 403, the caller may not give the job a priority above 0; or as `jobs.queue`.
     """
     speaks_for = caller.speaks_for
     only = speaks_for[0] if speaks_for is not None and len(speaks_for) == 1 else ""

@@ -1,6 +1,6 @@
 """`/v1/keys`: making, listing, rotating and revoking API keys. For administrators.
 
-The keys themselves are `access.keys`; here they become documents.
+`access.keys` makes and stores the keys; this module turns them into documents.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Scope = Literal["search", "ingest", "creator", "admin"]
 class NewKey(BaseModel):
     """The key to make: its name, its scopes, and the creators that it stands for.
 
-    A key of scope creator names the creator; one of scope ingest names the handles of those it may speak for, or says "any".
-    Where it names some, its jobs read from its folders alone.
+    For scope creator, `creator_id` is needed. For scope ingest, `creators` are the handles of the creators that the key
+    may speak for, or "any". If it names handles, its jobs read from the key's folders alone.
     """
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "web", "scopes": ["search"]}]})

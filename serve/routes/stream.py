@@ -105,7 +105,7 @@ def router(services: Services) -> APIRouter:
         idempotency_key: IdempotencyKey = None,
         principal: Principal | None = anybody,
     ) -> Response:
-        """The same as server-sent events: `text` with what the words find, if that is there first, then `fused`.
+        """Search in parts, as server-sent events: `text` for what words find, if that is there first; then `fused`.
 
         The data of both is an answer of `GET /v1/search`; only `fused` earns for creators. What goes wrong after the
         first event comes as an `error` whose data is a problem document. Then the stream ends.

@@ -216,11 +216,10 @@ def seen_by(caller: Principal | None) -> Seen:
 
 
 async def _seen(services: Services, key: int | str, caller: Principal | None) -> videos.VideoDetails:
-    """Return a video, if the caller may see it: an unlisted one by its public id, or if they may change it, by its number.
+    """Return a video, if the caller may see it.
 
-    Row numbers can be guessed.
-
-    The primary is asked, so that a change of visibility holds at once.
+    By a number, which can be guessed, an unlisted video is shown only to callers who may change it. The primary is
+    asked, so that a change of visibility holds at once.
 
     Raises:
         Rejected: 404, the video does not exist, or the caller may not see it.
@@ -260,7 +259,7 @@ def _document(video: videos.VideoDetails, caller: Principal | None) -> dict[str,
 
 
 def _segment(settings: Settings, moment: Moment, private: bool) -> dict[str, Any]:
-    """Return the document of a moment; `private` links also open the video of a creator who has made it private."""
+    """Return the document of a moment; with `private`, its links also open a private video."""
     return {
         "segment_id": str(moment.id),
         "public_id": moment.public_id,

@@ -96,7 +96,7 @@ async def answer(context: SearchContext, search: SearchSettings, query: Query, c
 
 @asynccontextmanager
 async def _placed(context: SearchContext, query: Query, share: str, weight: float) -> AsyncIterator[None]:
-    """Hold the places of a search; one by a picture waits among pictures first, so that texts do not wait behind it.
+    """Hold a search's place at the gate for the block; a search by a picture passes the gate of pictures first.
 
     Args:
         context: has the gates.

@@ -163,7 +163,7 @@ class Lists:
         return VectorList(encoded, hits, vector_hits, is_hurried)
 
     async def _nearest(self, model: SearchModel, vector: Vector) -> tuple[VectorHits, bool]:
-        """Search the index for full recall; if that takes too long, or has recently, search it with hurried limits instead.
+        """Search the index for full recall, or with hurried limits if full recall takes or recently took too long.
 
         Returns:
             What was found, and whether it was found in a hurry, with lower recall.

@@ -57,7 +57,7 @@ def pack(
         key: the key to sign with.
         expires_in_s: for how long the cursor is good.
         now_s: the time, in seconds since 1970; the clock's where it is None.
-        by_video: whether the candidates are the best moments of a video each.
+        by_video: whether the answer is grouped by video, so that each candidate is the best moment of its video.
 
     Returns:
         The cursor, as URL-safe base64.
@@ -72,7 +72,7 @@ def pack(
 
 
 def unpack(text: str, key: bytes, now_s: float | None = None) -> tuple[list[Ranked], int, bool]:
-    """Return the candidates in a cursor, the generation that they were found at, and whether they go by video.
+    """Return the candidates in a cursor, the generation that they were found at, and whether they are grouped by video.
 
     Raises:
         Rejected: the cursor was not signed with this key, or has expired.
@@ -132,7 +132,7 @@ def _ranked(segment_id: int, score: float, relevance_ppm: int, bits: int) -> Ran
 
 
 def _sealed(body: bytes, key: bytes, kind: bytes = b"") -> str:
-    """Return a cursor: a body behind its signature; `kind` is signed before it."""
+    """Return a cursor, which is a signature and then the body; the signature covers `kind` and the body."""
     return base64.urlsafe_b64encode(_signature(kind + body, key) + body).decode().rstrip("=")
 
 

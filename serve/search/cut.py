@@ -59,8 +59,8 @@ class Cut:
     def pays(self, segment_id: int) -> bool:
         """Whether a moment may earn: it is near enough to every part of the query.
 
-        That its words match shows a moment but earns nothing: which words match depends on what the caller adds to the
-        text (a language, a filter, a blend).
+        A moment that is shown because its words match earns nothing by that: which words match depends on what the
+        caller adds to the text (a language, a filter, a blend).
         """
         return self.passing is None or all(segment_id in each.moments for each in self.passing)
 
@@ -70,8 +70,8 @@ def of(search: SearchSettings, query: Query, words: Sequence[Named], passing: tu
 
     Args:
         search: whose `relevance_min_ppm` is `CALIBRATED`, a least relevance, or 0 to show everything.
-        query: the checked query; of the early part of a stream, where nothing is measured, only what is shown in any
-            case passes.
+        query: the checked query. For the early part of a stream nothing is measured, and only moments with all words of
+            the query are shown.
         words: the list of words.
         passing: the moments that are near enough, by part; None where there is nothing to judge by.
 

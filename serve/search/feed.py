@@ -79,7 +79,7 @@ class Worth:
 async def scored(
     connection: AsyncConnection[Any], search: SearchSettings, limit: int, viewer: bytes = b""
 ) -> list[Worth]:
-    """Return the feed, best first; for a viewer, what they have not seen before what they have.
+    """Return the feed, best first; for a known viewer, moments that they have not seen come first.
 
     Args:
         connection: to the primary or a replica.
@@ -189,7 +189,7 @@ class Feed:
         return self._known[1] if self._known is not None and self._known[0] == state.generation else ()
 
     def follow(self, state: State) -> None:
-        """Fetch the feed of a new generation, beside the search that noticed it, once in `feed_interval_s`."""
+        """Fetch the feed of a new generation, beside the search that noticed it, at most once in `feed_interval_s`."""
         is_due = time.monotonic() - self._tried_at >= self._search.feed_interval_s
         is_behind = self._known is None or self._known[0] != state.generation
         if is_behind and is_due and not state.stale:

@@ -1,9 +1,9 @@
 """A shortcut for searches before the routes: kept answers, and bodies that are complete and valid.
 
-FastAPI finds a route, resolves its dependencies and checks each parameter: of a kept answer that is more work than all the
-rest, of a new one a tenth of the replica's. Two requests go around it: a `GET` whose query string was parsed a moment ago
-and whose answer is kept, and a `POST` with a valid body of announced length. Keys, appearances and metrics are treated as
-everywhere. Every other request goes to the routes as it came.
+FastAPI finds a route, resolves its dependencies and checks each parameter. For a kept answer that is more work than all
+the rest; for a new answer it is a tenth of the replica's work. Two requests go around it: a `GET` whose query string
+was parsed a moment ago and whose answer is kept, and a `POST` with a valid body of announced length. Keys, appearances
+and metrics are treated as everywhere. Every other request goes to the routes as it came.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _is_announced_json(request: Request) -> bool:
 
 
 def _before(message: Message, receive: Receive) -> Receive:
-    """Return a `receive` that gives a message before those that come."""
+    """Return a `receive` that gives `message` first, then the messages of the original."""
     waiting = [message]
 
     async def received() -> Message:

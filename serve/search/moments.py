@@ -168,7 +168,7 @@ def of(linked: MomentLinks, ranked: Ranked, details: MomentDetails) -> dict[str,
 
 
 def grouped(ranked: Sequence[Ranked], details: Mapping[int, MomentDetails], group_by: GroupBy) -> list[list[Ranked]]:
-    """Group the candidates that may be shown (those that were found), each by itself or by video, best first."""
+    """Group the candidates that are in `details`, each by itself or by video, best first; leave out the others."""
     visible = [each for each in ranked if each.segment_id in details]
     if group_by is GroupBy.MOMENT:
         return [[each] for each in visible]

@@ -1,7 +1,7 @@
 """A page of an answer: ranked candidates become moments with their words and links; the rest is frozen into a cursor.
 
-`SearchResult` is a page with where it comes from, as it is sent. Ranks nothing and asks only what the moments show: what
-cannot be asked in time, highlights and facets, is left out and named in `degraded`.
+`SearchResult` is a page with where it comes from, as it is sent. Ranks nothing and looks up only what the moments show.
+Highlights and facets that cannot be looked up in time are left out and named in `degraded`.
 """
 
 from __future__ import annotations
@@ -139,7 +139,10 @@ async def make(
 
 
 async def _extra(name: str, work: Awaitable[Result], deadline_s: float, degraded: list[str]) -> Result | None:
-    """Wait for what an answer can do without, for half of the time that is left; None, and named in `degraded`, if late."""
+    """Wait for an optional part of an answer, for half of the time that is left.
+
+    Returns None, and notes the part in `degraded`, if it is late.
+    """
     try:
         return await within(work, left_s(deadline_s) / 2)
     except (Temporary, psycopg.OperationalError) as error:
@@ -200,7 +203,10 @@ async def _details(readers: Readers, ranked: Sequence[Ranked]) -> Details:
 def _document(
     links: MomentLinks, query: Query, candidates: Candidates, group: Sequence[Ranked], details: Details
 ) -> dict[str, object]:
-    """Return the document of a group: its best moment, with some of the others, and why it is there where that is asked."""
+    """Return the document of a group: its best moment and some of its other moments.
+
+    If the query asks for it, the document also explains the moment's place.
+    """
     best, *others = group
     document = moments.of(links, best, details[best.segment_id])
     if others:

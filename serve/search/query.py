@@ -245,14 +245,14 @@ class Query:
 
     @cached_property
     def identity(self) -> str:
-        """A hash of everything but letter case and intent: searches that have the same answer have the same."""
+        """A hash of all fields but the intent, with the text in lower case; equal hashes mean equal answers."""
         image = hashlib.sha256(self.image).hexdigest() if self.image is not None else ""
         plain = replace(self, text=self.text.lower(), image=None, intent=Intent.SEARCH)
         return hashlib.sha256(f"{plain!r} {image}".encode()).hexdigest()
 
     @property
     def asks_everything(self) -> bool:
-        """Whether every list is asked that could find something; a query without a text needs no list of words."""
+        """Whether the query asks every list that could find something; without a text, the list of words could not."""
         return self.vector_weight > 0 and not self.is_early and (self.text_weight > 0 or not self.wanted)
 
     @property

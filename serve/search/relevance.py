@@ -72,7 +72,10 @@ class QueryParts:
 
 @dataclass(frozen=True)
 class Measured:
-    """By segment id, the cosine that decided and the relevance. A moment that is missing has relevance 0."""
+    """The relevance of each moment and the cosine that decided it, by segment id.
+
+    A moment that is missing has relevance 0.
+    """
 
     cosines: Cosines = field(default_factory=dict)
     ppm: Mapping[int, int] = field(default_factory=dict)  # parts per million
@@ -159,7 +162,7 @@ async def looked_up(
         readers: where cosines are looked up.
         model: the model whose vectors are compared.
         parts: the parts of the query.
-        near: the cosines that the search has told, with the vector that it was made by.
+        near: the cosines with the vector searched by, as the search itself has found them.
         segment_ids: the moments to look up.
 
     Returns:
