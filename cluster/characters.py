@@ -1,11 +1,11 @@
 """Rules for the characters of texts that people write: titles, descriptions, tags, names and searches.
 
-The same rules hold for manifests and for HTTP. Refused are control characters, and characters that change the direction
-of the text behind them (the embeddings, overrides and isolates of Unicode TR 9). Removed are invisible characters that
-no language needs: direction marks, word joiners, byte order marks. Kept, as long as the text also has something
-visible, are zero-width joiners and non-joiners (needed in Persian, Indic scripts and emoji) and the zero-width space
-(between words of Thai and Khmer). Creators' handles have stricter rules (`pipelines.sources.handles`), because money is
-paid by them.
+The same rules hold for manifests and for HTTP. Control characters are refused, and so are characters that change the
+direction of the text after them (the embeddings, overrides and isolates of Unicode TR 9). Invisible characters that no
+language needs are removed: direction marks, word joiners, byte order marks. Zero-width joiners and non-joiners (needed
+in Persian, Indic scripts and emoji) and the zero-width space (between words of Thai and Khmer) are kept if the text
+also has something visible. Creators' handles have stricter rules (`pipelines.sources.handles`), because money is paid
+by them.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ def close_data_folder(folder: Path) -> None:
     """Create the data folder with mode 0700, or close an existing one to group and others, with a warning.
 
     Raises:
-        Rejected: the folder is another user's, or it is open and holds files that are not Pixr's, whose users would be
-            locked out.
+        Rejected: the folder is another user's; or it is open to others and holds files that are not Pixr's, and their
+            users would be locked out.
     """
     try:
         if not folder.exists():

@@ -96,7 +96,7 @@ def connect(settings: Settings, namespace: str = NAMESPACE) -> None:
 
 
 class ObjectStore:
-    """The use of Ray's object store, all nodes together, over the measurements since the first.
+    """The use of Ray's object store, on all nodes together, over all calls of `measure`.
 
     `peak_share` is the highest share in use (0 to 1); `spilled_mb` is what was spilled to disk since the first
     measurement, in MiB.

@@ -110,7 +110,7 @@ def translate(url: str = "") -> Iterator[None]:
 
     Raises:
         Temporary: the server is away, or the statement may succeed later; the message says which.
-        Rejected: user, password or database name are wrong, which no retry helps against.
+        Rejected: user, password or database name are wrong; a retry does not help.
     """
     try:
         yield

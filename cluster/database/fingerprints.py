@@ -1,9 +1,9 @@
 """Fingerprints of the secrets that all machines of a deployment must share, kept in the database.
 
 A machine with secrets of its own would hash the same viewer to another value, so that the same appearances would be
-paid twice, and would refuse the links and cursors that other machines signed. The first secrets that are used are
-noted; a machine with others is refused. A fingerprint reveals nothing about its secret, 32 random bytes. The secret
-that ids of payouts derive from is noted by the ledger.
+paid twice. It would also refuse the links and cursors that other machines signed. The first secrets that are used are
+noted; a machine with other secrets is refused. A fingerprint reveals nothing about its secret, 32 random bytes. The
+ledger itself notes the secret from which the ids of payouts derive.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The URL by which a part of Pixr reaches the database as its role, and how well that separates the parts.
 
-Best is one URL per role: then a part holds no other part's password. Where the settings name one URL for all parts and
-its user may, sessions begin with SET ROLE: that protects against mistakes, but an attacker inside the part can undo it.
-Otherwise the part works as that user. `notes` asks the database which of these holds, instead of trusting the settings.
+One URL per role is best: then a part holds no other part's password. If the settings name one URL for all parts, and
+its user may take the role, sessions begin with SET ROLE. That protects against mistakes, but an attacker inside the
+part can undo it. Otherwise the part works as that user. `notes` asks the database which of these holds, instead of
+trusting the settings.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def url(settings: Settings, role: Role) -> str:
 
 
 def held(settings: Settings, role: Role) -> str:
-    """Return the URL of a process that was given the settings of one part (see `only`), without asking the database."""
+    """Return a part's database URL from settings that `only` has reduced to this part; no database is asked."""
     return runtime.role_url(settings, role) or settings.postgres.url
 
 

@@ -4,8 +4,8 @@ A package registers its folder (`<package>/schema/000N_*.sql`) under the entry p
 that was applied must never change, move or get another name: its checksum is stored, and a difference stops the start
 before anything is applied. Changes expand first and contract in a later release, so that old code runs while new code
 starts, and an old release can be started again: files that only a newer release has are not treated as missing.
-`grants.sql` beside the numbered files is not a migration. An index that a file makes and that exists
-already is kept: made ahead of the upgrade, it spares a large table from standing still.
+`grants.sql` beside the numbered files is not a migration. If an index that a file creates exists already, it is kept.
+So it can be created ahead of the upgrade, which would otherwise block writes to a large table meanwhile.
 """
 
 from __future__ import annotations
@@ -235,7 +235,9 @@ def _apply_once(connection: Connection, migration: Migration) -> None:
 
 
 def _require_made(connection: Connection, names: Sequence[str]) -> None:
-    """Check that none of these indexes was left half made by `CREATE INDEX CONCURRENTLY`, which PostgreSQL does not use.
+    """Check that none of these indexes is half made; PostgreSQL would not use it.
+
+    `CREATE INDEX CONCURRENTLY` leaves such an index if it is interrupted.
 
     Raises:
         Rejected: one of them was left half made.

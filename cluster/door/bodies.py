@@ -59,7 +59,7 @@ def rules(limits: DoorSettings) -> list[str]:
 def refused_bodies() -> list[str]:
     """Return the backend's rules that resend a replica's problem document as HAProxy's own, which ends the request.
 
-    A client that goes on sending its body then holds no place. Its connection is cut, so that it may miss the response; a
+    A client that goes on sending its body then holds no place; its connection is cut, and it may miss the response. A
     client that has sent everything keeps the connection. The document and the headers that matter stay as they came. A
     compressed document is left alone, since replicas compress only after they have read the whole body.
     """

@@ -2,11 +2,11 @@
 
 A pure function: the same values give the same text. To read it: a client's connection is counted by address before
 anything else happens; a request with a small body is received completely, within a deadline, before a replica sees it;
-then it goes to one of six backends, each with its own limits, so that none takes another's capacity: `searches`, `pixr` (other
-small requests that are answered at once), `bodies` and `bodies_with_key` (uploads), `streams` (responses that last) and
-`objects` (media, from the object store). A backend sends a replica a limited number of requests at once. Further ones wait
-for a place, those of an address that has few first, and a client that gives up leaves the queue. Knows no file but those it
-names, and starts nothing.
+then it goes to one of six backends, each with its own limits, so that none takes another's capacity: `searches`, `pixr`
+(other small requests that are answered at once), `bodies` and `bodies_with_key` (uploads), `streams` (responses that
+last) and `objects` (media, from the object store). A backend sends a replica a limited number of requests at once.
+Further ones wait for a place; requests of an address that has few come first, and a client that gives up leaves the
+queue. Knows no file but those it names, and starts nothing.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _counting(door: Door) -> list[str]:
 
 
 def _asking() -> list[str]:
-    """Order the queues: requests of an address with few requests come first, as if the others had arrived later."""
+    """Return the rules that order the queues: the more requests an address has open, the later its next one comes."""
     return [
         f"    http-request track-sc4 {bodies.ADDRESS} table {CALLERS}",
         f"    http-request track-sc5 int(1) table {EVERYBODY}",
@@ -217,13 +217,14 @@ def _asking() -> list[str]:
 
 
 def _counting_hang_ups(settings: DoorSettings) -> list[str]:
-    """Refuse an address that has ended too many of its requests in the last seconds before they were answered.
+    """Return the rules that refuse an address which has hung up on too many of its requests in the last seconds.
 
-    HAProxy forgets such a request, while the replica still does most of its work, so that limits on requests in progress do
-    not count it. HAProxy ends an abandoned request, after a FIN as after a reset, with a 400 that no client reads; that one
-    comes neither from a rule of the door (`at_door`) nor from a replica (`replied`, which each backend sets). A client that
-    gives up while it waits for a place has cost no replica anything, and is not counted. While all addresses together hang up
-    too often, one hang-up of an address is too many.
+    To hang up is to end a request before it is answered. HAProxy then forgets the request while the replica still does
+    most of its work, so that limits on requests in progress do not count it. Hang-ups are recognised by their status:
+    HAProxy ends such a request, after a FIN as after a reset, with a 400 that no client reads. Any other 400 comes from
+    a rule of the door (`at_door`) or from a replica (`replied`, which each backend sets). A client that gives up while
+    it waits for a place has cost no replica anything and is not counted. While all addresses together hang up too
+    often, an address that has hung up at all is refused.
     """
     hang_ups_max, together_max = (
         math.ceil(each * HANG_UPS_S) for each in (settings.hang_ups_per_address_per_s, settings.hang_ups_per_s)

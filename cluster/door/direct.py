@@ -1,6 +1,6 @@
 """A callback that keeps Serve's controller from starting proxies: the door takes their place.
 
-With direct ingress, Serve still starts a proxy on the head node and has no setting against it; with proxies disabled,
+With direct ingress, Serve still starts a proxy on the head node, and no setting prevents it; with proxies disabled,
 replicas would open no HTTP server either. Knows nothing of the door.
 """
 

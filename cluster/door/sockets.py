@@ -1,8 +1,8 @@
 """The folder of the door's sockets: beside the data or, where that path is too long for a socket, in `/tmp`.
 
 A folder in `/tmp` is removed when the door has stopped; folders that killed doors have left are removed before the next
-start. Other users can write to `/tmp` too, so links are not followed, and only private folders of this user are touched
-whose sockets nothing listens on. Knows nothing of HAProxy.
+start. Other users can write to `/tmp` too, so links are not followed. A folder there is removed only if it is private,
+belongs to this user, and nothing listens on its sockets. Knows nothing of HAProxy.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def remove_stale() -> int:
 
 
 def _remove(path: Path) -> bool:
-    """Remove a private folder of this user with nothing but dead sockets in it; return whether it was one."""
+    """Remove a folder if it is this user's, private, and has only dead sockets in it; return whether it was removed."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:  # does not exist, is a link or a file, or is another user's

@@ -204,7 +204,7 @@ def stop(settings: Settings, timeout_s: float = 60.0) -> bool:
     """Stop the supervisor and all that it started; return False when none was running.
 
     Raises:
-        Temporary: it still runs after `timeout_s`, or has not written by then which process it is.
+        Temporary: it still runs after `timeout_s`, or has not written its pid by then.
     """
     pid: int | None = None
     deadline = time.monotonic() + timeout_s
@@ -224,10 +224,11 @@ def stop(settings: Settings, timeout_s: float = 60.0) -> bool:
 
 
 def _holder(settings: Settings) -> int | None:
-    """Return the process that has the lock file open and whose pid is in it; None while that is not written.
+    """Return the pid in the lock file, if its process has the file open; None otherwise.
 
-    Until a supervisor that has just taken the lock writes its pid, the file is empty or names the one before, whose
-    pid may be another program's by now. A pid of 0 or less would name a group of processes: ours, or all.
+    A supervisor takes the lock before it writes its pid. Meanwhile the file is empty or names the supervisor before it,
+    whose pid may be another program's by now. A pid of 0 or less is not valid: it would name a group of processes, ours
+    or all.
     """
     path = leftovers.lock_path(settings.data_dir)
     try:

@@ -60,7 +60,7 @@ def solana(url: str) -> None:
 
 
 def ray(dashboard_url: str, token: str = "") -> None:
-    """Check that a Ray cluster has a node that is alive: its dashboard answers before any node has joined.
+    """Check that a Ray cluster has a node that is alive; its dashboard answers even before a node has joined.
 
     Raises:
         Temporary: the cluster does not answer, or has no node yet.

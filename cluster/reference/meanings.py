@@ -1,9 +1,9 @@
 """The meanings of settings, read from the comments in the source of their section.
 
-A setting's meaning is the block of comments directly above it and the comment on its line; most have one of the two. A
-block after an empty line is the heading of a group of settings instead, which ends at the next empty line; so is a block
-between two empty lines. The heading of a single setting that has no comment of its own is that setting's meaning. Knows no
-values.
+Empty lines divide the settings of a section into groups. A group's heading is the block of comments that an empty line
+separates from its first setting or, without such a block, the one directly above that setting. A setting's meaning is
+any other block directly above it and the comment on its line; most have one of the two. If a group has one setting
+without a meaning of its own, the heading is its meaning. Knows no values.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def groups(section: type) -> list[Group]:
 
 
 def _grouped(source: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the heading of each group, and a mapping from its settings to what is said beside and above them."""
+    """Yield the heading of each group, and a mapping from its settings to their meanings."""
     lines, comments = source.splitlines(), _comments(source)
     alone = {number: text for number, text in comments.items() if lines[number - 1].lstrip().startswith("#")}
     heading, meanings = "", dict[str, str]()

@@ -22,7 +22,10 @@ POWERS = {2**63 - 1: "2^63 - 1"}
 
 
 def accepted(section: type, name: str) -> str:
-    """Return in words what a setting accepts, such as `1 or more` or `one of auto, v1, legacy`; "" where anything is."""
+    """Return in words what a setting accepts, such as `1 or more` or `one of auto, v1, legacy`.
+
+    "" means that it accepts anything.
+    """
     default = getattr(section(), name)
     if isinstance(default, bool):
         return ""
@@ -123,7 +126,7 @@ class _Number:
         return _Bound(value, is_open=not takes(value))
 
     def _rule(self, refused: float, side: int) -> str:
-        """Return the section's words for refusing a number where other settings decide about it; else ""."""
+        """Return the section's words for refusing a number if the bound depends on other settings; else ""."""
         said, defaults = self._refusal(refused), vars(self._section())
         named = [name for name in defaults if name != self._name and re.search(rf"\b{name}\b", said)]
         for factor in FACTORS:
@@ -138,7 +141,10 @@ def _is_number(value: object) -> bool:
 
 
 def _gallop(start: float, side: int, takes: Callable[[float], bool]) -> tuple[float, float] | None:
-    """Return a number that is taken and a later one that is not, in steps that double; None if all are taken."""
+    """Step away from `start`, in steps that double, to the first number that `takes` refuses.
+
+    Returns the last number that it took and the refused one; None if it takes all.
+    """
     taken, step = start, 1
     while abs(step) < LARGE:
         value = start + side * step
@@ -149,16 +155,16 @@ def _gallop(start: float, side: int, takes: Callable[[float], bool]) -> tuple[fl
 
 
 def _between(taken: float, refused: float, takes: Callable[[float], bool], *, whole: bool) -> tuple[float, float]:
-    """Halve the interval between a number that is taken and one that is not: return the last taken and the first refused.
+    """Narrow the interval between a number that is taken and one that is refused, by halving.
 
     Args:
         taken: A number for which `takes` is true.
         refused: A number for which it is false, on either side.
         takes: The predicate.
-        whole: Whether only whole numbers are tried; else the two that are returned are very near to each other.
+        whole: Whether only whole numbers are tried.
 
     Returns:
-        Taken and refused.
+        A number that is taken and one that is refused: neighbours if `whole`, else very near to each other.
     """
     for _ in range(HALVINGS):
         middle = (int(taken) + int(refused)) // 2 if whole else (taken + refused) / 2
@@ -172,6 +178,9 @@ def _between(taken: float, refused: float, takes: Callable[[float], bool], *, wh
 
 
 def _without_changing_numbers(said: str, said_further: str) -> str:
-    """Return the refusal `said`, with N for each number that differs in `said_further`, the refusal of a number further on."""
+    """Return the refusal `said` with N in place of each number in it that depends on the value that was refused.
+
+    `said_further` is the refusal of a value further on; numbers that differ between the two depend on the value.
+    """
     further = iter(re.findall(r"\d+", said_further))
     return re.sub(r"\d+", lambda match: match[0] if next(further, match[0]) == match[0] else "N", said)
