@@ -1,1 +1,1 @@
-"""The numbers. Each module measures one thing beside a baseline and yields figures; `run` writes them to LOG.md."""
+"""Benchmarks: each module measures one thing beside a baseline and yields figures; `run` writes them to LOG.md."""

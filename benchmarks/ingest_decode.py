@@ -73,7 +73,7 @@ def run(settings: Settings) -> Iterator[Figure]:
 
 
 def _beside(name: str, other: str, pairs: Sequence[tuple[float, float]]) -> Figure:
-    """Make a figure of the median seconds, ours and the other's, and of their ratios: median, least and largest."""
+    """Make a figure of the median seconds, ours and the other program's, and of the median, least and largest ratio."""
     ours, theirs = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
     ratios = sorted(one / two for one, two in pairs)
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f} of {len(ratios)}"

@@ -112,7 +112,10 @@ def _adaptive(path: Path) -> tuple[list[int], float]:
 
 
 def _f1(truth: Sequence[Sequence[Join]], found: Sequence[Sequence[int]], kinds: Sequence[str]) -> float:
-    """Return the F1 score for transitions of these kinds. Each can be found once; finds at other kinds do not count at all."""
+    """Return the F1 score for transitions of these kinds.
+
+    Each transition can be found once. What is found at transitions of other kinds counts neither as right nor as wrong.
+    """
     hits = wrong = wanted = 0
     for joins, places in zip(truth, found, strict=True):
         taken: set[Join] = set()

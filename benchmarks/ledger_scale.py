@@ -190,7 +190,7 @@ def _is_ready(ledger: Ledger, connection: Connection[Any]) -> bool:
 
 
 def _starts(settings: Settings) -> Iterator[Figure]:
-    """Measure a start that has to make its files of rows, and one that finds them."""
+    """Measure a start that has to make its files from rows of the database, and one that finds them."""
     for what in ("its files to be made of rows", "its files there"):
         began = time.monotonic()
         ledger = Ledger(settings)
@@ -244,7 +244,7 @@ def _memory() -> Figure:
 
 
 def _plans(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
-    """Measure planning when nobody is due, and when many are; the plans made for those are undone by hand."""
+    """Measure planning when nobody is due and when many are; undo the plans."""
     rail = ledger.paying._rail
     assert rail is not None
     idle = []

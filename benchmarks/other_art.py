@@ -40,7 +40,7 @@ def redrawn(modules: Path, folder: Path) -> tuple[Artwork, list[int]]:
 
 
 def recall(model: encoder.Encoder, artwork: Artwork, chosen: list[int]) -> dict[int, float]:
-    """Map 1 and 5 to the share of concepts whose name finds their picture among that many first pictures."""
+    """Map k (1 and 5) to the share of concepts whose picture is among the k nearest to the concept's name."""
     studio = Studio(artwork, seed=SEED, others=0.0, worn=False)
     pictures = model.frames(np.stack([studio.portrait(index, model.image_size) for index in chosen]))
     texts = model.texts([artwork.concepts[index].name for index in chosen])

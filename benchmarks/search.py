@@ -175,7 +175,10 @@ def measured(corpus: Corpus, build_s: float) -> Measured:
 
 
 def growth(settings: Settings) -> Generator[Figure, None, float]:
-    """Measure PostgreSQL's CPU at equal recall in both catalogues, in turns; return its factor for ten times the rows."""
+    """Measure PostgreSQL's CPU at equal recall in a small and a large catalogue, in turns.
+
+    Returns its factor for ten times the rows.
+    """
     costs: dict[int, list[float]] = {FEWER_ROWS: [], ROWS: []}
     for number in range(ROUNDS):
         for rows, spent in costs.items():

@@ -222,7 +222,7 @@ def build_index(connection: Connection[Any]) -> None:
 
 
 def huge_pages(corpus: Corpus) -> str:
-    """Whether the server's memory lies in huge pages: "on" or "off"."""
+    """Return "on" if the server's memory lies in huge pages, else "off"."""
     with database.connect(corpus.url) as connection:
         row = connection.execute("SHOW huge_pages_status").fetchone()
     assert row is not None  # of SHOW

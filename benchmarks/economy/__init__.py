@@ -1,12 +1,13 @@
 """A simulated economy: what farms of faked views keep, what honest creators lose, and what griefing costs its victims.
 
-`pixr bench economy` (or `python -m benchmarks.economy`) makes economies from seeds. Each consists of four worlds with the same
-honest people: without rules and with them, each by itself and beside griefers and farms that adapt (see `compare`). The
-ledger's own fold, bounds, review and holds decide, over databases of the benchmark's own and on a clock that it moves. There is
-no search engine and no Serve; what they would leave out (keys of a moment's own creator, low cosines) is assumed in `world`.
-Modules, from the ground up: `towns`, `catalogue`, `viewers` and `people` (the honest), `platform` (the ledger), `rules` (and
-what switches each off), `strategies`, `learning` and `farms`, `griefers`, `world` (one of the four), `compare`, `kept` (results
-on disk), `report`. `reckoning` stands apart: honest days by vouching alone, for choosing settings.
+`pixr bench economy` (or `python -m benchmarks.economy`) makes economies from seeds. Each consists of four worlds of the
+same honest people: without rules and with rules, each without and with an attack by farms that adapt and griefers (see
+`compare`). The ledger's own fold, bounds, review and holds decide, over databases of the benchmark's own and on a clock
+that it moves. There is no search engine and no Serve; what they would leave out (keys of a moment's own creator, low
+cosines) is assumed in `world`. Modules, from the ground up: `towns`, `catalogue`, `viewers` and `people` (the honest),
+`platform` (the ledger), `rules` (and what switches each off), `strategies`, `learning` and `farms`, `griefers`, `world`
+(one of the four), `compare`, `kept` (results on disk), `report`. `reckoning` stands apart: it computes what vouching
+alone does to honest days, for choosing settings.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def results(
 ) -> Iterator[tuple[Result, float]]:
     """Run the economies of these seeds, one per core at once, and yield each with the seconds that it took.
 
-    `url` is of a PostgreSQL and a user who may create databases. Results that are in `path` are not computed again; new ones
-    are added to it at once.
+    `url` names a PostgreSQL and a user who may create databases. Results that are in `path` are not computed again;
+    each new one is added to it at once.
     """
     kept = Kept(path, version(economics))
     known = kept.known(seeds)
@@ -108,7 +109,8 @@ def _one(job: tuple[str, int, Economics]) -> tuple[Result, float]:
 def _database(url: str) -> Iterator[Connection[Any]]:
     """Yield a connection to a new ledger database, dropped afterwards.
 
-    An advisory lock of the database's name is held meanwhile, so that databases of killed runs can be told from used ones.
+    Meanwhile an advisory lock on the database's name is held, by which databases in use are told from those that killed
+    runs have left.
     """
     number = secrets.randbits(62)
     name = f"{NAMED}{number}"

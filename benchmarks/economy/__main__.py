@@ -39,7 +39,7 @@ def main(
 ) -> None:  # fmt: skip
     """Run economies and report what farms keep and honest creators lose; results of the same code are not computed again.
 
-    All of them without a running stack: --alone --seeds 200 --results FILE. It may be ended at any time.
+    To run all without a running stack: --alone --seeds 200 --results FILE. It may be ended at any time.
     """
     if listed:
         for each in strategies.STRATEGIES:

@@ -1,10 +1,11 @@
 """One economy: four worlds of one seed, and what follows from comparing them.
 
-The worlds are those without rules and with them, each with and without an attack. A farm has the same means in both worlds
-that have it, and learns in each; its uncapped take is what its best tactic earns without rules, and what it keeps is what it
-earns with them. The loss of honest creators is what they have without rules and without an attack, minus what they have with
-both; the part of it that is there without an attack is the rules' own. Earnings that are withheld do not count as theirs, and
-what faked views have earned them makes up for no loss.
+Two worlds are without rules and two with rules; one of each two is attacked. Farms are at work in both attacked worlds,
+griefers only in the one with rules. A farm has the same means in both attacked worlds and learns in each. Its uncapped
+take is what its best tactic earns without rules; what it keeps is what it earns with rules. The loss of an honest
+creator is what they earn without rules and without an attack, minus what they earn with rules and an attack. The part
+of it that occurs without an attack too is caused by the rules alone. Withheld earnings do not count as earned, and
+earnings from faked views do not reduce a loss.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def farms_only(
     *without: Sequence[str],
     town: Town = towns.TOWNS[0],
 ) -> list[list[FarmResult]]:
-    """Measure what farms keep: first with all rules, then without each of the sets of rules in `without`.
+    """Measure what farms keep, first with all rules, then with each set of rules in `without` switched off.
 
     Only padding farms need honest people; these are of `town`.
     """
@@ -183,7 +184,7 @@ def _uncapped(
     paces: Paces,
     farms: Sequence[Strategy],
 ) -> World:
-    """Run the world without rules, in which farms find out what their means can earn; they do not disturb each other there."""
+    """Run the world without rules, in which farms learn what their means can earn without affecting each other."""
     needed = any(each.pads or each.stuffs for each in farms)
     plain = [each.plain() for each in farms]
     return World(connection, seed, free, people, paces.free, farms=plain, has_people=needed).run()

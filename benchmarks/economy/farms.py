@@ -1,7 +1,8 @@
 """Farms: bots of one strategy at work in one world. A farm has cells, each with networks or keys and creators of its own.
 
-A cell's bots look at the farm's moments and, as a cover, at other people's. What the farm's creators have finally earned
-tells it which tactic is best (see `learning`). It does the same in a world without rules. Knows no bound and no review.
+A cell's bots look at the farm's moments and, as a cover, at other people's. What the farm's creators have finally
+earned tells it which tactic is best (see `learning`). A farm learns in the same way in a world without rules. Knows no
+bound and no review.
 """
 
 from __future__ import annotations
@@ -135,9 +136,10 @@ class Farm:
         return spread, deep, aside, min(round(own * tactic.cover), most - own)
 
     def _own(self, cell: Cell, sizes: Ids, spread: int, deep: int, aside: int, bots: Ids, age: int) -> Ids:
-        """Return each bot's looks at own creators, (bots, own): in depth at some in turn, and at the others.
+        """Return the moments of the farm's own creators at which each bot looks, (bots, own).
 
-        They go to moments after those of yesterday.
+        A bot looks at many moments of some creators, chosen in turn, and at a few moments of each of the others. Each
+        day goes on after the moments of the day before.
         """
         count = len(cell.creators)
         depth = -(-deep // spread) if deep else 0

@@ -1,8 +1,8 @@
-"""Griefers: they aim faked views at honest creators, so that earnings of these are held or taken back, or bounds are filled.
+"""Griefers aim faked views at honest creators, so that these lose earnings to holds, reversals or bounds.
 
-Each has victims, days on which it attacks, and means that it spends on them. Its cost is counted in days of networks and in
-searches, the victims' loss in base units. The victims of an attack without a target are those who share the network in which
-the griefer sits.
+Each has victims, days on which it attacks, and means that it spends on them. Its cost is counted in days of networks
+and in searches, the victims' loss in base units. The victims of an attack without a target are those who share the
+network in which the griefer sits.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _family(people: People) -> Ids:
 
 
 def _smallest(people: People) -> Ids:
-    """Choose the creator with the fewest moments among those with a family, so that an attack can reach all of them."""
+    """Choose the creator with the fewest moments among those with a family, so that an attack can reach all moments."""
     sizes = {creator: len(people.catalogue.of(creator)) for creator in people.viewers.of_kind("family")[1:]}
     return np.array([min(sizes, key=sizes.__getitem__)])
 

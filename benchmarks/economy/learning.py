@@ -1,8 +1,8 @@
-"""Learning: how a farm finds its best tactic, from earnings that are final: they can no longer be taken back.
+"""Learning: how a farm finds its best tactic, from earnings that can no longer be taken back.
 
-It begins with what a reader of the rules would do. Its cells try each of these tactics and variations of the best ones, and
-see what a day has brought only when that is final, days later. From a given day on all cells use the tactic that has brought
-most. Knows no rule: it sees only money.
+A farm begins with the tactics that a reader of the rules would choose. Its cells try each of these and variations of
+the best ones. They see what a day has earned only when that is final, days later. From a given day on, all cells use
+the tactic that has earned most. Knows no rule: it sees only money.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Pace:
 
 @dataclass(eq=False)
 class Trial:
-    """A tactic with what it has earned so far: `gain` base units over `days` days of cells."""
+    """A tactic with what it has earned so far: `gain` base units in `days` days, counting each cell's days."""
 
     tactic: Tactic
     days: int = 0
@@ -93,7 +93,7 @@ class Learner:
     def see(self, day: int, gains: NDArray[np.int64], *, is_in_time: bool) -> None:
         """Add the final earnings of each cell on a day, (cells,), to its tactic.
 
-        `is_in_time`: the measured days have not begun, so that this can still decide a choice.
+        `is_in_time` says that the measured days have not begun, so that these earnings can still decide a choice.
         """
         for cell, gain in enumerate(gains.tolist()):
             trial = self.trials[self._at_work[cell, day]]

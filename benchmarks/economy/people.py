@@ -86,7 +86,7 @@ class People:
         return np.arange(1, self.town.creators + 1)
 
     def networks(self, kind: str) -> list[str]:
-        """Return the networks of many people whose names begin with `kind`."""
+        """Return the shared networks whose names begin with `kind`."""
         return sorted({each.network for each in self.viewers.people if each.network.startswith(kind)})
 
     def hashed(self, viewers: list[Viewer], day: int) -> tuple[Bytes, Bytes]:
@@ -137,7 +137,7 @@ class People:
         return [shown.where(slots == slot) for slot in range(len(SLOTS))]
 
     def _note_shared(self, number: int, there: list[Viewer], viewer: Ids, shown: Searches) -> None:
-        """Note what viewers in networks of many people earn creators on a day; a moment counts once a viewer."""
+        """Note what viewers of each kind of shared network earn creators on a day; a viewer's moment counts once."""
         first = np.unique(viewer * (2 * SEGMENTS_MAX * len(self.catalogue.begins)) + shown.segments, return_index=True)[
             1
         ]
@@ -172,7 +172,10 @@ class People:
                 pages.add(some, self.catalogue.page(rng, number, len(some), topic))
 
     def _eventful(self, rng: np.random.Generator, number: int, pages: _Pages, people: list[Viewer]) -> None:
-        """Add the pages of people who come for one creator and see others as well: strangers, or the same every week."""
+        """Add the pages of people who come for one creator and see others as well.
+
+        They are the same people every week for a weekly event, else new ones.
+        """
         for event in self.events:
             count = int(event.looks_on(number) / SHOWN_OF_EVENT)
             if not count:
@@ -185,7 +188,10 @@ class People:
             people += self._guests(rng, event, number, count)
 
     def _guests(self, rng: np.random.Generator, event: Event, number: int, count: int) -> list[Viewer]:
-        """Return the viewers of an event, new ones or every week's; as many as usual have keys or come through carriers."""
+        """Return the viewers of an event: new ones, or for a weekly event always the same.
+
+        The share with keys, and the share who come through carriers, is as usual.
+        """
         name = f"regular {event.creator}" if event.is_weekly else f"stranger {event.creator} {number}"
         kinds = rng.random(count)
         carrier = (1 - towns.KEYED_SHARE) * towns.CARRIER_SHARE

@@ -118,14 +118,17 @@ class Searches:
 
 @dataclass
 class Sent:
-    """What became of a party's appearances of its own creators: by outcome, what they were worth in base units of PIX."""
+    """What a party's appearances of its own creators were worth, by what became of them (outcome).
+
+    Amounts are in base units of PIX.
+    """
 
     creators: Ids
     by_outcome: dict[Outcome, int] = field(default_factory=dict)
 
     @property
     def worth(self) -> int:
-        """What they were worth in all, whatever became of them, in base units of PIX."""
+        """The worth of all these appearances, in base units of PIX, whatever became of them."""
         return sum(self.by_outcome.values())
 
 
@@ -178,7 +181,7 @@ class Platform:
     # ── What is shown ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def show(self, shown: Sequence[tuple[int, Searches]], rng: np.random.Generator) -> None:
-        """Record searches, each party's spread over all replicas, then let the ledger fold and do its round."""
+        """Record searches (each party's are spread over all replicas), then let the ledger fold and do its round."""
         parts = [(party, part) for party, searches in shown for part in self._parts(searches, rng)]
         kept = [(party, part, *self._record(part, rng)) for party, part in parts]
         while self._fold.run_once() is not None:
@@ -319,7 +322,7 @@ def prepare(connection: Connection[Any]) -> None:
 
 
 def empty(connection: Connection[Any]) -> None:
-    """Empty the ledger to what migrations leave. Only here are the triggers switched off that forbid this."""
+    """Empty the ledger to what migrations leave. The triggers that forbid this are switched off only here."""
     connection.rollback()
     connection.execute("SELECT set_config('economy.now', '', false)")
     connection.execute("SET session_replication_role = replica")

@@ -1,11 +1,10 @@
 """Compute what vouching alone does to earnings, in seconds, to choose settings: `python -m benchmarks.economy.reckoning`.
 
-Honest days are counted by `ledger.accrual.vouching` without a ledger: no leaps, no holds, no other bound than a network's day
-(applied in proportion, not in the order of searches). Reports what honest creators lose, and how much the best known
-creators keep of what one bot's looks would earn them, if it looks at one of them or at several. The more of them it looks
-at, the more they keep: a bot whose looks are spread over all creators cannot be told from the people behind a carrier, whose
-looks are spread in the same way. So where such people count, the best known keep their part of a bot's looks, whatever the
-rules.
+`ledger.accrual.vouching` counts honest days without a ledger: there are neither leaps nor holds, and the only bound is
+that of a network's day (applied in proportion, not in the order of searches). Reports what honest creators lose.
+Reports also which share of the worth of one bot's looks the best known creators keep, if it looks at one of them or at
+several. This share grows with the number of creators: a bot whose looks are spread over all creators cannot be told
+from people behind a carrier, who look in the same way. A rule that counts these people counts the bot too.
 """
 
 from __future__ import annotations
@@ -34,7 +33,10 @@ PADDED = (1, 4, 12)  # the best known, together
 
 @dataclass(frozen=True)
 class Day:
-    """What each source has earned each creator on a day; the rows of one source follow each other."""
+    """What each source has earned each creator on a day.
+
+    A source is a network or a key. The rows of one source follow each other.
+    """
 
     sources: Ids
     creators: Ids
@@ -73,7 +75,7 @@ class Day:
         return _summed(self.creators, self.gross, count)
 
     def counted(self, usual: Ids, economics: Economics) -> tuple[Ids, Ids]:
-        """Return what counts of each creator's day, and which part of that is vouched for, (creators,) each.
+        """Return how much of each creator's earnings of the day counts, and how much is vouched for, (creators,) each.
 
         `usual` is the mean of what was vouched for on the days before, (creators,).
         """

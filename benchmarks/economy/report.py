@@ -1,10 +1,10 @@
-"""The report over many economies: the bars, each with the value reached and by how much it is missed, and figures behind them.
+"""The report over many economies: the bars, each with its value and by how much it is missed, and figures behind them.
 
-The bars: each strategy, and the farm that keeps most, keeps at most 2 % of its uncapped take; honest creators lose at most 1 %
-in all, in each town; no honest creator with an income loses more than a tenth, or has at any time been paid a tenth less than
-without the attack. The bar of a ring of the best known is missed where people behind a shared network count (`reckoning` says
-by how much, and why no rule prevents it). A tenth, because a creator's weeks differ by more than that by themselves: a smaller
-loss cannot be told from chance.
+The bars: each strategy, and the farm that keeps most, keeps at most 2 % of its uncapped take; honest creators lose at
+most 1 % in all, in each town; no honest creator with an income loses more than a tenth, or has at any time been paid a
+tenth less than without the attack. The bar of a ring of the best known is missed where people behind a shared network
+count (`reckoning` says by how much, and why no rule prevents it). The bound is a tenth because a creator's weeks differ
+by more than that anyway: a smaller loss cannot be told from chance.
 """
 
 from __future__ import annotations

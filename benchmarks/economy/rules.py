@@ -1,6 +1,7 @@
-"""The rules of what counts, each with the settings that switch it off: for a world without rules, and one by one as a control.
+"""The rules of what counts, each with the settings that switch it off: all for a free world, or one as a control.
 
-What defines an appearance is not a rule here and always on: a viewer's repeat within a day, relevance, the size of a page.
+The definition of an appearance is not among these rules and always holds: a viewer's repeats within a day do not count,
+a moment earns by its relevance, and the size of a page is bounded.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Strategies: ways to earn from faked views, each with its means, and the tactics that a reader of the rules would begin with.
+"""Strategies: ways to earn from faked views, each with its means, and the tactics to begin with.
 
-Means are what costs something: networks, keys, and the time of a bot that searches once a minute. That is far below what
-the limits of rate allow; a faster bot would take more where nothing caps it, and keep a smaller part of that under the
-rules. Cookies, moments and creators cost nothing: a bot has as many as it can use, so that only the rules limit what it
-takes.
+Means are what costs something: networks, keys, and the time of a bot that searches once a minute. The rate limits allow
+a far faster bot. It would take more where nothing caps it, and keep a smaller part of that under the rules. Cookies,
+moments and creators cost nothing: a bot has as many as it can use, so that only the rules limit what it takes.
 """
 
 from __future__ import annotations
@@ -101,7 +100,7 @@ BY_NAME = {each.name: each for each in STRATEGIES}
 
 
 def look_pix(economics: Economics) -> int:
-    """Return what one look of a bot pays before it is shared, in base units of PIX."""
+    """Return what one look of a bot pays in base units of PIX, before it is divided between creator and others."""
     return RELEVANCE_PPM * economics.rate_pix // PPM
 
 
@@ -140,5 +139,5 @@ def _over(creators: int, looks: int) -> Tactic:
 
 
 def _looks(most_pix: int, economics: Economics) -> int:
-    """Return how many looks of one bot in a day stay below a bound of `most_pix` (0: no bound)."""
+    """Return how many looks of one bot in a day stay within a bound of `most_pix` base units (0: no bound)."""
     return min(LOOKS_A_DAY, most_pix // max(1, look_pix(economics))) if most_pix else LOOKS_A_DAY

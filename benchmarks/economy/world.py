@@ -118,7 +118,10 @@ class World:
             slots[slot].append((HONEST, searches))
 
     def _stuffed(self, searches: Searches, farm: Farm) -> Searches:
-        """Replace the last moment of some pages by one of the farm's, whose words match the search but not its picture."""
+        """Replace the last moment of some pages by one of the farm's.
+
+        The words of that moment match the search; its picture does not.
+        """
         ends = np.cumsum(searches.counts) - 1
         places = ends[self._rng.random(len(ends)) < STUFFED_SHARE]
         segments, creators, amounts = searches.segments.copy(), searches.creators.copy(), searches.amounts.copy()

@@ -1,8 +1,8 @@
-"""Choosing mutants and tests: all mutants of code that decides about money, others at random by a seed; and tests for each.
+"""Choose mutants, and the tests for each: all mutants of code that decides about money, others at random by a seed.
 
-The map of tests is not written by hand: `coverage` records what each test runs. For a mutant inside a function, the tests are
-those that run its statement; for a mutant of a constant, those that run a statement which names the constant; where there are
-none, all tests of its module.
+The map of tests is not written by hand: `coverage` records what each test runs. For a mutant inside a function, the
+tests are those that run its statement; for a mutant of a constant, those that run a statement which names the constant;
+where there are none, all tests of its module.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def sample(plan: Plan, texts: Mapping[str, str]) -> list[Mutant]:
 
 
 class Uses:
-    """An index of names: the statements in functions that use each, and the constants that are made from others."""
+    """An index of names: the statements in functions that use each name, and the constants made from others."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         self._lines: dict[str, set[Lines]] = {}

@@ -136,9 +136,9 @@ class _Finder(ast.NodeVisitor):
         self.edits.append(_Edit(start, end, after, name, self._depth > 0, head, begin, first, last))
 
     def _lines(self, statement: Statement) -> tuple[int, int]:
-        """Return the first and last line that run with a statement, without its body; of a function, all its lines.
+        """Return the first and last line of a statement without its body; of a function, those with its body.
 
-        The head of a function is only tested by running its body.
+        Only running its body tests the head of a function.
         """
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return statement.lineno, statement.end_lineno or statement.lineno
@@ -173,7 +173,7 @@ class _Finder(ast.NodeVisitor):
             self._assigned(node.target, node.value)
 
     def _assigned(self, target: ast.expr, value: ast.expr) -> None:
-        """Visit an assigned value; outside of functions, its mutants go by the variable's name."""
+        """Visit an assigned value; outside of functions, the variable's name becomes part of its mutants' names."""
         names = [each.id for each in ast.walk(target) if isinstance(each, ast.Name)]
         if self._depth or not names:
             self.visit(value)

@@ -43,7 +43,10 @@ class Session:
     # ── The map ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def unmapped(self, files: Mapping[str, str], ledger: str) -> list[str]:
-        """Return the test files to map: new ones, and those that have changed, or the ledger has, since they were mapped."""
+        """Return the test files to map: new ones, and those mapped before they or the ledger last changed.
+
+        Forgets files that are gone.
+        """
         known = {file: (hashed, of) for file, hashed, of in self._rows.execute("SELECT file, hash, ledger FROM files")}
         for gone in known.keys() - files.keys():
             self._forget(gone)

@@ -1,8 +1,9 @@
 """A chart as SVG text: lines over numbers or names, or groups of bars. The same chart always gives the same bytes.
 
-Written here because it is short, and because a page on GitHub wants what plotting libraries do not give: one file that is
-legible on a light and on a dark page. The sheet has its own ground; its colours follow `prefers-color-scheme`. Series differ by
-colour (for the colour-blind too, Okabe and Ito 2008), by the shape of their points, and a baseline is grey and dashed.
+Written here because it is short, and because a page on GitHub wants what plotting libraries do not give: one file that
+is legible on a light and on a dark page. The sheet has its own ground; its colours follow `prefers-color-scheme`.
+Series differ by colour (for the colour-blind too, Okabe and Ito 2008) and by the shape of their points. A baseline is
+grey and dashed.
 """
 
 from __future__ import annotations

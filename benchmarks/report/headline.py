@@ -12,8 +12,8 @@ ANYTHING = r"(?P<value>.+)"
 class Bar:
     """The bar that a figure must reach: its first number, or its ratio to the baseline, must be `limit` or better.
 
-    If `limit` is None, it is the first number of the row's baseline (`3 ms wanted`). `text` is what the table shows as the
-    bar; if it is empty, the table shows the row's baseline.
+    If `limit` is None, the limit is the first number of the row's baseline (`3 ms wanted`). `text` is what the table
+    shows as the bar; if it is empty, the table shows the row's baseline.
     """
 
     better: Literal["more", "less"]
@@ -48,10 +48,10 @@ class Headline:
         suite: What measures it.
         name: What the table calls it.
         figure: A regular expression over the figure's name in LOG.md.
-        bar: What it is held to, or None where nothing is better or worse than its baseline.
-        value: A regular expression over what follows the name, or nothing where `figure` is of the whole cell; one of them has
-            a group `value`, which the table shows.
-        baseline: A regular expression over the baseline, where a figure has stood beside several.
+        bar: The bar that it must reach; None if it is only shown beside its baseline.
+        value: A regular expression over the text after the name; empty if `figure` is over the whole cell. One of the
+            two has a group `value`, which the table shows.
+        baseline: A regular expression over the baseline, for a figure that was measured beside several.
     """
 
     suite: Suite

@@ -1,7 +1,7 @@
 """The headline figures, suite by suite, and what they are held to.
 
-A figure is found by the name that its suite writes. Where a suite names it otherwise, so must this module: a test fails where a
-figure that was measured has no row any more. Bars that no row states are those that were agreed on when the work was ordered.
+A figure is found by the name that its suite writes. If a suite renames it, this module must follow: a test fails if a
+figure that was measured has no row any more. Bars that no row states were agreed on when the work was ordered.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class Row:
     """The cells of a row as they are written, and the number of its line in LOG.md.
 
     Raises:
-        ValueError: the date is not one, or a cell is empty that may not be.
+        ValueError: the date is not a valid date, or a required cell is empty.
     """
 
     line: int
