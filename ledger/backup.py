@@ -1,8 +1,8 @@
 """Backup and restore of the whole database, through PostgreSQL's own `pg_dump` and `pg_restore`.
 
-A restored ledger does not know what it paid after the dump was made, but the chain does: payouts stay frozen until every
-transaction of the treasury is in the journal again (see `adoption`). A dump contains no secrets. Store the folder `secrets/`
-apart from it: the addresses of markers derive from a secret that a reader of the dump must not have.
+A restored ledger does not know what it paid after the dump was made; the chain does. So payouts stay frozen until every
+transaction of the treasury is in the journal again (see `adoption`). A dump contains no secrets. Store the folder
+`secrets/` apart from it: the addresses of markers derive from a secret that a reader of the dump must not have.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ def dump(url: str, file: Path) -> int:
 def restore(url: str, file: Path) -> None:
     """Fill an empty database from a dump, freeze payouts until the chain has been read, and apply newer migrations.
 
-    Roles belong to the server, not to the dump: missing ones are made, and all get their privileges again.
+    A dump contains no roles, since they belong to the server: missing roles are made, and all get their privileges
+    again.
 
     Raises:
-        Rejected: the file is not a dump, the database is not empty, or the dump has migrations that this version has not.
+        Rejected: the file is not a dump, the database is not empty, or the dump has migrations that this version lacks.
     """
     if not file.exists():
         raise Rejected(f"there is no file {file}", code="file-missing")
@@ -111,7 +112,10 @@ def _place(url: str) -> str:
 
 
 def _binary(program: str) -> str:
-    """Return the path of a client program: the newest embedded one, which also reads older servers, else that of PATH."""
+    """Return the path of a client program: the newest embedded one; if there is none, that of PATH.
+
+    New client programs can read older servers.
+    """
     path = postgres_programs.newest(program) or shutil.which(program)
     if path is None:
         raise Rejected(f"there is no {program}", code="no-program", hint="install PostgreSQL's client programs")

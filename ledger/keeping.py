@@ -1,8 +1,8 @@
 """Keeping: the part of the ledger's work that archives old rows and then deletes them from the tables (see `retention`).
 
-Each round takes one step of each kind, of bounded size. No archived row is deleted before this process has read its part back
-from the object store. Until a restore is complete no row is archived, since the restore has to compare with the tables.
-Knows when to take a step; what a step does is in `archive`.
+Each round takes one step of bounded size for each kind of rows. No archived row is deleted before this process has read
+its part back from the object store. Until a restore is complete no row is archived, since the restore compares with the
+tables. Knows when to take a step; what a step does is in `archive`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REFUSED = (Rejected, psycopg.Error, ValueError, KeyError, AssertionError)
 
 
 class Keeping(Part):
-    """Archives old rows and deletes them, step by step. Times are of the given monotonic clock."""
+    """The part that archives old rows and deletes them, step by step. Times are of the given monotonic clock."""
 
     name = "archive"
 
@@ -111,7 +111,10 @@ class Keeping(Part):
         return any(done)
 
     def _taken(self, connection: Conn, step: Callable[[Conn], bool]) -> bool:
-        """Take a step unless it was refused less than `PAUSE_MAX_S` ago; log a refusal, since a person has to look at it."""
+        """Take a step, unless it was refused less than `PAUSE_MAX_S` ago; return whether it changed anything.
+
+        A refusal is logged, since a person has to look at it.
+        """
         name = step.__name__
         if self._clock() < self._refused.get(name, ("", 0.0))[1]:
             return False
@@ -160,10 +163,10 @@ class Keeping(Part):
         return bool(rows) and self._exchanged(history.archive(connection, self.shelf, rows))
 
     def _exchanged(self, is_done: bool) -> bool:
-        """Return True, so that the next step follows at once: the exchange is done, or the rows have changed meanwhile.
+        """Return True, so that the next step follows at once; count how often the rows have changed meanwhile.
 
         Raises:
-            Rejected: they have changed `CHANGED_MAX` times in a row.
+            Rejected: the rows have changed `CHANGED_MAX` times in a row.
         """
         self._changed = 0 if is_done else self._changed + 1
         if self._changed >= CHANGED_MAX:
@@ -188,7 +191,10 @@ class Keeping(Part):
         return part is not None and journal.forget(connection, "rest", min(until, part.last)) > 0
 
     def _proven(self, connection: Conn, kind: str, number: int) -> ArchivePart | None:
-        """Return the part that holds the number after `number`; read it to its end once, before its rows are deleted."""
+        """Return the part that holds the number after `number`, else the next part; read each part to its end once.
+
+        To be called before rows of the part are deleted.
+        """
         part = parts.after(connection, kind, number)
         connection.commit()
         if part is not None and part.id not in self._proved:

@@ -55,7 +55,7 @@ def split(whole: int, weights: Sequence[int]) -> tuple[int, ...]:
 
 
 def split_many(wholes: Amounts, share_ppm: int) -> tuple[Amounts, Amounts]:
-    """Split each amount in two; the result equals `split(whole, (share_ppm, PPM - share_ppm))` of each.
+    """Split each amount in two, as `split(whole, (share_ppm, PPM - share_ppm))` does.
 
     Args:
         wholes: int64, shape (rows,), base units of PIX, 0 or more.
@@ -74,7 +74,8 @@ def split_many(wholes: Amounts, share_ppm: int) -> tuple[Amounts, Amounts]:
 def appearance_amount(economics: Economics, relevance_ppm: int, *, anonymous: bool = False) -> int:
     """Return what one appearance earns in all, before it is split, in base units of PIX.
 
-    That is relevance * `rate_pix`, rounded down; for an anonymous viewer `anonymous_weight_ppm` of it, rounded down, too.
+    This is relevance * `rate_pix`, rounded down. An anonymous viewer's appearance earns `anonymous_weight_ppm` of that,
+    also rounded down.
     """
     whole = relevance_ppm * economics.rate_pix // PPM
     return whole * economics.anonymous_weight_ppm // PPM if anonymous else whole

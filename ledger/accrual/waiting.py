@@ -84,7 +84,7 @@ class Stored:
 
     @property
     def earliest_ms(self) -> int:
-        """The earliest time at which one of its searches counts: `begins_ms`, but at most `OLDEST_MS` ago when recorded."""
+        """The earliest time at which its searches count: `begins_ms`, or `OLDEST_MS` before the recording, if later."""
         assert self.recorded_ms is not None
         return max(self.begins_ms, self.recorded_ms - OLDEST_MS)
 

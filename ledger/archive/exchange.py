@@ -1,8 +1,8 @@
 """Exchange: archive rows that can still change, and delete them in the transaction that records their part of the archive.
 
-The rows are written to a part and read back first. Then, in one transaction, they are read once more and, only if they are
-still what was written, the part is recorded and the rows are deleted. So the archive holds their final state. A process that
-is killed in between leaves an object that no row of the database names. Knows no table.
+First the rows are written to a part, and the part is read back. Then one transaction reads the rows once more. Only if
+they are still what was written, it records the part and deletes the rows. So the archive holds their final state. A
+process that is killed in between leaves an object that no row of the database names. Knows no table.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Named = tuple[str, datetime]  # the name of a row (an id or a signature), and wh
 
 @dataclass(frozen=True)
 class Table:
-    """A kind of rows: how they are read, and which function deletes them."""
+    """A kind of rows: how to read them, and the function that deletes them."""
 
     kind: str
     read: Callable[[Conn, Sequence[str]], list[str]]  # returns the text of each named row, in the order of their ends
@@ -48,11 +48,11 @@ def archive(connection: Conn, shelf: Shelf, table: Table, rows: Sequence[Named])
         rows: their names, all of one UTC day.
 
     Returns:
-        Whether it was done; False if the rows changed while they were written.
+        True if the rows are archived and deleted; False if they changed while they were written.
 
     Raises:
         Temporary: the object store does not answer.
-        Rejected: the object store refuses, or the database does not let these rows go.
+        Rejected: the object store refuses, or the database refuses to delete these rows.
     """
     names = [name for name, _ in rows]
     texts = table.read(connection, names)

@@ -99,7 +99,7 @@ def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
 
 
 def forget(connection: Conn, final: int) -> bool:
-    """Delete the next archived folds, up to fold `final`, and commit after each; return whether there was any."""
+    """Delete the next archived folds, up to fold `final`, and commit after each; return whether any was deleted."""
     for number in range(FORGOTTEN_MAX):
         with book.refusals():
             row = connection.execute("SELECT ledger.forget_fold(%s)", (final,)).fetchone()

@@ -1,7 +1,7 @@
-"""The chain's history in the archive: transactions that touched the treasury and that the ledger did not sign, as deposits.
+"""The chain's history in the archive: transactions of the treasury that the ledger did not sign, for example deposits.
 
-Transactions of the ledger's own attempts are archived with their payments (see `payments`). Unknown transactions stay in
-the table until a person has explained them.
+Transactions of the ledger's own attempts are archived with their payments (see `payments`). Unknown transactions stay
+in the table until a person has explained them.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ ROWS = (
 
 
 def due(connection: Conn, before: datetime) -> list[Named]:
-    """Return the transactions of the next part: signatures, with the time they were seen, all before `before`."""
+    """Return the transactions of the next part, each with the time at which it was seen, which is before `before`."""
     return exchange.of_one_day(connection.execute(DUE, {"before": before, "most": ROWS_MAX - 1}).fetchall())
 
 
 def archive(connection: Conn, shelf: Shelf, transactions: Sequence[Named]) -> bool:
-    """Write these transactions to the archive as one part and delete them; return whether it was done (`exchange.archive`)."""
+    """Write these transactions to the archive as one part and delete them; return False if they changed meanwhile."""
     return exchange.archive(connection, shelf, Table(CHAIN, _rows, "ledger.forget_transactions"), transactions)
 
 

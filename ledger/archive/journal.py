@@ -1,8 +1,8 @@
 """The journal in the archive: entries with their postings, in the order of the hash chain, which continues from part to part.
 
-A part holds entries of one UTC day. It is written after the folds of these entries are archived, since the archive of folds
-compares their money with the entries; before it is written every entry's hash is computed again. Only postings are deleted
-afterwards. Entries stay: they are the links of the hash chain, and keep their keys from being used twice.
+A part holds entries of one UTC day. The folds of these entries are archived first, since their archiving compares each
+fold's money with its entry. Before a part is written, every entry's hash is computed again. Afterwards only postings
+are deleted. Entries stay in the table: they are the links of the hash chain, and keep their keys from being used twice.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ArchivedEntry:
         return np.frombuffer(self.postings, POSTING)
 
     def follows(self, previous: bytes) -> bool:
-        """Return whether the entry's hash is that of its content, and continues the chain after the hash `previous`."""
+        """Return whether the entry's hash follows from its content and `previous`, the hash of the entry before."""
         computed = book.entry_hash(
             previous, self.id, self.occurred, self.lines, self.kind, self.key, self.document, self.postings
         )
@@ -82,16 +82,16 @@ class ArchivedEntry:
 
     @property
     def is_as_asked(self) -> bool:
-        """Whether the entry still has the hash `content`, of what its caller asked for, stored when it was written."""
+        """Whether what the entry's caller asked for still has the hash `content`, stored when the entry was written."""
         return book.content_hash(self.kind, self.document, self.postings, self.reverses) == self.content
 
     def row(self) -> Row:
-        """Return the entry as a row to be written to the archive."""
+        """Return the entry as a row of the archive."""
         return vars(self)
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> ArchivedEntry:
-        """Make the entry from a row that was read from the archive; `row` is the other direction."""
+        """Make an entry from a row of the archive: the inverse of `row`."""
         raw = {name: bytes_of(row[name]) for name in ("content", "prev_hash", "hash", "postings")}
         return cls(**{**row, **raw})
 
@@ -111,8 +111,8 @@ def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
     """Write the entries from the first to the last of `numbers`, all of them due, to the archive as one part. Commits.
 
     Raises:
-        Rejected: an entry does not continue the chain, is not what the caller wrote under its key, or does not sum to zero; no
-            part is made until a person has explained it.
+        Rejected: an entry does not continue the chain, is not what its caller asked for, or does not sum to zero. No
+            part is written until a person has explained it.
     """
     head = _head_before(connection, numbers[0])
     lamports = accounts.of_lamports(connection)
@@ -141,7 +141,7 @@ def archive(connection: Conn, shelf: Shelf, numbers: tuple[int, int]) -> None:
 
 
 def forget(connection: Conn, which: str, final: int) -> int:
-    """Delete archived postings, up to entry `final`, and commit; return how many entries this step has covered.
+    """Delete some archived postings, up to those of entry `final`, and commit; return how many entries were processed.
 
     `which` is "journal" for the postings of accruals and maturities, "rest" for all others (see `rest_until`).
     """
@@ -153,9 +153,9 @@ def forget(connection: Conn, which: str, final: int) -> int:
 
 
 def rest_until(connection: Conn, before: datetime) -> int:
-    """Return up to which entry the postings of payments and deposits may be deleted.
+    """Return the last entry up to which the postings of payments and deposits may be deleted.
 
-    They must be older than `before`, and no transfer or transaction of the tables may refer to them any more.
+    These postings must be older than `before`, and no row of a transfer or of a transaction on chain may refer to them.
     """
     row = connection.execute(  # without an entry that old none may go; `least` alone would ignore a NULL
         "SELECT least(coalesce((SELECT upto FROM ledger.forgotten WHERE kind = 'journal'), 0),"
@@ -171,7 +171,7 @@ def rest_until(connection: Conn, before: datetime) -> int:
 
 
 def live(connection: Conn, numbers: tuple[int, int]) -> Iterator[ArchivedEntry]:
-    """Yield entries whose postings are all still in the tables."""
+    """Yield the entries from the first to the last of `numbers`; all their postings must still be in the tables."""
     with connection.cursor(name="entries") as cursor:
         cursor.itersize = FETCHED_ROWS
         for row in cursor.execute(ENTRIES, numbers):

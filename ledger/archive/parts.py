@@ -1,7 +1,7 @@
-"""The parts of the archive as the database knows them: the table `ledger.archives`, and up to which number rows are deleted.
+"""The parts of the archive as the database knows them: the table `ledger.archives`, and how far their rows are deleted.
 
-A part is added only after its object has been read back. Its rows are deleted later, step by step, by SQL functions that
-delete nothing else (see schema 0042). Knows no object store.
+A part is added only after its object has been read back. Its rows are deleted later, step by step, by SQL functions
+that delete nothing else (see schema 0042). Knows no object store.
 """
 
 from __future__ import annotations
@@ -75,20 +75,20 @@ def add(
 
 
 def last(connection: Conn, kind: str) -> int:
-    """Return the last number that any part of a kind holds; 0 if there is none."""
+    """Return the last number that any part of a kind holds; 0 without parts."""
     row = connection.execute("SELECT ledger.archived(%s)", (kind,)).fetchone()
     assert row is not None
     return int(row[0])
 
 
 def forgotten(connection: Conn, kind: str) -> int:
-    """Return up to which number archived rows of a kind have been deleted."""
+    """Return the number up to which archived rows of a kind have been deleted from the tables; 0 if none were."""
     row = connection.execute("SELECT upto FROM ledger.forgotten WHERE kind = %s", (kind,)).fetchone()
     return int(row[0]) if row else 0
 
 
 def after(connection: Conn, kind: str, number: int) -> ArchivePart | None:
-    """Return the part that holds the number after `number`, else the first part beyond it; None if there is none."""
+    """Return the part that holds the number after `number`, or else the next part after it; None if neither exists."""
     for condition in ("first <= %(next)s AND last >= %(next)s ORDER BY first DESC", "first > %(next)s ORDER BY first"):
         query = f"SELECT {COLUMNS} FROM ledger.archives WHERE kind = %(kind)s AND {condition} LIMIT 1"
         row = connection.execute(query, {"kind": kind, "next": number + 1}).fetchone()

@@ -56,8 +56,9 @@ def due(connection: Conn, before: datetime) -> list[Named]:
 def looked(connection: Conn, before: datetime, behind: Named) -> tuple[list[Named], Named, bool]:
     """Examine the next `WINDOW` batches that ended before `before` and come after the batch `behind`.
 
-    Returns the ones that make the next part (none if all must stay in the tables), the batch after which to go on, and whether
-    there may be more.
+    Returns three values: the batches that make the next part (none if all of the examined ones must stay in the
+    tables); the batch after which to go on, which is `behind` itself if there is a next part; and whether there may be
+    more.
     """
     window = {"before": before, "window": WINDOW, "at": behind[1], "id": behind[0]}
     rows = connection.execute(WINDOWED, window).fetchall()
@@ -68,7 +69,7 @@ def looked(connection: Conn, before: datetime, behind: Named) -> tuple[list[Name
 
 
 def archive(connection: Conn, shelf: Shelf, batches: Sequence[Named]) -> bool:
-    """Write these batches to the archive as one part and delete them; return whether it was done (see `exchange.archive`)."""
+    """Write these batches to the archive as one part and delete them; return False if they changed meanwhile."""
     return exchange.archive(connection, shelf, Table(PAYMENTS, _rows, "ledger.forget_payments"), batches)
 
 

@@ -1,8 +1,8 @@
 """The proof of the archive: archived rows are unchanged, and the sums that the database keeps of them are right.
 
-Reads every part to its end. Computes again: the journal's hash chain from its first entry, each fold's money from its
-appearances, and the sums by account and by creator that the database carries forward of deleted rows. Only reads, against
-the caller's snapshot of the database.
+Reads every part to its end. It computes again: the journal's hash chain from its first entry, each fold's money from
+its appearances, and the sums by account and by creator that the database keeps in place of deleted rows. They are
+compared with the caller's snapshot of the database. Only reads.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Sums:
         return unique, sums
 
     def differing(self, rows: Iterable[Sequence[int]]) -> list[int]:
-        """Return the keys whose sums differ from `rows`, which hold a key and its expected sums each."""
+        """Return the keys whose sums differ from `rows`; each row is a key and its expected sums."""
         known = np.array(list(rows), np.int64).reshape(-1, 1 + self._columns)
         self.add(known[:, 0], -known[:, 1:])
         keys, sums = self._summed()
@@ -65,7 +65,7 @@ class Sums:
 
 
 def check(connection: Conn, shelf: Shelf) -> tuple[list[str], str]:
-    """Return what is wrong with the archive, a sentence each; and a summary of what was checked.
+    """Check the archive. Return what is wrong with it, one sentence each, and a summary of what was checked.
 
     Raises:
         Temporary: the object store does not answer.
@@ -116,8 +116,8 @@ def _moved(entry: ArchivedEntry) -> tuple[Numbers, Numbers]:
     """Return what an entry's postings add to the sums by account.
 
     Returns:
-        The account of each posting, int64 (lines,); and its amount, its amount if it was earned (else 0), and a count of
-        1, int64 (lines, 3).
+        The account of each posting, int64 (lines,); and int64 (lines, 3): its amount, its amount again if the entry is
+        an accrual (else 0), and 1 to count it.
     """
     lines = entry.amounts
     amounts = lines["amount"].astype(np.int64)
@@ -146,7 +146,7 @@ def _link(entry: ArchivedEntry) -> tuple[Any, ...]:
 
 
 def _by_account(connection: Conn, shelf: Shelf, part: ArchivePart, index: accounts.Index) -> Iterator[str]:
-    """Yield a sentence if a part's postings by account (statements read these) differ from the postings of its entries."""
+    """Yield a sentence if the object of a part's postings by account differs from the postings of its entries."""
     row = connection.execute(
         "SELECT name, bytes, places FROM ledger.archived_accounts WHERE archive_id = %s", (part.id,)
     ).fetchone()
@@ -155,7 +155,10 @@ def _by_account(connection: Conn, shelf: Shelf, part: ArchivePart, index: accoun
 
 
 def _carried(connection: Conn, sums: Sums) -> Iterator[str]:
-    """Yield the accounts whose carried sums, with archived postings still in the tables, are not those of the archive."""
+    """Yield each account for which the sums of the archive differ from those of the database.
+
+    The database's sums are the carried ones and those of archived postings that are still in the tables.
+    """
     rows = connection.execute(
         "SELECT account_id, sum(amount)::bigint, sum(earned)::bigint, sum(postings)::bigint FROM ("
         "   SELECT account_id, amount, earned, postings FROM ledger.carried UNION ALL"
@@ -171,7 +174,7 @@ def _carried(connection: Conn, sums: Sums) -> Iterator[str]:
 
 
 def _folds(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[str]:
-    """Yield archived folds whose appearances do not earn what the fold says and its entry booked."""
+    """Yield each archived fold whose appearances earn another amount than the fold states or its entry booked."""
     booked = _booked(connection, shelf)
     ahead = next(booked, None)
     for fold, batches in folds.archived(connection, shelf):
@@ -232,7 +235,7 @@ def _payments(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator
 
 
 def _is_settled(payout: Row, transfer: Row) -> bool:
-    """Return whether a transfer has ended with the payout's amount; if it is posted, all of it was seen on chain."""
+    """Return whether the transfer has ended with the payout's amount; a posted one must also be seen on chain."""
     on_chain = payout["on_chain_pix"]
     is_whole = transfer["state"] != "posted" or on_chain == payout["amount_pix"]
     return bool(transfer["amount_pix"] == payout["amount_pix"] and transfer["state"] != "pending" and is_whole)
@@ -258,7 +261,7 @@ def _history(connection: Conn, shelf: Shelf, counted: Counter[str]) -> Iterator[
 
 
 def _gaps(connection: Conn) -> Iterator[str]:
-    """Yield parts that do not continue the part before them; only the numbers of folds may have gaps."""
+    """Yield each part that does not continue the part before it; only the numbers of folds may have gaps."""
     for kind in KINDS:
         last = 0
         for part in parts.listed(connection, kind):
@@ -269,7 +272,7 @@ def _gaps(connection: Conn) -> Iterator[str]:
 
 
 def _unnamed_objects(connection: Conn, shelf: Shelf) -> int:
-    """Count the objects that no row names: of a process that was killed, or of before a restore."""
+    """Count the objects that no row names: a killed process or a database from before a restore has written them."""
     rows = connection.execute("SELECT name FROM ledger.archives UNION ALL SELECT name FROM ledger.archived_accounts")
     known = {row[0] for row in rows}
     return sum(name not in known for name in shelf.names())

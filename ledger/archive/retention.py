@@ -1,6 +1,6 @@
 """Retention: how many days each table keeps its rows, what is due to be archived, and what is deleted without an archive.
 
-Days end at midnight UTC, by the database's clock. A setting of 0 keeps everything. Owns `ledger.retention`.
+Days end at midnight UTC, by the database's clock. A setting of 0 days keeps rows for ever. Owns `ledger.retention`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ KEPT: dict[str, tuple[str, LiteralString]] = {
 
 @dataclass(frozen=True)
 class Retention:
-    """For how long rows of a kind stay in their table, how old the oldest is, and what is in the archive."""
+    """How long rows of a kind stay in their table, how old the oldest one is, and what is in the archive."""
 
     name: str
     keep_d: int  # days; 0: for ever
@@ -111,7 +111,7 @@ class Archived:
     bytes: Counter[str] = field(default_factory=Counter)
 
     def look(self, connection: Conn) -> None:
-        """Count what has come since the last look. Ends no transaction."""
+        """Count the parts that were added since the last call. Leaves the transaction open."""
         rows = connection.execute(
             "SELECT kind, count(*), sum(bytes)::bigint, max(id) FROM ledger.archives WHERE id > %s GROUP BY kind",
             (self.last,),
@@ -135,7 +135,7 @@ def before_of(connection: Conn, keep_d: int) -> datetime | None:
 
 
 def waiting(connection: Conn, settings: LedgerSettings) -> list[str]:
-    """Return the kinds that have rows to archive, or archived rows to delete. Ends no transaction."""
+    """Return the kinds that have rows to archive, or archived rows to delete. Leaves the transaction open."""
     questions: dict[str, tuple[int, Callable[[Conn, datetime], object]]] = {
         FOLDS: (settings.folds_keep_d, folds.due),
         JOURNAL: (settings.journal_keep_d, journal.due),
@@ -152,7 +152,7 @@ def waiting(connection: Conn, settings: LedgerSettings) -> list[str]:
 
 
 def measure(connection: Conn, settings: LedgerSettings, archived: Archived | None = None) -> list[Retention]:
-    """Measure every kind; `archived` is what an earlier call for this database has counted. Ends no transaction."""
+    """Measure every kind; `archived` is the count of earlier calls for this database. Leaves the transaction open."""
     archived = archived or Archived()
     archived.look(connection)
     found = []
@@ -184,12 +184,12 @@ def note(connection: Conn, found: Sequence[Retention]) -> None:
 
 
 def delete(connection: Conn, settings: LedgerSettings, since: dict[str, datetime]) -> bool:
-    """Delete rows that are too old of the tables that are not archived, at most `DELETED_MAX` of each. Commits.
+    """Delete rows that are too old from the tables that are not archived, at most `DELETED_MAX` of each. Commits.
 
     Args:
         connection: outside of a transaction.
         settings: for how many days each table keeps its rows.
-        since: by table, the time before which earlier calls have examined all rows; this call moves it forward.
+        since: by table, the time up to which earlier calls have examined all rows; this call moves it forward.
 
     Returns:
         Whether there may be more to delete.

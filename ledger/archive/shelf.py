@@ -1,8 +1,8 @@
 """The shelf: parts of the archive as objects in the object store, written once and read back before anything relies on them.
 
-A part is lines of JSON, compressed; the first line states its kind and format. Its name contains kind, day, numbers and the
-hash of its content: the same rows always have the same name and different rows a different one, so that no object is ever
-overwritten by other content. Knows no table.
+A part is lines of JSON, compressed; the first line states its kind and format. Its name contains kind, day, numbers and
+the hash of its content. Equal rows always have the same name, and different rows have different names. So no object is
+ever overwritten with other content. Knows no table.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Draft:
         self._file.close()
 
     def add(self, row: Mapping[str, Any] | str) -> None:
-        """Add a row, or its text (see `text_of`) if that is made already."""
+        """Add a row, or its text if `text_of` has already been applied."""
         self._write(row)
         self.rows += 1
 
@@ -85,7 +85,7 @@ class Draft:
         self.size += len(line)
 
     def finish(self) -> tuple[Path, bytes]:
-        """Complete the file; return its path and the SHA-256 of its content."""
+        """Complete the file; return its path and the SHA-256 of its content, 32 bytes."""
         self._packed.close()
         self._file.flush()
         return Path(self._file.name), self._digest.digest()
@@ -188,7 +188,7 @@ class Shelf:
         return self.storage.size(self._uri(name))
 
     def names(self) -> Iterator[str]:
-        """Yield the names of all objects of the archive, also of those that no row of the database names."""
+        """Yield the names of all objects of the archive, including those that no row of the database names."""
         try:
             for each in self.storage.list(f"s3://{self.bucket}/{FOLDER}/"):
                 name = split(each.uri)[1].removeprefix(f"{FOLDER}/")
@@ -211,7 +211,7 @@ class Shelf:
 
 
 def text_of(row: Mapping[str, Any]) -> str:
-    """Return the line of a row in a part: JSON with sorted keys, bytes in base64. The same row has the same line."""
+    """Return a row as a line of a part: JSON with sorted keys, bytes in base64. Equal rows have equal lines."""
     return json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
 
 

@@ -1,8 +1,8 @@
 """Ages: everything in the ledger that is open and should end, by state, and for how long it has been open. Owns `ledger.ages`.
 
-The ledger measures all states from time to time and notes the result in a table, which a replica's `/metrics` and
-`pixr status` show without measuring themselves. `alarms` logs what is late; the audit measures again. Only reads, but for
-that table.
+The ledger measures all states from time to time and writes the result to a table. A replica's `/metrics` and `pixr
+status` show that table; they do not measure. `alarms` logs what is late, and the audit measures for itself. That table
+is the only one that is written.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ NOTED = """SELECT state, open, late, oldest_at, greatest(coalesce(extract(epoch 
 
 
 def noted(rows: Sequence[Sequence[Any]]) -> list[Age]:
-    """Return the ages in the rows of the query `NOTED`, whose last column (seconds since they were noted) is left out."""
+    """Make ages of the rows of the query `NOTED`, leaving out their last column: seconds since they were noted."""
     return [
         Age(state, count, late, oldest_at, oldest_s, limit_s, tuple(names))
         for state, count, late, oldest_at, oldest_s, limit_s, names, _ in rows

@@ -23,14 +23,20 @@ SAID_AGAIN_S = 3600.0
 
 
 class AgeAlarm:
-    """Logs each state in which something has been open for too long: once an hour, and at once when another thing is late."""
+    """A log of states in which something is open for too long.
+
+    A state is logged once an hour, and at once when another thing in it is late.
+    """
 
     def __init__(self, settings: LedgerSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock = settings, clock
         self._logged: dict[str, tuple[float, tuple[str, ...]]] = {}  # by state: when it was logged last, what names
 
     def look(self, connection: Connection[Any]) -> list[str]:
-        """Measure all states, note their ages and log those with late things; commit. Returns the states it has logged."""
+        """Measure all states, note their ages, log those in which something is late, and commit.
+
+        Returns the states that were logged.
+        """
         measured = ages.measure(connection, self._settings)
         ages.note(connection, measured)
         book.commit(connection)

@@ -1,12 +1,12 @@
 """Anchors: heads of the journal's hash chain, kept in the object store, out of reach of a person who rewrites the database.
 
-An anchor is an object whose name holds everything: the number of the last entry, its hash, and the time by the database's
-clock. Another hash has another name, so no anchor is ever overwritten; a bucket with versions or a lock protects them from
-deletion. The audit compares them: an entry that was once the head must still be in the journal with the same hash, and by
-the hash chain so must every entry before it.
+An anchor is an object whose name holds everything: the number of the last entry, its hash, and the time by the
+database's clock. Another hash has another name, so no anchor is ever overwritten; a bucket with versions or a lock
+protects them from deletion. The audit compares the anchors with the journal: an entry that was once the head must still
+be there with the same hash. By the hash chain this also holds for every entry before it.
 
-A declared restore loses entries without rewriting any: anchors from before it, of entries that the restored database did
-not have, are counted apart and do not count as errors.
+A declared restore loses entries without rewriting any. Anchors that are older than the restore and name an entry that
+the restored database did not have are counted separately; they are no errors.
 """
 
 from __future__ import annotations
@@ -51,13 +51,16 @@ class Anchor:
 
     @property
     def content(self) -> bytes:
-        """The object's content: the same as its name, for people to read."""
+        """The object's content: the facts of its name, as JSON for people to read."""
         at = datetime.fromtimestamp(self.at_s, UTC).isoformat()
         return json.dumps({"entry_id": self.entry_id, "hash": self.hash, "at": at}, indent=1).encode() + b"\n"
 
 
 class Anchoring:
-    """Writes an anchor every `interval_s` if the head has changed; in a thread, so that folding never waits for the store."""
+    """A writer of anchors: one every `interval_s` if the head has changed.
+
+    It writes in a thread of its own, so that folding never waits for the object store.
+    """
 
     def __init__(
         self, storage: Storage, bucket: str, interval_s: float, clock: Callable[[], float] = time.monotonic
@@ -78,7 +81,7 @@ class Anchoring:
         self._again_at = float("-inf")
 
     def look(self, connection: Conn) -> None:
-        """Begin to write the next anchor if it is due and the last one is done. Ends the transaction."""
+        """Start to write the next anchor, if it is due and the last one is finished. Ends the caller's transaction."""
         self._finish_last()
         if not self._interval_s or self._under_way is not None or self._clock() < self._again_at:
             return
@@ -100,7 +103,7 @@ class Anchoring:
         self._finish_last()
 
     def _finish_last(self) -> None:
-        """If the last anchor is done, remember it, or log why it could not be written."""
+        """If the last anchor is finished, remember it; if it failed, log why."""
         if self._under_way is None or not self._under_way[1].done():
             return
         anchor, done = self._under_way

@@ -92,7 +92,7 @@ def run(
 
 
 def _balances(connection: Conn) -> Check:
-    """Each account's balance is the sum of its postings."""
+    """Check that each account's balance is the sum of its postings."""
     rows = connection.execute(
         "SELECT a.id, a.kind, a.balance, (coalesce(sum(p.amount), 0) + coalesce(max(c.amount), 0))::bigint"
         " FROM ledger.accounts a LEFT JOIN ledger.postings p ON p.account_id = a.id"
@@ -108,7 +108,7 @@ def _balances(connection: Conn) -> Check:
 
 
 def _zero_sums(connection: Conn) -> Check:
-    """Each entry sums to zero in each asset, and the numbers of entries have no gap."""
+    """Check that each entry sums to zero in each asset, and that the numbers of entries have no gap."""
     rows = connection.execute(
         "SELECT p.entry_id, a.asset, sum(p.amount)::bigint FROM ledger.postings p JOIN ledger.accounts a"
         " ON a.id = p.account_id GROUP BY p.entry_id, a.asset HAVING sum(p.amount) <> 0 ORDER BY 1"
@@ -124,7 +124,7 @@ def _zero_sums(connection: Conn) -> Check:
 
 
 def _transfers(connection: Conn) -> Check:
-    """The account `in_flight` holds the sum of the pending transfers."""
+    """Check that the account `in_flight` holds the sum of the pending transfers."""
     row = connection.execute(
         "SELECT (SELECT balance FROM ledger.accounts WHERE kind = 'in_flight' AND asset = 'PIX'),"
         " (SELECT coalesce(sum(amount_pix), 0)::bigint FROM ledger.transfers WHERE state = 'pending')"
@@ -135,7 +135,7 @@ def _transfers(connection: Conn) -> Check:
 
 
 def _maturing(connection: Conn) -> Check:
-    """Each `maturing` account holds the sum of its buckets."""
+    """Check that each `maturing` account holds the sum of its buckets."""
     rows = connection.execute(
         "SELECT a.id, a.balance, coalesce(sum(m.amount_pix), 0)::bigint FROM ledger.accounts a"
         " LEFT JOIN ledger.maturing m ON m.account_id = a.id WHERE a.kind = 'maturing' GROUP BY a.id"
@@ -145,7 +145,7 @@ def _maturing(connection: Conn) -> Check:
 
 
 def _payouts(connection: Conn) -> Check:
-    """Each posted payout has one landed attempt, and its amount was seen on chain."""
+    """Check that each posted payout has one landed attempt, and that its amount was seen on chain."""
     rows = connection.execute(
         "SELECT p.id, t.state, p.amount_pix, p.on_chain_pix, b.state,"
         "   (SELECT count(*) FROM ledger.attempts a WHERE a.batch_id = b.id AND a.state = 'landed')"
@@ -165,7 +165,7 @@ def _payouts(connection: Conn) -> Check:
 
 
 def _kept(connection: Conn) -> Check:
-    """The tables of creators who are owed a payout, and of each day's sum of payouts, agree with accounts and transfers."""
+    """Check the table of creators who are owed a payout against accounts, and each day's sums against transfers."""
     owed = connection.execute(
         "SELECT coalesce(a.owner, o.creator_id), a.id IS NULL FROM"
         " (SELECT owner, c.id FROM ledger.accounts c, ledger.owed_least WHERE kind = 'payable' AND party = 'creator'"
@@ -187,20 +187,20 @@ def _kept(connection: Conn) -> Check:
 
 
 def _open(connection: Conn, limits: LedgerSettings) -> Check:
-    """Nothing is in a state for too long, except in those that a person ends (`ages.STOPS`)."""
+    """Check that nothing is in a state for too long, except for the states that a person ends (`ages.STOPS`)."""
     measured = [each for each in ages.measure(connection, limits) if each.state not in ages.STOPS]
     right = f"{sum(each.open for each in measured)} things in {len(measured)} states, none for too long"
     return _check("open too long", [str(each) for each in measured if each.late], right)
 
 
 def _freezes(connection: Conn) -> Check:
-    """No freeze stops payouts."""
+    """Check that no freeze stops payouts."""
     rows = connection.execute("SELECT reason, detail::text FROM ledger.freezes WHERE released_at IS NULL").fetchall()
     return _check("freezes", [f"payouts are frozen: {reason} {detail}" for reason, detail in rows], "payouts are open")
 
 
 def _hash_chain(connection: Conn) -> Check:
-    """Each entry that is not archived has the hash that follows from its content and the entry before."""
+    """Check that the hash of each entry that is not archived follows from its content and the entry before."""
     archived = connection.execute(
         "SELECT last, head FROM ledger.archives WHERE kind = 'journal' ORDER BY first DESC LIMIT 1"
     ).fetchone()
@@ -222,7 +222,7 @@ def _hash_chain(connection: Conn) -> Check:
 
 
 def _archive(connection: Conn, shelf: Shelf) -> Check:
-    """The archive holds the rows that left the tables, unchanged, and its sums are those that the database carries forward."""
+    """Check that archived rows are unchanged, and that their sums are those that the database carries forward."""
     try:
         return _check("archive", *proof.check(connection, shelf))
     except Temporary as error:
@@ -230,7 +230,7 @@ def _archive(connection: Conn, shelf: Shelf) -> Check:
 
 
 def _read_anchors(heads: Callable[[], Sequence[Anchor]]) -> Sequence[Anchor] | PixrError:
-    """Return the anchors, or the error if they cannot be read."""
+    """Return the anchors; if they cannot be read, return the error."""
     try:
         return heads()
     except PixrError as error:
@@ -238,7 +238,7 @@ def _read_anchors(heads: Callable[[], Sequence[Anchor]]) -> Sequence[Anchor] | P
 
 
 def _anchored(connection: Conn, kept: Sequence[Anchor] | PixrError) -> Check:
-    """The journal has not been rewritten since its anchors were written."""
+    """Check that the journal has not been rewritten since its anchors were written."""
     if isinstance(kept, PixrError):
         return Check("anchors", False, f"the heads that were kept cannot be read: {kept}")
     wrong, forgotten = anchors.compare(connection, kept)
@@ -264,7 +264,7 @@ def _entries(connection: Conn, last: int) -> Iterator[tuple[Any, ...]]:
 
 
 def _accruals(connection: Conn) -> Check:
-    """Each fold has booked what its funded appearances earn, and credited the creators they belong to."""
+    """Check that each fold has booked what its funded appearances earn, and credited the creators they belong to."""
     wrong, appearances, folds = credited.accruals(connection)
     aside = connection.execute("SELECT count(*) FROM ledger.set_aside").fetchone()
     unread = f", {aside[0]} damaged batches set aside" if aside and aside[0] else ""
@@ -272,23 +272,23 @@ def _accruals(connection: Conn) -> Check:
 
 
 def _credited(connection: Conn, full: bool) -> Check:
-    """Each payout was taken from its creator's account and goes to a wallet that they have named."""
+    """Check that each payout was taken from its creator's account and goes to a wallet that the creator has named."""
     wrong = credited.owners(connection, derive=full)
     return _check("credited", wrong, "every payout is its creator's")
 
 
 def _plans(connection: Conn) -> Check:
-    """Each transaction's plan pays exactly what its payouts say."""
+    """Check that the plan of each transaction pays exactly what its payouts say."""
     return _check("plans", credited.plans(connection), "transactions pay what their payouts say")
 
 
 def _attempts(connection: Conn) -> Check:
-    """Attempts and entries agree with the chain's history as it was read."""
+    """Check that attempts and entries agree with the chain's history as the ledger has read it."""
     return _check("attempts", credited.attempts(connection), "attempts are what the chain's history shows")
 
 
 def _proofs(connection: Conn) -> Check:
-    """Each proven wallet has a proof of its own: a valid signature of a message that names it and its creator."""
+    """Check that each proven wallet has a proof of its own: a valid signature of a message with wallet and creator."""
     rows = connection.execute(
         "SELECT w.creator_id, w.wallet, p.creator_id, p.wallet, p.message, p.signature FROM ledger.wallets w"
         " JOIN ledger.wallet_proofs p ON p.nonce = w.proof ORDER BY w.creator_id"
@@ -304,9 +304,9 @@ def _proofs(connection: Conn) -> Check:
 
 
 def _against_chain(connection: Conn, chain: Chain, gas: str | None) -> list[Check]:
-    """The treasury's balances in PIX and SOL are the same on chain and in the journal.
+    """Check that the treasury's balances in PIX and SOL are the same on chain and in the journal.
 
-    They are compared again, up to `ATTEMPTS_MAX` times, while transactions are under way.
+    If they differ while transactions are under way, they are compared again, up to `ATTEMPTS_MAX` times.
     """
     row = connection.execute("SELECT treasury, token_account FROM ledger.chain").fetchone()
     if row is None:
@@ -338,7 +338,7 @@ def _compare_once(connection: Conn, chain: Chain, addresses: dict[str, str]) -> 
 
 
 def _not_booked(connection: Conn, chain: Chain, addresses: dict[str, str], slot: int) -> list[dict[str, int]]:
-    """Return, for each finalized transaction up to `slot` that the journal has not booked yet, its change of each asset."""
+    """Return changes by asset, one dict for each finalized transaction up to `slot` that is not booked yet."""
     signatures: set[str] = set()
     for address in addresses.values():
         row = connection.execute(
@@ -362,7 +362,7 @@ def _change(effect: Effect, addresses: dict[str, str]) -> dict[str, int]:
 
 
 def _every_payout(connection: Conn, chain: Chain) -> Check:
-    """Each settled batch's transaction is on chain without an error, and paid every recipient exactly."""
+    """Check that each settled batch's transaction is on chain without an error, and paid every recipient exactly."""
     rows = connection.execute(
         "SELECT a.signature, a.slot, array_agg(r->>2), array_agg(coalesce(p.on_chain_pix, (r->>3)::bigint))"
         " FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
@@ -387,7 +387,10 @@ def _every_payout(connection: Conn, chain: Chain) -> Check:
 
 
 def _every_attempt(connection: Conn, chain: Chain) -> Check:
-    """No expired attempt has succeeded on chain; every failed one is on chain, and those of payouts have an error there."""
+    """Check that no expired attempt has succeeded on chain, and that every failed attempt is on chain.
+
+    A failed attempt of a payout must also have an error there.
+    """
     rows = connection.execute(
         "SELECT a.signature, a.state, b.kind FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
         " WHERE a.state IN ('failed', 'expired') ORDER BY a.signed_at, a.signature"
@@ -403,6 +406,6 @@ def _every_attempt(connection: Conn, chain: Chain) -> Check:
 
 
 def _check(name: str, wrong: list[str], right: str) -> Check:
-    """Return the check: ok with the detail `right` if nothing is wrong, else with the first findings."""
+    """Make a check: ok with the detail `right` if `wrong` is empty, else not ok with the first findings."""
     more = f"; and {len(wrong) - PROBLEMS_MAX} more" if len(wrong) > PROBLEMS_MAX else ""
     return Check(name, not wrong, "; ".join(wrong[:PROBLEMS_MAX]) + more if wrong else right)

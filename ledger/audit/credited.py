@@ -1,9 +1,14 @@
 """Credited: checks of the audit that earnings and payouts belong to the right creator. Only reads.
 
 All sums of the journal can be right while money is credited to the wrong creator. So these checks compare, creator by
-creator, each fold's credits with the appearances that it took; each payout with the account it was taken from, with the plan
-of its transaction and with the wallets that its creator has named; and attempts with the chain's history as it was read.
-Each returns what is wrong, a sentence for each finding.
+creator:
+
+* each fold's credits with the appearances that the fold took,
+* each payout with the account that it was taken from, the plan of its transaction, and the wallets that its creator has
+named,
+* attempts with the chain's history as the ledger has read it.
+
+Each check returns what is wrong, one sentence for each finding.
 """
 
 from __future__ import annotations
@@ -50,8 +55,9 @@ class Taken(NamedTuple):
 def accruals(connection: Conn) -> tuple[list[str], int, int]:
     """Compare each fold's credits with its appearances; return what is wrong, and the numbers of appearances and folds.
 
-    All creators of a fold get the same share of what their appearances earn, each appearance rounded to a unit. The share at
-    the time of the fold is not stored: it is taken to be the fold's credits divided by its earnings.
+    All creators of a fold get the same share of what their appearances earn; the share of each appearance is rounded to
+    a base unit. The share is a setting that is not stored with the fold. It is computed as the fold's credits divided
+    by its earnings.
     """
     wrong: list[str] = []
     folds = appearances = 0
@@ -167,7 +173,7 @@ ADDRESSES = """
 def owners(connection: Conn, *, derive: bool) -> list[str]:
     """Check that each payout was taken from its creator's account and goes to a wallet that the creator has named.
 
-    With `derive` also check that each token account is that of its wallet, which takes 50 µs each.
+    With `derive`, also check that each token account belongs to its wallet; this takes 50 µs for each account.
     """
     wrong = [f"payout {number} of creator {creator} is taken from account {kind} of {party or 'nobody'} {owner}"
              for number, creator, kind, party, owner in connection.execute(OTHERS)]  # fmt: skip

@@ -28,7 +28,7 @@ POLL_S = 0.5
 @json_option
 @click.pass_obj
 def archive(context: Context, until_done: bool, timeout_s: float, as_json: bool) -> None:
-    """Show for each table how long rows stay in it, how old its oldest row is, and what of it lies in the archive."""
+    """Show for each table how long rows stay in it, how old its oldest row is, and how much of it is in the archive."""
     from ledger.archive import retention
     from ledger.settings import LedgerSettings
 
@@ -75,5 +75,5 @@ def _until_done(context: Context, deadline: float) -> None:
 
 
 def _document(kind: Retention) -> dict[str, object]:
-    """Return a kind as JSON shows it, with times in RFC 3339."""
+    """Return the retention of a kind of rows as JSON shows it, with times in RFC 3339."""
     return asdict(kind) | {"oldest_at": kind.oldest_at.isoformat() if kind.oldest_at else None}

@@ -55,7 +55,7 @@ def restore(context: Context, file: Path, replace: bool) -> None:
 
 @contextmanager
 def _postgres_alone(settings: Settings) -> Iterator[None]:
-    """Run the embedded PostgreSQL and no other service meanwhile; refuse if Pixr is up."""
+    """Run the embedded PostgreSQL, without the other services, while the context lasts; refuse if Pixr is up."""
     if supervisor.running(settings):
         raise Rejected("Pixr is running", status=409, code="running", hint="`pixr down` first")
     if settings.postgres.url != EMBEDDED:

@@ -226,7 +226,7 @@ def _key(context: Context, key_file: Path | None) -> str:
 
 
 def _document(found: Any) -> dict[str, Any]:
-    """Return an order as JSON shows it: instants in RFC 3339, ids as strings."""
+    """Return an order as JSON shows it: times in RFC 3339, ids as strings."""
     shown: dict[str, Any] = {name: getattr(found, name) for name in ("kind", "body", "reason", "outcome", "state")}
     shown |= {"id": str(found.id), "by": found.ordered_as, "approved_by": found.approved_as}
     shown["entry_id"] = None if found.entry_id is None else str(found.entry_id)

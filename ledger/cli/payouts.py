@@ -169,7 +169,10 @@ def _show(context: Context, creator_id: int | None, limit: int, as_json: bool) -
 
 
 def _unfinished(context: Context, connection: Any) -> dict[str, int]:
-    """Return how much is still to be done: searches to fold, batches under way, creators to pay (none, while frozen)."""
+    """Count what is still to be done: searches to fold, batches under way, and creators to pay.
+
+    While payouts are frozen, no creator counts.
+    """
     from ledger.payouts import batches, owed
     from ledger.risk import stops
     from ledger.settings import Economics
@@ -187,7 +190,10 @@ def _unfinished(context: Context, connection: Any) -> dict[str, int]:
 
 
 def _own_work(context: Context, connection: Any) -> Callable[[], object]:
-    """Return what a command does while it waits: nothing if a ledger runs, else the ledger's work in this process."""
+    """Return the function that a command calls while it waits.
+
+    It does nothing if a ledger runs; else it does the ledger's work in this process.
+    """
     row = connection.execute("SELECT epoch > 0 AND now() - seen_at < interval '15 s' FROM ledger.fence").fetchone()
     connection.rollback()
     if row and row[0]:

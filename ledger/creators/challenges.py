@@ -51,7 +51,7 @@ class Challenge:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer to a challenge: which one it answers, and the signature."""
+    """The answer to a challenge: the challenge's nonce, and the signature of its message."""
 
     nonce: str  # of the challenge
     signature: str  # of its message: 64 bytes in base58
@@ -63,9 +63,9 @@ def issue(connection: Conn, economics: Economics, creator_id: int, wallet: str, 
     Args:
         connection: in the caller's transaction.
         economics: `wallet_domain` and `wallet_challenge_s` are read.
-        creator_id: whose wallet it is to be.
+        creator_id: the creator who is to be paid at the wallet.
         wallet: the address, base58.
-        asked_by: who asks: only the same caller can answer the challenge.
+        asked_by: the caller; nobody else can answer the challenge.
 
     Returns:
         The challenge.
@@ -100,17 +100,17 @@ def prove(connection: Conn, creator_id: int, wallet: str, asked_by: str, answer:
 
     Args:
         connection: in the caller's transaction. If that is rolled back after a refusal, the challenge stays open.
-        creator_id: whose wallet it is to be.
+        creator_id: the creator who is to be paid at the wallet.
         wallet: the address, base58.
-        asked_by: who answers; must be who asked for the challenge.
+        asked_by: the caller; must be the one who asked for the challenge.
         answer: the nonce and the signature.
 
     Returns:
         The id of the proof, for `wallets.change`.
 
     Raises:
-        Rejected: no such challenge is open for this caller, creator and wallet, it has expired, or the signature is not of
-            its message by the wallet's key.
+        Rejected: no such challenge is open for this caller, creator and wallet, it has expired, or the signature is not
+            of its message by the wallet's key.
     """
     row = connection.execute(
         "DELETE FROM ledger.wallet_challenges WHERE nonce = %s AND creator_id = %s AND wallet = %s AND asked_by = %s"
@@ -135,8 +135,8 @@ def prove(connection: Conn, creator_id: int, wallet: str, asked_by: str, answer:
 def verifies(wallet: str, message: str, signature: str) -> bool:
     """Return whether `signature` is the ed25519 signature of the message by the wallet's key.
 
-    Verifies strictly: neither the key nor the point of the signature may be of small order, and the scalar must be below the
-    order of the group, so that no second valid signature can be derived from one.
+    The check is strict: neither the key nor the point of the signature may be of small order, and the scalar must be
+    below the order of the group. So nobody can derive a second valid signature from a first.
     """
     try:
         return Signature.from_string(signature).verify(Pubkey.from_string(wallet), message.encode())

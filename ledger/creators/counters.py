@@ -1,9 +1,9 @@
 """Live counters: what each creator has earned, in Redis, for pages that read it every second.
 
-The counters follow the folds of the journal; only PostgreSQL counts money. They move in steps, from one fold to a
-later one. A Lua script takes a step only if the counters stand at the fold where the step begins: so a step that is sent
-twice, or by two processes, counts once. Counters that are missing, or belong to another ledger, are computed again from the
-journal.
+The counters follow the folds of the journal; only PostgreSQL counts money. They advance in steps, from one fold to a
+later one. A Lua script takes a step only if the counters stand at the fold where the step begins. So a step that is
+sent twice, or by two processes, counts once. Counters that are missing or belong to another ledger are computed again
+from the journal.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ return 1
 
 
 def earned(connection: Connection[Any], creator_id: int) -> int:
-    """Return what a creator's counter should say, from the journal, in base units of PIX."""
+    """Return the value that a creator's counter should have, computed from the journal, in base units of PIX."""
     row = connection.execute(
         "SELECT coalesce(sum(earned), 0)::bigint FROM ("
         "   SELECT p.amount AS earned FROM ledger.accounts a JOIN ledger.postings p ON p.account_id = a.id"
@@ -51,7 +51,7 @@ class Counters:
 
         Args:
             client: a client of Redis.
-            name: identifies this ledger: counters of another name are computed again.
+            name: identifies this ledger; counters that were stored under another name are computed again.
             mark: the prefix of this deployment's keys, since several deployments may share a Redis.
         """
         self._client, self._name = client, name
@@ -85,10 +85,10 @@ class Counters:
         return len(earned) if taken else 0
 
     def _take(self, place: str, newest: int, earned: list[tuple[int, int]]) -> bool:
-        """Take one step, in pieces; return whether it counted.
+        """Take one step, in pieces, from `place` to fold `newest`; return whether it counted.
 
-        Between pieces the counters stand at a place that names no fold. If the process ends there, the next call of `follow`
-        computes them again.
+        Between pieces the counters stand at a place that names no fold. If the process ends there, the next call of
+        `follow` computes all counters again.
         """
         pieces = [earned[start : start + PIECE] for start in range(0, len(earned), PIECE)] or [[]]
         for number, piece in enumerate(pieces, 1):

@@ -1,6 +1,6 @@
-"""Stakes: how much investors have put into segments, as searches and the feed ask for it. Reads `ledger.segment_stakes`.
+"""Stakes: how much investors have put into segments. Reads `ledger.segment_stakes`.
 
-Knows segments only by id, and nothing of who invested.
+Searches and the feed ask for it. Knows segments only by id, and nothing of who invested.
 """
 
 from __future__ import annotations
@@ -16,6 +16,6 @@ SEGMENTS: LiteralString = """SELECT segment_id FROM ledger.segment_stakes GROUP 
 
 
 async def segments(connection: AsyncConnection[Any], least_pix: int, limit: int) -> list[int]:
-    """Return the ids of segments in which at least `least_pix` base units are invested, in order, `limit` at most."""
+    """Return the ids, ascending, of segments in which at least `least_pix` base units are invested; at most `limit`."""
     rows = await (await connection.execute(SEGMENTS, (least_pix, limit))).fetchall()
     return [int(row[0]) for row in rows]

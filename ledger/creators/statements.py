@@ -1,7 +1,8 @@
 """Statements: every movement of a creator's money, newest first, page by page, from the journal and then from the archive.
 
-Postings that are archived are read from the archive, by account (see `archive.accounts`), all others from the tables: so a
-statement is complete, no matter what has been deleted. A page that needs a part which cannot be read fails. Only reads.
+Archived postings are read from the archive, by account (see `archive.accounts`), all others from the tables. So a
+statement is complete, even if postings were deleted from the tables. If a part that a page needs cannot be read, the
+page fails. Only reads.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ ABOUT = """
 def page(connection: Conn, creator_id: int, shelf: Shelf, *, before: Place = BEGIN, limit: int = ROWS_MAX) -> Page:
     """Read one page of a creator's statement.
 
-    The cost of a page depends on what it shows, not on where it begins; besides, each part of the archive that it passes takes
-    one small read.
+    The cost of a page depends on what it shows, not on where it begins. In addition, each part of the archive that lies
+    between its first and last line takes one small read.
 
     Args:
         connection: of any role that may read the ledger.
@@ -100,7 +101,8 @@ def page(connection: Conn, creator_id: int, shelf: Shelf, *, before: Place = BEG
         limit: the most lines of the page; `ROWS_MAX` at most.
 
     Returns:
-        The page. It may be empty and still not be the last, after `PARTS_MAX` parts without any posting of the creator.
+        The page. An empty page is not always the last: a page also ends after `PARTS_MAX` parts without a posting of
+        the creator.
 
     Raises:
         Temporary: the object store does not answer, or the archive grows too quickly.
@@ -124,9 +126,9 @@ def page(connection: Conn, creator_id: int, shelf: Shelf, *, before: Place = BEG
 
 
 def _live(connection: Conn, account_ids: Sequence[int], before: Place, limit: int) -> tuple[list[Found], int]:
-    """Read postings that are not archived, and the last entry that is.
+    """Read the postings that are not archived. Return them, and the number of the last archived entry.
 
-    If a part is added meanwhile they are read again, so that no posting is missed.
+    If a part is added to the archive meanwhile, the postings are read again, so that none is missed.
     """
     for _ in range(LOOKS_MAX):
         archived = parts.last(connection, JOURNAL)
@@ -146,7 +148,10 @@ def _live(connection: Conn, account_ids: Sequence[int], before: Place, limit: in
 def _archived(
     connection: Conn, shelf: Shelf, account_ids: Sequence[int], since: datetime, before: Place, limit: int
 ) -> tuple[list[Found], Place | None]:
-    """Read postings from the archive, newest first, and where to go on; `since` is when the oldest account was opened."""
+    """Read postings from the archive, newest first. Return them, and the place from which to go on; None at the end.
+
+    `since` is the time at which the creator's oldest account was opened.
+    """
     rows = connection.execute(PARTS, {"entry": before.entry, "since": since, "most": PARTS_MAX + 1}).fetchall()
     postings: list[Found] = []
     for first, part, name, size, places in rows[:PARTS_MAX]:
@@ -167,7 +172,7 @@ def _is_after(posting: Found, place: Place) -> bool:
 
 
 def _lines(connection: Conn, postings: Sequence[Found], kinds: dict[int, str]) -> list[StatementLine]:
-    """Add to postings what their entries say; `kinds` are the kinds of the accounts."""
+    """Make lines of a statement from postings and their entries; `kinds` are the kinds of the accounts by id."""
     rows = connection.execute(ABOUT, ([each.entry for each in postings], [each.line for each in postings]))
     about = {(entry, line): (at.isoformat(), kind, signature) for entry, line, at, kind, signature in rows}
     lines = []

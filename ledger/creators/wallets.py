@@ -2,17 +2,19 @@
 
 How long payouts wait after a wallet is set:
 
-    by a manifest, for a creator without one   `manifest_wallet_hold_h`, or until the creator confirms it: a caller who may
-                                               ingest may name any creator
-    first wallet with a proof                  not at all (see `challenges`)
-    first wallet without a proof               `wallet_hold_s`; for example an exchange's wallet, whose key the creator does
+    by a manifest, for a creator without one   `manifest_wallet_hold_h`, or until the creator confirms it, since anybody
+    who
+                                               may ingest may name any creator
+    first wallet with a proof                  not at all (see `challenges`) first wallet without a proof
+    `wallet_hold_s`; for example an exchange's wallet, whose key the creator does
                                                not hold
-    change to another wallet                   `wallet_hold_s`, with a proof or without: a proof shows who holds the new
-                                               wallet's key, not that the creator wanted the change, whose own API key may
-                                               be stolen
+    change to another wallet                   `wallet_hold_s`, with a proof or without: a thief of the creator's API
+    key
+                                               can prove that they hold the new wallet's key
 
-A wallet must be payable: the public key of a key pair, neither a program's address nor one of the platform's own. That is
-checked when it is set and again when a payout is planned, since the rules may have become stricter in between.
+A wallet must be payable: it is the public key of a key pair, and not an address of a program or of the platform. This
+is checked when the wallet is set, and again when a payout is planned, since the rules may have become stricter in
+between.
 """
 
 from __future__ import annotations
@@ -62,8 +64,8 @@ def check(wallet: str) -> str:
     """Return the wallet if it is an address that a key pair can have.
 
     Raises:
-        Rejected: it is not base58, not 32 bytes, not on the curve (a program's or a token account's address), or the
-            address of a program or a setting of the chain.
+        Rejected: it is not base58, not 32 bytes, not on the curve (as addresses of token accounts and of accounts that
+            programs own), or the address of one of the chain's own programs or settings.
     """
     why = _unfit(wallet)
     if why is not None:
@@ -88,8 +90,8 @@ def unpayable(connection: Connection[Any], wallets: Iterable[str]) -> dict[str, 
 def unpayable_of(connection: Connection[Any], wallets: Mapping[int, str]) -> dict[int, str]:
     """Return the creators whose wallet cannot be paid, each with the reason.
 
-    A wallet that was found payable before (`ledger.checked_wallets` notes that) is checked again only if it has become the
-    platform's own since.
+    Wallets that were found payable before are in `ledger.checked_wallets`. Of these only the platform's own addresses
+    are looked for, since a wallet may have become one of them.
     """
     rows = connection.execute(
         "SELECT creator_id, wallet FROM ledger.checked_wallets WHERE creator_id = ANY(%s)", (list(wallets),)
@@ -110,7 +112,10 @@ def unpayable_of(connection: Connection[Any], wallets: Mapping[int, str]) -> dic
 
 
 def note_rules(connection: Connection[Any], economics: Economics) -> None:
-    """Write to the database how long a change holds payouts at least; so a compromised replica cannot shorten it."""
+    """Write to the database how long a change of wallet holds payouts at least.
+
+    So a replica that an attacker controls cannot shorten the wait.
+    """
     connection.execute(
         "UPDATE ledger.wallet_rules SET change_hold_s = %(hold)s WHERE change_hold_s <> %(hold)s",
         {"hold": economics.wallet_hold_s},
@@ -130,7 +135,7 @@ def release_mended(connection: Connection[Any], creators: Collection[int]) -> No
 
 
 def _unfit(wallet: str) -> str | None:
-    """Return why no key pair can have this address; None if one can."""
+    """Return why an address cannot be that of a key pair; None if it can."""
     try:
         key = Pubkey.from_string(wallet)
     except ValueError:
@@ -156,7 +161,7 @@ def require_payable(connection: Connection[Any], wallet: str) -> None:
 
 
 def of(connection: Connection[Any], creator_id: int) -> Wallet | None:
-    """Return a creator's wallet; None if they have none."""
+    """Return a creator's wallet; None if they have not named one."""
     row = connection.execute(
         "SELECT creator_id, wallet, set_by, set_at, CASE WHEN hold_until > now() THEN hold_until END, proof IS NOT NULL"
         " FROM ledger.wallets WHERE creator_id = %s",
@@ -208,8 +213,8 @@ def change(
 ) -> Wallet:
     """Set a creator's wallet on behalf of the creator, and hold payouts as the module's table says.
 
-    The same wallet again changes nothing, with two exceptions that end its hold: it came from a manifest and is confirmed now,
-    or it waited for a proof and has one now.
+    If the creator has this wallet already, nothing changes, with two exceptions. Its hold ends if the wallet came from
+    a manifest, since it is confirmed now; and it ends if the wallet waited for a proof and `proof` is given.
 
     Args:
         connection: in the caller's transaction.
@@ -220,7 +225,7 @@ def change(
         proof: the id that `challenges.prove` has returned for this creator and wallet.
 
     Returns:
-        The wallet as it stands then.
+        The wallet after the change.
 
     Raises:
         Rejected: the wallet cannot be paid.

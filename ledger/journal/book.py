@@ -60,7 +60,7 @@ class Entry:
             money.amount(abs(line_amount))
 
     def _amounts(self) -> Iterable[int]:
-        """Return the amounts to check: all of them, or of an integer array only those that decide: a zero or the extremes."""
+        """Return the amounts to check: all of them; of an integer array only a zero, if it has one, or the extremes."""
         if not isinstance(self.lines, np.ndarray):
             return (line_amount for _, line_amount in self.lines)
         amounts = self.lines[:, 1]
@@ -78,13 +78,16 @@ class Entry:
 
     @property
     def content(self) -> bytes:
-        """The hash of all that the caller asked for; the same key with another hash is a mistake and not a repetition."""
+        """The hash of all that the caller asked for.
+
+        A second entry with the same key and another hash is a mistake, not a repetition.
+        """
         return content_hash(self.kind, self.text, self.postings, self.reverses)
 
 
 @dataclass(frozen=True)
 class Written:
-    """An entry in the journal; `new` is False if its key was already there with the same content."""
+    """An entry in the journal; `new` is False if an entry with this key and content was already there."""
 
     id: int
     new: bool
@@ -94,11 +97,12 @@ class Written:
 
 
 def take_epoch(connection: Connection, owner: str) -> int:
-    """Take a new epoch for `owner` and commit; earlier holders can write nothing after that. The session then holds it.
+    """Take a new epoch for `owner`, let the session hold it, and commit; earlier holders can write nothing after that.
 
-    Returns the epoch. It is at least the clock's microseconds since 1970: so a restored database never gives out an epoch
-    again that it has forgotten and that another process may still hold. If the clock is behind the last epoch, because it was
-    ahead or was set back, the epoch grows by a random step instead, which nothing else takes.
+    Returns the epoch. It is at least the clock's microseconds since 1970. So a restored database never gives out an
+    epoch that it has forgotten and that another process may still hold. If the clock is behind the last epoch, because
+    one of them was ahead or was set back, the epoch grows by a random step instead, so that no other process takes the
+    same one.
     """
     row = connection.execute(
         "UPDATE ledger.fence SET epoch = CASE WHEN epoch < c.micros THEN c.micros"
@@ -256,7 +260,7 @@ def post(connection: Connection, entry: Entry) -> Written:
 
 
 def hold_end(connection: Connection) -> None:
-    """Lock the end of the journal until this transaction ends. For callers that read balances and then write."""
+    """Lock the end of the journal until the transaction ends, for callers that read balances before they write."""
     connection.execute("SELECT FROM ledger.chain_head FOR UPDATE")
 
 
@@ -304,7 +308,7 @@ def reverse(connection: Connection, entry_id: int, reason: str) -> Written:
 
 
 def content_hash(kind: str, document: str, postings: bytes, reverses: int | None) -> bytes:
-    """Hash what a caller asked for, without the entry's place in the journal.
+    """Hash what a caller asked for; the entry's number and time are not part of it.
 
     Args:
         kind: the kind of the entry.
@@ -322,7 +326,7 @@ def content_hash(kind: str, document: str, postings: bytes, reverses: int | None
 def entry_hash(
     prev: bytes, number: int, occurred_micros: int, lines: int, kind: str, key: str, document: str, postings: bytes
 ) -> bytes:
-    """Hash an entry together with the hash of the one before; the database computes the same (ledger/schema).
+    """Hash an entry together with the hash of the entry before; the database computes the same hash (ledger/schema).
 
     Args:
         prev: the hash of the entry before, 32 bytes.

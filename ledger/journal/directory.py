@@ -1,7 +1,8 @@
 """The directory: a cache of which account belongs to which owner.
 
-Accounts are never closed and never change their owner, so what a committed transaction has read stays true. Accounts that a
-fold has read or opened enter the cache by `accept`, after its commit. Knows one kind of accounts of one party.
+Accounts are never closed and never change their owner, so what a committed transaction has read stays true. `accept`
+adds the accounts that a fold has read or opened to the cache, after the fold's commit. Knows one kind of accounts of
+one party.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Directory:
         return accounts
 
     def forget(self) -> None:
-        """Drop the accounts that a transaction has read or opened without committing. Called when the next one begins."""
+        """Drop the accounts that a transaction has read or opened without committing. Called before the next one."""
         self._new = None
 
     def accept(self) -> None:

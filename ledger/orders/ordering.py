@@ -1,8 +1,8 @@
 """Carrying out orders: adopt, book a withdrawal or a correction, take a new secret. See `orders` for who may order.
 
-Only finalized transactions count, and only if as many nodes report them as for the end of a payout. Amounts are those of the
-chain; an order that names others is refused. A correction moves money in the journal from one account to another, and nothing
-on chain.
+Only finalized transactions count, and only if as many nodes report them as for the end of a payout. The chain's amounts
+are booked; an order that states other amounts is refused. A correction moves money from one account of the journal to
+another, and nothing on chain.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ CORRECTED = ("chain", "reward_pool", "platform", "payable")
 
 
 def carry_out(rail: ChainRail) -> None:
-    """Carry out the orders that are ready. Each gets its answer, in the transaction that books what was done for it.
+    """Carry out the orders that are ready. Each is booked and answered in one transaction.
 
-    An order to adopt is an exception: it asks nodes about one transaction after the other, so each adoption is committed by
-    itself. (Otherwise the end of the journal would be locked meanwhile, and nothing folded.) If interrupted, it goes on later.
+    An order to adopt is an exception. It asks nodes about one transaction after the other, so each adoption is
+    committed by itself; otherwise the end of the journal would be locked meanwhile, and nothing could be folded. If
+    such an order is interrupted, a later round continues it.
     """
     connection = rail.connection
     waiting = orders.ready(connection, rail.settings.orders_by_two)
@@ -80,12 +81,12 @@ ADOPTED = f"""
 
 
 def _adopt_since(rail: ChainRail, order: Order) -> None:
-    """Declare that the database has gone back in time, and adopt transactions that were read as unknown.
+    """Freeze payouts as after a restore, and adopt transactions that were read as unknown.
 
-    The order says since which slot, or since which time they were read.
+    The order names the first slot of these transactions, or the time since which they were read.
 
     Raises:
-        Temporary: nodes do not tell enough about one now; those before it are adopted.
+        Temporary: nodes do not tell enough about one of them now. Those before it are adopted.
     """
     connection = rail.connection
     rows = connection.execute(STILL_UNKNOWN, _since(order)).fetchall()
@@ -104,7 +105,7 @@ def _adopt_since(rail: ChainRail, order: Order) -> None:
 
 
 def _adopted_since(rail: ChainRail, order: Order) -> Outcome:
-    """Say how many transactions an order to adopt has adopted, and how many are still unknown."""
+    """Describe the result: how many transactions an order to adopt has adopted, and how many are still unknown."""
     connection, body = rail.connection, order.body
     unknown = connection.execute(STILL_UNKNOWN, _since(order)).fetchall()
     adopted = connection.execute(ADOPTED, _since(order) | {"ordered_at": order.ordered_at}).fetchone()
@@ -115,7 +116,7 @@ def _adopted_since(rail: ChainRail, order: Order) -> Outcome:
 
 
 def _since(order: Order) -> dict[str, Any]:
-    """Return the query parameters for the slot and the time since which an order adopts.
+    """Return the query parameters for the slot or time that an order to adopt names.
 
     Raises:
         Rejected: the order names neither.
@@ -190,7 +191,7 @@ def _account(connection: Conn, name: str, asset: str) -> int:
 
 
 def _keep_secret(_rail: ChainRail, _order: Order) -> Outcome:
-    """Refuse the order: the treasury could be opened, so the ledger has the secret that the database knows."""
+    """Refuse an order for a new secret: the treasury could be opened, so the ledger has the secret already."""
     raise _refused("the ledger knows this secret of the batches: there is no other to take")
 
 
@@ -211,10 +212,10 @@ WAYS: Mapping[str, Callable[[ChainRail, Order], Outcome]] = {
 
 
 def take_new_secret(connection: Conn, secret: str, by_two: bool) -> bool:
-    """Carry out an order to use another secret for batches, since the one before was lost. Returns whether it was done.
+    """Carry out an order to use another secret for batches, since the old one was lost. Returns whether it was done.
 
-    With the new secret, earlier markers are not found again, and their rent is lost. So nothing that was signed under them
-    may still be able to land, by the database's clock; until then the order is refused.
+    Markers of the lost secret cannot be derived again; their rent is lost. So the order is refused while a transaction
+    that was signed under that secret can still land, by the database's clock.
     """
     secret_orders = [each for each in orders.ready(connection, by_two) if each.kind == orders.SECRET]
     if not secret_orders:

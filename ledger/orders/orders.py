@@ -1,8 +1,8 @@
-"""Orders: work beyond its own rules that administrators give the ledger. Owns `ledger.orders`.
+"""Orders: work that administrators give the ledger and that none of its own rules does. Owns `ledger.orders`.
 
-An order is placed and approved with an administrator's key, which the database verifies, and carried out by the ledger, the
-one writer, in its next round (see `ordering`). Where two persons are required it waits for another administrator, and
-expires if none approves it in time. The content of an order never changes.
+An order is placed and approved with an administrator's key, which the database verifies. The ledger, the one writer,
+carries it out in its next round (see `ordering`). If two persons are required, it waits for another administrator's
+approval, and expires if none approves it in time. The content of an order never changes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ COLUMNS = """id, kind, body, reason, ordered_as, ordered_at, expires_at, approve
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done and who has ordered it; `done_at`, `carried_out` and `outcome` are None until it is answered."""
+    """An order: what is to be done and who has ordered it.
+
+    Until it is answered `done_at`, `carried_out` and `outcome` are None.
+    """
 
     id: int
     kind: str
@@ -50,7 +53,7 @@ class Order:
 
     @property
     def by(self) -> Mapping[str, Any]:
-        """Its number and reason, and the persons responsible for it, as entries store them."""
+        """The order's number and reason, and the people responsible for it, as entries store them."""
         return {"order": self.id, "reason": self.reason, "by": self.ordered_as, "approved_by": self.approved_as}
 
     @property
@@ -68,9 +71,9 @@ def place(connection: Conn, key: str, kind: str, body: Mapping[str, Any], reason
         connection: of the ledger; nothing is committed.
         key: the API key of an administrator.
         kind: `ADOPT`, `WITHDRAWAL`, `CORRECTION` or `SECRET`.
-        body: what the kind needs, as JSON holds it.
-        reason: why, in words; kept with what is booked.
-        lives_s: seconds after which it expires.
+        body: the details that this kind of order needs, as values of JSON.
+        reason: why, in words; stored with what is booked.
+        lives_s: seconds until it expires, if it is not approved.
 
     Returns:
         The order's number.
@@ -90,7 +93,8 @@ def approve(connection: Conn, key: str, number: int) -> None:
     """Approve another administrator's order.
 
     Raises:
-        Rejected: the key does not belong to an administrator, or the order is their own, done, approved or expired.
+        Rejected: the key does not belong to an administrator, or the order is the same administrator's own, or it is
+            done, approved or expired already.
     """
     with _refusals():
         connection.execute("SELECT ledger.approve_order(%s, %s)", (key, number))
@@ -109,13 +113,16 @@ def one(connection: Conn, number: int) -> Order:
 
 
 def listing(connection: Conn, limit: int = LISTED_MAX) -> list[Order]:
-    """Return orders, the newest first."""
+    """Return orders, the newest first; at most `limit`."""
     rows = connection.execute(f"SELECT {COLUMNS} FROM ledger.orders ORDER BY id DESC LIMIT %s", (limit,))
     return [Order(*row) for row in rows]
 
 
 def ready(connection: Conn, by_two: bool) -> list[Order]:
-    """Return orders to be carried out now, the oldest first; with `by_two`, only those a second administrator approved."""
+    """Return the orders to carry out now, the oldest first.
+
+    With `by_two`, only orders that a second administrator has approved are returned.
+    """
     rows = connection.execute(
         f"SELECT {COLUMNS} FROM ledger.orders WHERE done_at IS NULL AND expires_at > clock_timestamp()"
         " AND (approved_by IS NOT NULL OR NOT %s) ORDER BY id",
@@ -125,13 +132,13 @@ def ready(connection: Conn, by_two: bool) -> list[Order]:
 
 
 def answer(connection: Conn, number: int, carried_out: bool, outcome: str, entry_id: int | None) -> None:
-    """Store what came of an order.
+    """Store the result of an order.
 
     Args:
         connection: of the ledger; nothing is committed.
-        number: the order's.
-        carried_out: whether it was carried out, rather than refused.
-        outcome: what was done, or why not, in words.
+        number: the number of the order.
+        carried_out: True if it was carried out, False if it was refused.
+        outcome: what was done, or why it was refused, in words.
         entry_id: the entry that was written for it, if any.
     """
     with book.refusals():

@@ -1,1 +1,1 @@
-"""Payouts: planned, signed, sent, settled; and what ends those that have no end by themselves."""
+"""Payouts: planned, signed, sent, settled; and people's requests to end batches that are stuck."""

@@ -1,9 +1,9 @@
-"""Adoption: after a backup was restored, what the chain has paid and the journal has forgotten is booked again.
+"""Adoption: after a restore, book again what the chain has paid and the restored journal does not know.
 
-Only while payouts are frozen by a restore, and only transactions that the treasury itself has signed and that pay only our
-creators; anything else stays unknown and needs a person. A payment is booked as what it was: a posted batch with its attempt,
-so that earnings, the audit and the next plan know it.
-Transactions that were signed and are forgotten may still land: nothing new is planned while they can (see `end`).
+This happens only while payouts are frozen by a restore, and only for transactions that the treasury itself has signed
+and that pay only our creators. All other unknown transactions stay unknown and need a person. A payment is booked as a
+posted batch with its attempt, so that earnings, the audit and the next plan know it. A transaction that was signed
+before the restore and is forgotten may still land: nothing is planned while one can (see `end`).
 """
 
 from __future__ import annotations
@@ -58,15 +58,18 @@ class Owner(NamedTuple):
 
 
 def begin(connection: Connection[Any], detail: Mapping[str, Any]) -> None:
-    """Freeze payouts after the database has gone back in time; a wait that had begun starts again. Does not commit."""
+    """Freeze payouts after the database has gone back in time. Does not commit.
+
+    If they are frozen for that already, the wait starts again.
+    """
     stops.thaw(connection, RESTORED)
     stops.freeze(connection, RESTORED, detail)
 
 
 def watch(connection: Connection[Any]) -> None:
-    """Freeze payouts if the database is not on the server and timeline on which it was last used. Commits.
+    """Freeze payouts if the database is on another server or timeline than when it was last used. Commits.
 
-    So a restore is noticed that was made without `pixr restore`.
+    So a restore is also noticed if it was not made by `pixr restore`.
     """
     row = connection.execute("SELECT seat FROM ledger.chain").fetchone()
     seat = _seat(connection)
@@ -77,7 +80,7 @@ def watch(connection: Connection[Any]) -> None:
 
 
 def note_seat(connection: Connection[Any]) -> None:
-    """Remember on which server, timeline and database the ledger is. Commits."""
+    """Store on which server, timeline and database the ledger runs. Commits."""
     seat = _seat(connection)
     if seat is not None:
         connection.execute("UPDATE ledger.chain SET seat = %s WHERE seat IS DISTINCT FROM %s", (seat, seat))
@@ -85,7 +88,7 @@ def note_seat(connection: Connection[Any]) -> None:
 
 
 def _seat(connection: Connection[Any]) -> str | None:
-    """Return server, timeline and database as one text; None where the server does not say."""
+    """Return server, timeline and database as one text; None if the server does not let the role read them."""
     try:
         with connection.transaction():
             row = connection.execute(SEAT).fetchone()
@@ -96,13 +99,15 @@ def _seat(connection: Connection[Any]) -> str | None:
 
 
 def end(rail: ChainRail, finding: Finding) -> bool:
-    """Let payouts go on after a restore, once the journal agrees with the chain and is sure to stay so. Returns whether it did.
+    """End the freeze of a restore once journal and chain agree and no forgotten transaction can land.
 
-    A transaction that was signed before the restore and is forgotten can land until its blockhash expires. So two things
-    are required: the finalized height is `LIFE_BLOCKS` past the height that the chain had when this process first asked;
-    and, since heights are only what nodes say, the freeze is `give_back_after_s` old by the database's clock. The finding
-    must be of a slot at which both were seen to hold, or of a later one: nodes that lag show the treasury as the restored
-    journal knows it.
+    Returns whether the freeze was ended.
+
+    A forgotten transaction that was signed before the restore can land until its blockhash expires. So two things are
+    required: the finalized height is `LIFE_BLOCKS` past the highest one when this process first asked; and the freeze
+    is `give_back_after_s` old by the database's clock, since heights are only what nodes report. Then `finding` must be
+    of the slot at which both were seen to hold, or of a later one: a node that lags shows the treasury as it was
+    before.
     """
     connection = rail.connection
     freeze = stops.age_of(connection, RESTORED)
@@ -126,7 +131,10 @@ def end(rail: ChainRail, finding: Finding) -> bool:
 
 
 def retry(rail: ChainRail) -> None:
-    """Try again to adopt unknown transactions: those read before the restore was declared, or while something was missing."""
+    """Try again to adopt unknown transactions.
+
+    These were read before the restore was declared, or at a time when something was missing.
+    """
     connection = rail.connection
     rows = connection.execute(
         "SELECT t.signature, a.state FROM ledger.chain_transactions t"
@@ -151,10 +159,10 @@ def adopt(rail: ChainRail, effect: Effect) -> bool:
     """Book a transaction of the treasury that no attempt knows.
 
     Returns:
-        Whether it was booked; False where it is not certain that the ledger made it.
+        Whether it was booked; False if it is not certain that the ledger made it.
 
     Raises:
-        Temporary: nodes do not tell enough now, or not everything that was due at the restore is payable yet.
+        Temporary: nodes do not tell enough now, or some earnings that were due at the restore are not payable yet.
     """
     connection = rail.connection
     if not stops.is_frozen_for(connection, RESTORED):
@@ -180,13 +188,13 @@ def adopt(rail: ChainRail, effect: Effect) -> bool:
 
 
 def _require_payable(connection: Connection[Any]) -> None:
-    """Require that all searches recorded before the restore was declared are folded, and all earnings due by then matured.
+    """Require that all searches from before the restore was declared are folded, and all earnings due by then matured.
 
-    What is adopted is taken from these earnings. If they were not payable yet, it would be taken from the pool of rewards, and
-    paid once more when they are.
+    Adopted payments are taken from these earnings. If these were not payable yet, the payments would be taken from the
+    pool of rewards, and the same earnings would be paid again later.
 
     Raises:
-        Temporary: some are not folded, or not matured yet; that takes its time.
+        Temporary: some searches are not folded yet, or some earnings have not matured yet.
     """
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM ledger.maturing WHERE matures_at <= f.placed_at AND matures_at <= now()),"
@@ -200,10 +208,10 @@ def _require_payable(connection: Connection[Any]) -> None:
 
 
 def _book(rail: ChainRail, effect: Effect, transaction: VersionedTransaction) -> bool:
-    """Book one transaction of the treasury: only its cost, or a payout.
+    """Book one transaction of the treasury: a payout, or if it paid nobody only its cost.
 
     Returns:
-        False if a recipient is unknown, or recipients got another sum than the treasury lost.
+        False if a recipient is unknown, or if recipients got another sum than the treasury lost.
 
     Raises:
         Temporary: a batch of the backup that pays the same creators may still land.
@@ -236,10 +244,10 @@ def _book(rail: ChainRail, effect: Effect, transaction: VersionedTransaction) ->
 
 
 def _wallets(rail: ChainRail, addresses: Collection[str]) -> dict[str, str]:
-    """Return the wallet of each of these token accounts, if it is found.
+    """Return the wallet of each of these token accounts; accounts whose wallet is not found are left out.
 
-    Nodes say which wallet owns an account. They cannot make one up, since an account's address is derived from its wallet.
-    If an account has been closed since, all wallets that creators have ever named are tried.
+    Nodes report which wallet owns an account. They cannot invent one, since an account's address is derived from its
+    wallet. If an account has been closed since, all wallets that creators have ever named are tried.
     """
     wallet_at = {rail.treasury.token_account_of(wallet): wallet for wallet in _told(rail, sorted(addresses))}
     if not wallet_at.keys() >= set(addresses):
@@ -249,14 +257,14 @@ def _wallets(rail: ChainRail, addresses: Collection[str]) -> dict[str, str]:
 
 
 def _told(rail: ChainRail, addresses: Sequence[str]) -> set[str]:
-    """Return the wallets that own these token accounts according to any node."""
+    """Return the wallets that own these token accounts, as reported by any node."""
     seen = rail.chain.seen_accounts(addresses, "confirmed", opinions=1)
     owners = {each.data[OWNER_AT] for accounts in seen for each in accounts if each is not None}
     return {str(Pubkey.from_bytes(owner)) for owner in owners if len(owner) == OWNER_AT.stop - OWNER_AT.start}
 
 
 def _owners(rail: ChainRail, wallets: Mapping[str, str]) -> dict[str, list[Owner]]:
-    """Map addresses of token accounts to the creators who are or were paid there; `wallets` maps them to their wallets."""
+    """Map token accounts to the creators who are or were paid there; `wallets` maps the accounts to their wallets."""
     address_of = {wallet: address for address, wallet in wallets.items()}
     rows = rail.connection.execute(
         "SELECT DISTINCT c.creator_id, c.new_wallet, c.new_wallet IS NOT DISTINCT FROM w.wallet"
@@ -274,9 +282,9 @@ def _owners(rail: ChainRail, wallets: Mapping[str, str]) -> dict[str, list[Owner
 
 
 def _open_batch(rail: ChainRail, transaction: VersionedTransaction) -> Batch | None:
-    """Return the open batch that a transaction belongs to, if the backup still has it; its live attempt is given up.
+    """Return the open batch that a transaction belongs to, if the backup has it; its live attempt is given up.
 
-    A transaction makes the marker of its own batch last, or names the batch in a memo. Since this transaction has landed, no
+    A transaction names its batch by the last marker that it makes, or by a memo. This transaction has landed, so no
     other one that was signed for the batch can.
     """
     open_batches = _open_markers(rail)
@@ -286,10 +294,11 @@ def _open_batch(rail: ChainRail, transaction: VersionedTransaction) -> Batch | N
 
 
 def _called_back(rail: ChainRail, transaction: VersionedTransaction) -> list[str]:
-    """Return the batches that this transaction pays again, and that are still open because the backup is older than their end.
+    """Return the open batches whose payouts this transaction repeats.
 
-    They were given back after the backup, and the transaction, signed later, guards against them: it makes their markers
-    before its own. Their money has to go back before the transaction is booked.
+    They are open only because the backup is older than their end: after the backup they were given back, and their
+    payouts planned again. So this transaction makes their markers before its own, to guard against them. Their money
+    has to go back before the transaction is booked.
     """
     open_batches = _open_markers(rail)
     *guards, _ = _markers(transaction) or [""]
@@ -303,10 +312,10 @@ def _open_markers(rail: ChainRail) -> dict[str, str]:
 
 
 def _require_expired(rail: ChainRail, batch_id: str) -> None:
-    """Require that the live attempt of a batch, if any, is past its validity and unseen; else settling has to end it first.
+    """Require that the live attempt of a batch, if it has one, is past its validity and that no node knows it.
 
     Raises:
-        Temporary: it may still land, or has been seen.
+        Temporary: the attempt may still land, or a node knows it: then settling has to end it first.
     """
     attempts = [each for each in batches.live_attempts(rail.connection) if each.batch.id == batch_id]
     if not all(rail.may_expire_with_batch(each) for each in attempts):
@@ -314,7 +323,7 @@ def _require_expired(rail: ChainRail, batch_id: str) -> None:
 
 
 def _give_back(rail: ChainRail, batch_id: str) -> None:
-    """Void a batch that was given back after the backup, or whose recipients another batch has paid since."""
+    """Void a batch that was given back after the backup, or whose recipients another batch has paid since then."""
     batch = _expire_live(rail, batch_id)
     batches.cancel(rail.connection, batch)
     planning.give_back(rail, batch, f"void:{batch.id}", [], {"batch": batch.id, "restored": True})
@@ -329,7 +338,7 @@ def _expire_live(rail: ChainRail, batch_id: str) -> Batch:
 
 
 def _memo(transaction: VersionedTransaction) -> str:
-    """Return the id of the batch that a transaction without a marker names; empty where it names none."""
+    """Return the batch id in the memo of a transaction without a marker; empty if it has none."""
     message = transaction.message
     for each in message.instructions:
         if message.account_keys[each.program_id_index] == packing.MEMO_PROGRAM:
@@ -339,7 +348,7 @@ def _memo(transaction: VersionedTransaction) -> str:
 
 
 def _markers(transaction: VersionedTransaction) -> list[str]:
-    """Return addresses of accounts that a transaction makes with a seed, in its order."""
+    """Return the addresses of the accounts that a transaction creates with a seed, in order."""
     message, kind = transaction.message, packing.CREATE_WITH_SEED.to_bytes(4, "little")
     return [
         str(message.account_keys[each.accounts[1]])
@@ -355,13 +364,15 @@ def _forgotten(
     paid: Mapping[str, int],
     wallets: Mapping[str, str],
 ) -> Batch:
-    """Plan once more a batch that was planned after the backup: from what its recipients are owed, the rest from `reward_pool`.
+    """Plan again a batch that was planned after the backup and is forgotten.
+
+    Its money is taken from what its recipients are owed, and the rest from `reward_pool`.
 
     Args:
         rail: the treasury, and the ledger's connection.
         effect: what the transaction did.
         transaction: the transaction.
-        paid: base units that it has paid, by token account.
+        paid: base units that the transaction has paid, by token account.
         wallets: the wallet of each of these accounts.
 
     Returns:
@@ -403,10 +414,11 @@ def _forgotten(
 
 
 def _shares(owners: Sequence[Owner], total: int) -> list[tuple[Owner, int]]:
-    """Split what one wallet was paid among the creators who have used it, and count it against what they are owed.
+    """Split what one wallet was paid among the creators who use or have used it, up to what each is owed.
 
-    Otherwise the wallet would be paid for the same earnings again. A creator who is owed exactly `total` is served first,
-    then those who use the wallet now. What is left when all are served was earned after the backup, and goes to the first.
+    What they are owed is lowered by that; otherwise the wallet would be paid for the same earnings again. A creator who
+    is owed exactly `total` is served first, then those who use the wallet now. A rest that exceeds what all are owed
+    was earned after the backup, and goes to the first one.
     """
     queue = sorted(
         owners, key=lambda each: (each.owed_pix != total, not each.is_current, -each.owed_pix, each.creator_id)
@@ -423,17 +435,17 @@ def _shares(owners: Sequence[Owner], total: int) -> list[tuple[Owner, int]]:
 
 
 def _earned_again(connection: Connection[Any], missing: Mapping[int, int]) -> dict[int, list[tuple[int, int]]]:
-    """Take missing money from earnings that mature once more, because they were folded again after the restore.
+    """Take missing money from earnings that mature for a second time.
 
-    Before the restore they had matured and were paid. The money is taken from the earnings that mature last, and at most what
-    those folds have brought.
+    These had matured and were paid before the restore, and were folded again after it. The money is taken from the
+    earnings that mature last; at most what these folds have brought is taken.
 
     Args:
         connection: of the ledger; nothing is committed.
-        missing: base units that were paid and that a creator is not owed, by creator.
+        missing: by creator, the base units that were paid beyond what the creator is owed.
 
     Returns:
-        For each payable account what was taken: (maturing account, base units).
+        For each payable account, where the money was taken: a list of (maturing account, base units).
     """
     wanted = {creator: amount for creator, amount in missing.items() if amount > 0}
     rows = connection.execute(
@@ -474,7 +486,7 @@ def _take_youngest(connection: Connection[Any], account: int, most: int) -> int:
 
 
 def _due(connection: Connection[Any], owner: Owner, address: str, amount: int) -> Due:
-    """Make the line of a creator's payout, as planning would."""
+    """Make the line of a payout for a creator, as planning would."""
     row = connection.execute(
         "SELECT (now() AT TIME ZONE 'utc')::date, (SELECT count(*) FROM ledger.payouts p WHERE p.creator_id = %s"
         " AND p.period = (now() AT TIME ZONE 'utc')::date)::int",

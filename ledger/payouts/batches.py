@@ -1,7 +1,7 @@
 """The rows of payouts: batches, payouts, transfers, attempts and markers, with all the SQL that touches them.
 
-Every change of state is one transaction of the caller's, checked by the database (see ledger/schema): a batch has at
-most one live attempt, ended things never change, and only the holder of the epoch writes. Knows no RPC and no key.
+Every change of state is a transaction of the caller's that the database checks (see ledger/schema): a batch has at most
+one live attempt, what has ended never changes, and only the holder of the epoch writes. Knows no RPC and no key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ Conn = Connection[Any]
 
 
 class BatchLine(NamedTuple):
-    """One line of a batch: a payout (amount above 0), an account to open (0), or a marker to empty (lamports)."""
+    """One line of a batch.
+
+    Its amount is base units above 0 for a payout, 0 for an account to open, and lamports for a marker to empty.
+    """
 
     creator_id: int
     wallet: str
@@ -91,7 +94,8 @@ STOPPED = """
 def stopped(connection: Conn, batch_ids: Sequence[str]) -> dict[str, set[int]]:
     """Return which of these batches must not go out as planned, each with the creators who are the reason.
 
-    These creators are held, have another wallet or changed it a moment ago, or some of what they would be paid is doubtful.
+    A creator is the reason if they are held, have another wallet, changed their wallet recently, or if part of what
+    they would be paid is doubtful.
     """
     creators_of: dict[str, set[int]] = {}
     for batch_id, creator_id in connection.execute(STOPPED, (list(batch_ids),)) if batch_ids else ():
@@ -100,7 +104,7 @@ def stopped(connection: Conn, batch_ids: Sequence[str]) -> dict[str, set[int]]:
 
 
 def is_payday(connection: Conn, economics: Economics) -> bool:
-    """Whether payouts are planned now, by the database's clock."""
+    """Whether payouts may be planned at present, by the database's clock and the settings of paydays."""
     if not economics.payout_interval_s:
         return True
     return bool(
@@ -120,8 +124,8 @@ def know_account(connection: Conn, mint: str, recipient: BatchLine, batch_id: st
     Args:
         connection: of the ledger; nothing is committed.
         mint: the address of the token's mint.
-        recipient: whose account it is, with wallet and address.
-        batch_id: the batch in which the platform opened it; None where it existed before.
+        recipient: the owner of the account, with wallet and address.
+        batch_id: the batch in which the platform opened it; None if it existed before.
     """
     connection.execute(
         "INSERT INTO ledger.token_accounts (wallet, mint, address, creator_id, batch_id) VALUES (%s, %s, %s, %s, %s)"
@@ -140,7 +144,7 @@ def not_opened_by_us(connection: Conn, addresses: Sequence[str]) -> list[str]:
 
 
 def forget_accounts(connection: Conn, addresses: Sequence[str]) -> None:
-    """Forget token accounts that no longer exist on chain; accounts that the platform has opened stay noted."""
+    """Forget token accounts that no longer exist on chain; those that the platform has opened stay noted."""
     connection.execute(
         "DELETE FROM ledger.token_accounts WHERE batch_id IS NULL AND address = ANY(%s)", (list(addresses),)
     )
@@ -158,7 +162,7 @@ def opened_for(connection: Conn, creator_ids: Sequence[int]) -> dict[int, str]:
 
 
 def add(connection: Conn, added: Sequence[Batch], parent: str | None = None) -> None:
-    """Insert planned batches in one statement; `parent` is the batch that they are parts of."""
+    """Insert planned batches in one statement; `parent` is the batch that they were split from."""
     rows = [
         {"id": each.id, "kind": each.kind, "count": len(each.recipients), "amount_pix": each.amount_pix,
          "plan": {"recipients": each.recipients}}
@@ -174,7 +178,10 @@ def add(connection: Conn, added: Sequence[Batch], parent: str | None = None) -> 
 
 
 def pend(connection: Conn, planned: Sequence[tuple[Batch, Sequence[Due]]]) -> None:
-    """Move the money of planned batches from `payable` to `in_flight`: one entry, and a pending transfer and payout each."""
+    """Move the money of planned batches from `payable` to `in_flight`.
+
+    Writes one entry for all, and a pending transfer and a payout for each line.
+    """
     if not planned:
         return
     dues = [due for _, some in planned for due in some]
@@ -235,7 +242,7 @@ def signed_count(connection: Conn) -> int:
 
 
 def one(connection: Conn, batch_id: str) -> Batch:
-    """Return a batch that exists."""
+    """Return a batch. It must exist."""
     row = connection.execute(f"{BATCH} WHERE b.id = %s", (batch_id,)).fetchone()
     assert row is not None
     return _batch(row)
@@ -248,13 +255,13 @@ def is_known(connection: Conn, batch_id: str) -> bool:
 
 
 def live_attempts(connection: Conn) -> list[Attempt]:
-    """Return attempts that are signed and whose end is not known, oldest first."""
+    """Return live attempts, which are signed and whose end is not known, oldest first."""
     rows = connection.execute(f"{ATTEMPT} WHERE a.state = 'live' ORDER BY a.signed_at, a.batch_id").fetchall()
     return [_attempt(row) for row in rows]
 
 
 def expired_attempts(connection: Conn) -> list[Attempt]:
-    """Return attempts that were given up, of batches that have not ended: one may have landed all the same."""
+    """Return attempts that were given up, of batches that have not ended. Such an attempt may have landed."""
     rows = connection.execute(
         f"{ATTEMPT} WHERE a.state = 'expired' AND b.state IN ('planned', 'signed') ORDER BY a.signed_at, a.batch_id"
     ).fetchall()
@@ -300,7 +307,10 @@ LINEAGE_DAYS = 7  # no chain has ever stood still for so long, and a blockhash l
 
 
 def lineage(connection: Conn, batch_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Map each batch to the given-up batches whose payouts it may repeat, newest first: it must fail if one of them paid."""
+    """Map each batch to its lineage: the given-up batches whose payouts it may repeat, newest first.
+
+    A batch must fail if one of its lineage has paid.
+    """
     given_up_of: dict[str, list[str]] = {batch_id: [] for batch_id in batch_ids}
     for batch_id, given_up_id in connection.execute(OF_BATCHES, {"ids": list(batch_ids), "days": LINEAGE_DAYS}):
         given_up_of[batch_id].append(given_up_id)
@@ -342,7 +352,10 @@ def of_other_batches(connection: Conn, batch_id: str, signatures: Sequence[str])
 
 
 def guarded_by(connection: Conn, batch_id: str) -> list[str]:
-    """Return the open payout batches that may repeat payouts of this given-up batch, and so must fail if it has paid."""
+    """Return the open payout batches that may repeat payouts of this given-up batch.
+
+    They must fail if it has paid.
+    """
     rows = connection.execute(
         "SELECT id FROM ledger.batches WHERE kind = 'payout' AND state IN ('planned', 'signed') ORDER BY id"
     ).fetchall()
@@ -360,7 +373,7 @@ def open_of(connection: Conn, creator_ids: Collection[int]) -> list[str]:
 
 
 def marked(connection: Conn, addresses: Sequence[str]) -> set[str]:
-    """Return at which of these addresses a marker is or was on chain."""
+    """Return those of these addresses at which a marker is or was on chain."""
     rows = connection.execute("SELECT address FROM ledger.markers WHERE address = ANY(%s)", (list(addresses),))
     return {row[0] for row in rows}
 
@@ -382,10 +395,10 @@ def opened_slot(connection: Conn, addresses: Sequence[str]) -> int:
 def due_to_send(
     connection: Conn, resend_interval_s: float, signed_now: Collection[str] = ()
 ) -> list[tuple[str, bytes]]:
-    """Return signature and bytes of live attempts that were not sent within the interval.
+    """Return signature and bytes of the live attempts that were not sent within the interval.
 
-    An attempt that was never sent, as far as is known, is left out if one of its recipients was stopped since it was signed.
-    Those in `signed_now` were signed a moment ago, and their recipients are not checked again.
+    An attempt that was never sent, as far as is known, is left out if one of its recipients was stopped after it was
+    signed. This is not checked for the signatures in `signed_now`, whose recipients were checked a moment ago.
     """
     rows = connection.execute(
         "SELECT signature, raw, batch_id, sends FROM ledger.attempts WHERE state = 'live'"
@@ -398,7 +411,7 @@ def due_to_send(
 
 
 def sent(connection: Conn, signatures: Sequence[str]) -> None:
-    """Count these attempts as sent once more, now."""
+    """Store that these attempts were sent once more, now."""
     with book.refusals():
         connection.execute(
             "UPDATE ledger.attempts SET sent_at = now(), sends = sends + 1 WHERE signature = ANY(%s) AND state = 'live'",
@@ -407,7 +420,7 @@ def sent(connection: Conn, signatures: Sequence[str]) -> None:
 
 
 def persist(connection: Conn, signed: Sequence[tuple[Batch, str, bytes]], blockhash: Any) -> None:
-    """Store signed transactions with all their bytes. None of these bytes may be sent before this is committed."""
+    """Store signed transactions with all their bytes. The caller must commit before any of these bytes are sent."""
     ids = [batch.id for batch, _, _ in signed]
     with book.refusals():
         connection.execute(
@@ -436,8 +449,8 @@ def land(connection: Conn, attempt: Attempt, slot: int, fee: int) -> None:
     Args:
         connection: of the ledger; nothing is committed.
         attempt: the live attempt.
-        slot: of the finalized block that holds it.
-        fee: that it cost, in lamports.
+        slot: the slot of the finalized block that holds it.
+        fee: its fee, in lamports.
     """
     _end_attempt(connection, attempt, "landed", slot, fee, None)
     _move(connection, attempt.batch.id, "posted")
@@ -449,9 +462,9 @@ def fail(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object)
     Args:
         connection: of the ledger; nothing is committed.
         attempt: the live attempt.
-        slot: of the finalized block that holds it.
-        fee: that it cost, in lamports.
-        error: as the chain gives it, in JSON.
+        slot: the slot of the finalized block that holds it.
+        fee: its fee, in lamports.
+        error: its error as the chain states it, in JSON.
     """
     _end_attempt(connection, attempt, "failed", slot, fee, error)
     _move(connection, attempt.batch.id, "failed")
@@ -469,9 +482,9 @@ def revive(connection: Conn, attempt: Attempt, slot: int, fee: int, error: objec
     Args:
         connection: of the ledger; nothing is committed.
         attempt: the expired attempt.
-        slot: of the finalized block that holds it.
-        fee: that it cost, in lamports.
-        error: as the chain gives it, in JSON; None where it succeeded, which posts the batch.
+        slot: the slot of the finalized block that holds it.
+        fee: its fee, in lamports.
+        error: its error as the chain states it, in JSON; None if it succeeded, which posts the batch.
     """
     _end_attempt(connection, attempt, "landed" if error is None else "failed", slot, fee, error, was="expired")
     if error is None:
@@ -479,37 +492,37 @@ def revive(connection: Conn, attempt: Attempt, slot: int, fee: int, error: objec
 
 
 def find_landed(connection: Conn, attempt: Attempt, slot: int, fee: int) -> None:
-    """End an expired attempt as landed, although its batch has ended already; the batch stays as it was.
+    """End an expired attempt as landed although its batch has ended; the batch keeps its state.
 
     Args:
         connection: of the ledger; nothing is committed.
         attempt: the expired attempt.
-        slot: of the finalized block that holds it.
-        fee: that it cost, in lamports.
+        slot: the slot of the finalized block that holds it.
+        fee: its fee, in lamports.
     """
     _end_attempt(connection, attempt, "landed", slot, fee, None, was="expired")
 
 
 def fail_attempt(connection: Conn, attempt: Attempt, slot: int, fee: int, error: object) -> None:
-    """End a live attempt as failed because an earlier one of its batch has landed; the batch goes on.
+    """End a live attempt as failed because an earlier attempt of its batch has landed; the batch keeps its state.
 
     Args:
         connection: of the ledger; nothing is committed.
         attempt: the live attempt.
-        slot: of the finalized block that holds it.
-        fee: that it cost, in lamports.
-        error: as the chain gives it, in JSON.
+        slot: the slot of the finalized block that holds it.
+        fee: its fee, in lamports.
+        error: its error as the chain states it, in JSON.
     """
     _end_attempt(connection, attempt, "failed", slot, fee, error)
 
 
 def cancel(connection: Conn, batch: Batch) -> None:
-    """End a planned batch that is not to go out."""
+    """End a planned batch as cancelled: it is not to go out."""
     _move(connection, batch.id, "cancelled")
 
 
 def unsign(connection: Conn, batch: Batch) -> None:
-    """Set a signed batch back to planned: none of its attempts is live any more."""
+    """Set a signed batch back to planned. None of its attempts may be live."""
     if one(connection, batch.id).state == "signed":
         _move(connection, batch.id, "planned")
 
@@ -525,7 +538,10 @@ def payouts_of(connection: Conn, batch: Batch) -> list[Payout]:
 
 
 def end_each(connection: Conn, received: Sequence[tuple[Payout, int]], entry_id: int) -> None:
-    """End each payout: posted if its recipient got exactly its amount, else voided. `entry_id` moved the money."""
+    """End each payout: posted if its recipient got exactly its amount, else voided.
+
+    `received` has the base units that each recipient got, and `entry_id` is the entry that moved the money.
+    """
     values = {"ids": [each.id for each, _ in received], "got": [amount for _, amount in received], "entry": entry_id}
     with book.refusals():
         connection.execute(
@@ -543,7 +559,7 @@ def end_each(connection: Conn, received: Sequence[tuple[Payout, int]], entry_id:
 
 
 def receive_late(connection: Conn, received: Sequence[tuple[Payout, int]]) -> None:
-    """Store what recipients of a voided batch have received nevertheless; its transfers stay voided."""
+    """Store what recipients of a voided batch have received nevertheless, in base units; its transfers stay voided."""
     with book.refusals():
         connection.execute(
             "UPDATE ledger.payouts p SET on_chain_pix = g.amount"
@@ -557,7 +573,7 @@ def end_transfers(connection: Conn, batch: Batch, state: str, entry_id: int) -> 
 
     Args:
         connection: of the ledger; nothing is committed.
-        batch: whose transfers end.
+        batch: the batch of the transfers.
         state: "posted" or "voided".
         entry_id: the entry that moved the money.
     """
@@ -575,7 +591,7 @@ def received(connection: Conn, batch: Batch) -> None:
 
 
 def payable_lines(connection: Conn, batch: Batch) -> list[tuple[int, int]]:
-    """Return the postings (account, base units) by which a voided batch's money goes back to the accounts it came from."""
+    """Return the postings (account, base units) that give a voided batch's money back to the accounts it came from."""
     rows = connection.execute(
         "SELECT t.source, t.amount_pix FROM ledger.payouts p JOIN ledger.transfers t ON t.id = p.transfer_id"
         " WHERE p.batch_id = %s ORDER BY p.id",
@@ -589,9 +605,9 @@ def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> N
 
     Args:
         connection: of the ledger; nothing is committed.
-        batch: whose marker it is.
-        address: where it is.
-        lamports: what it was made with.
+        batch: the batch that made it.
+        address: its address.
+        lamports: the lamports that it was made with.
     """
     connection.execute(
         "INSERT INTO ledger.markers (batch_id, address, lamports, since) VALUES (%s, %s, %s, now())"
@@ -603,12 +619,12 @@ def add_marker(connection: Conn, batch: Batch, address: str, lamports: int) -> N
 def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) -> list[tuple[str, str]]:
     """Return markers that are old enough to be emptied, oldest first.
 
-    Returns none while a transaction that empties markers is under way, and for some time after the chain has refused one.
+    Returns none while a reclaim (a batch that empties markers) is under way, nor for some time after one has failed.
 
     Args:
         connection: of the ledger.
-        retention_s: seconds that a marker must have existed, so that nothing it guards against can land any more.
-        pause_s: seconds to wait after a refused reclaim.
+        retention_s: seconds that a marker must have existed. By then nothing that it guards against can land any more.
+        pause_s: seconds to wait after a failed reclaim.
         limit: markers at most.
 
     Returns:
@@ -626,9 +642,9 @@ def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) 
 
 
 def look_later(connection: Conn, batch_ids: Sequence[str], waited_s: float = 0.0) -> None:
-    """Let these batches' markers wait once more before they are looked at, since there is nothing to take back from them now.
+    """Start the wait of these batches' markers again, as there is nothing to take back from them at present.
 
-    `waited_s` seconds count as waited already.
+    `waited_s` seconds of it count as over.
     """
     if batch_ids:
         connection.execute(
@@ -638,7 +654,7 @@ def look_later(connection: Conn, batch_ids: Sequence[str], waited_s: float = 0.0
 
 
 def reclaims(connection: Conn) -> int:
-    """Return how many reclaims there have been, archived ones included: the number never falls."""
+    """Return how many reclaims there have been, archived ones included; the number never falls."""
     row = connection.execute(
         "SELECT (SELECT count(*) FROM ledger.batches WHERE kind = 'reclaim')"
         " + (SELECT count(*) FROM ledger.past_batches WHERE kind = 'reclaim')"

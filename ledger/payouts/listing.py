@@ -1,4 +1,4 @@
-"""Listing: which payouts there were, and what the next ones would cost. Only reads."""
+"""Listing: the payouts so far, and what the next ones would cost. Only reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FEE_LAMPORTS = 5000  # for each signature; what a transaction did cost stands wi
 
 @dataclass(frozen=True)
 class Line:
-    """One payout as people see it. `signature` is that of its latest transaction; None until it is signed."""
+    """One payout as it is shown to people. `signature` is that of its latest transaction; None until it is signed."""
 
     id: int
     creator_id: int
@@ -43,9 +43,9 @@ def payouts(
 
     Args:
         connection: of the ledger; only read.
-        creator_id: whose payouts; None for everybody's.
-        before: the id to go on from: only older payouts are returned.
-        limit: rows at most; `ROWS_MAX + 1` where it is larger.
+        creator_id: only payouts to this creator; None for all creators.
+        before: only payouts that are older than the one with this id; None for all.
+        limit: rows at most; values above `ROWS_MAX + 1` count as that.
 
     Returns:
         One line for each payout.
@@ -96,11 +96,11 @@ class Plan:
 
 
 def plan(connection: Connection[Any], treasury: Treasury, economics: Economics, settings: LedgerSettings) -> Plan:
-    """Say what planning now would pay and cost; nothing is written.
+    """Compute what the next payouts would pay and cost if they were planned now; nothing is written.
 
     Args:
         connection: of the ledger; it is rolled back.
-        treasury: what payouts go out from, and what things cost on its chain.
+        treasury: the treasury that pays, with the costs on its chain.
         economics: the bounds of a payout.
         settings: the bounds of a plan.
 

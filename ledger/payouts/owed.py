@@ -1,8 +1,9 @@
 """Who is owed a payout: a small table beside the accounts, so that planning reads only creators who are due and not all.
 
-The database itself notes whose balance rises to a payout or falls below one (schema 0020). `look` reads the first of these
-creators and tells who can be paid; `park` lets the others wait until that may have changed: at an instant, or when a new
-wallet, a released hold or a lower doubtful amount wakes them. Knows no batch, no screening and no chain.
+The database itself notes each creator whose balance rises to the least amount of a payout or falls below it (schema
+0020). `look` reads the first of these creators and tells which of them can be paid. `park` lets the others wait until a
+given time, or until a new wallet, a released hold or a lower doubtful amount wakes them. Knows no batch, no screening
+and no chain.
 """
 
 from __future__ import annotations
@@ -66,17 +67,17 @@ def payable_max_pix(economics: Economics) -> int:
 def look(
     connection: Conn, economics: Economics, mint: str, limit: int, creators: Collection[int] | None = None
 ) -> tuple[list[Due], dict[int, str]]:
-    """Return who can be paid now, and until when the others wait. No creator is due more at once than a day may pay in all.
+    """Return who can be paid now, and until when the others wait. Nobody is due more at once than a day may pay in all.
 
     Args:
         connection: of the ledger; nothing is written.
         economics: the bounds of a payout.
-        mint: the token's address, to know recipients' accounts by.
-        limit: creators at most who are due.
-        creators: only look at these; None for those who have waited for longest and are not parked.
+        mint: the token's address, by which recipients' token accounts are found.
+        limit: at most this many creators are returned as due.
+        creators: only look at these; None for those who are not parked, the longest waiting first.
 
     Returns:
-        Who can be paid, those first who have waited for longest; and for each of the others the instant until which they
+        The creators who can be paid, the longest waiting first; and for each of the others the instant until which they
         wait, or "infinity".
     """
     most = payable_max_pix(economics)
@@ -95,12 +96,12 @@ def look(
 
 
 def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[Due]:
-    """Return who can be paid now, those first who have waited for longest.
+    """Return who can be paid now, the longest waiting first.
 
     Args:
         connection: of the ledger; nothing is written.
         economics: the bounds of a payout.
-        mint: the token's address, to know recipients' accounts by.
+        mint: the token's address, by which recipients' token accounts are found.
         limit: creators at most.
 
     Returns:
@@ -112,10 +113,11 @@ def due(connection: Conn, economics: Economics, mint: str, limit: int) -> list[D
 def wake(connection: Conn) -> list[int]:
     """Wake parked creators for whom something has changed, or whose time has come.
 
-    Must be called before `look`, never after: what changes during `look` then wakes them the next time.
+    Must be called before `look`, never after it. Then a change during `look` is not lost: it wakes the creator the next
+    time.
 
     Returns:
-        The creators for whom something has changed.
+        The creators for whom something has changed, without those whose time has come.
     """
     taken = connection.execute(
         "DELETE FROM ledger.woken WHERE id IN (SELECT id FROM ledger.woken ORDER BY id LIMIT %s) RETURNING creator_id",
@@ -136,7 +138,7 @@ def wake(connection: Conn) -> list[int]:
 
 
 def park(connection: Conn, waiting: Mapping[int, str]) -> None:
-    """Let creators wait until the instant given for each, unless they are woken."""
+    """Let creators wait until the instant given for each, unless something wakes them earlier."""
     if waiting:
         connection.execute(
             "UPDATE ledger.owed o SET parked_until = p.until"
@@ -146,13 +148,16 @@ def park(connection: Conn, waiting: Mapping[int, str]) -> None:
 
 
 def stand_behind(connection: Conn, creators: Collection[int]) -> None:
-    """Put creators who are still owed something at the end of the queue, so that the same ones do not use up every day."""
+    """Move creators who are still owed something to the end of the queue.
+
+    So the same creators do not use up every day's limit.
+    """
     if creators:
         connection.execute("UPDATE ledger.owed SET n = DEFAULT WHERE creator_id = ANY(%s)", (sorted(creators),))
 
 
 def look_again(connection: Conn, creators: Sequence[int]) -> None:
-    """Let creators wait for `LOOK_AGAIN_S`, because no event will tell when they can be paid."""
+    """Let creators wait for `LOOK_AGAIN_S` seconds. For creators whom no event would wake."""
     if creators:
         connection.execute(
             "UPDATE ledger.owed SET parked_until = now() + make_interval(secs => %s) WHERE creator_id = ANY(%s)",
@@ -161,9 +166,10 @@ def look_again(connection: Conn, creators: Sequence[int]) -> None:
 
 
 def fit(connection: Conn, least_pix: int, opening_pix: int) -> None:
-    """If the least amount of a payout has changed, fill the table again with the creators whose balance reaches it. Commits.
+    """Fill the table again with the creators whose balance reaches `least_pix`, if that amount has changed. Commits.
 
-    `opening_pix` is the least amount of a first payout; if it has changed, creators who wait for a while are woken.
+    `least_pix` is the least amount of a payout, `opening_pix` that of a first payout. If the latter has changed,
+    creators who wait until some time are woken.
     """
     row = connection.execute("SELECT least_pix, opening_pix FROM ledger.owed_least").fetchone()
     connection.commit()

@@ -1,18 +1,19 @@
 """The story of a payout: plan → sign → persist → send → settle. Exactly once, whatever breaks in between.
 
 * Plan: money moves from `payable` to `in_flight`, in one transaction with the batch it goes out in.
-* Sign, then persist: name, bytes and the time in which they can land are committed before a byte is sent.
+* Sign, then persist: the transaction's name, its bytes and the time until which they can land are committed before a
+  byte is sent.
 * Send: the same bytes, again and again. A node's answer is a hint, never a fact.
 * Settle: only a *final* transaction counts. It posts the transfers (or, if it failed, gives the money back).
-* Expire, a part of settling: a batch is signed again only once it is proven that its earlier bytes will never land. On
-  Solana: the finalized height is past the last one at which these bytes are valid; after that, at a slot at least as new,
-  no node that answers knows their transaction, and as many as an end needs (`Rail.opinions`) remember the time since they
-  were signed; and no node reports the batch's marker account. If it were signed again before that, both transactions could
-  land, and we would pay twice.
+* Expire, a part of settling: a batch is signed again only once it is proven that its earlier bytes will never land;
+  otherwise both transactions could land, and we would pay twice. The proof on Solana: the finalized height is past the
+  last one at which the bytes are valid. After that, at a slot at least as new, no node that answers knows their
+  transaction, and `Rail.opinions` nodes remember the whole time since they were signed. And no node reports the batch's
+  marker account.
 
-A crash between any two lines loses nothing: each step starts from what the database says. The marker is the second
-protection against paying twice: an account whose creation is part of the transaction, so that a second transaction of the
-same batch fails whole.
+A crash between any two steps loses nothing, since each step starts from what the database says. The marker is a second
+protection against paying twice: an account that the transaction creates, so that a second transaction of the same batch
+fails whole.
 
 The rail decides how a batch becomes bytes and what proves its end (see `rail`).
 """
@@ -35,11 +36,11 @@ def run_once(rail: Rail, *, plan: bool = True) -> None:
     """Do one round on a rail: settle (and expire), resolve, plan, sign, send. Each step commits by itself.
 
     Args:
-        rail: where payouts go out.
-        plan: also begin something new, unless payouts are frozen.
+        rail: the rail that pays.
+        plan: whether to plan new batches, too; never while payouts are frozen.
 
     Raises:
-        Temporary, RpcRefusal: a step could not be done now; the others were.
+        Temporary, RpcRefusal: a step could not be done now; the other steps were done.
     """
     troubles: list[Exception] = []
     planned: list[Batch] = []  # in this round: their recipients are not looked at twice
@@ -62,7 +63,10 @@ def run_once(rail: Rail, *, plan: bool = True) -> None:
 
 @contextmanager
 def _step(name: str, rail: Rail, troubles: list[Exception]) -> Iterator[None]:
-    """Commit what a step did; if the rail could not be asked, undo what it has not committed, and go on with the next one."""
+    """Commit what the step in this context did.
+
+    If the rail could not be reached, roll back what the step has not committed, and add the error to `troubles`.
+    """
     try:
         yield
         rail.connection.commit()

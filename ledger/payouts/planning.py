@@ -1,7 +1,7 @@
 """Planning: puts what is due into batches and moves its money out of `payable`, in one transaction.
 
-Missing accounts come first, then payouts. A batch that the rail refuses is halved, and its halves again, until the recipient
-at fault is alone in a batch and is held. Knows no signature and no chain.
+Missing token accounts are opened first, then payouts follow. A batch that the rail refuses is halved, and its halves
+again, until the recipient at fault is alone in a batch; that creator is then held. Knows no signature and no chain.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def plan(rail: Rail) -> list[Batch]:
-    """Put what is due into batches, if it is payday: first open missing accounts, then pay. Commits."""
+    """Put what is due into batches, if it is payday: first those that open missing accounts, then payouts. Commits."""
     if not batches.is_payday(rail.connection, rail.economics):
         return []
     owed.fit(rail.connection, rail.economics.payout_min_pix, rail.first_payout_min_pix)
@@ -53,7 +53,10 @@ def left_today(rail: Rail) -> int:
 
 
 def _due(rail: Rail, creators: Collection[int] | None = None) -> tuple[list[Due], list[Due]]:
-    """Return who is due, of these creators or of all: those with an account, up to the day's limit, and those without one."""
+    """Return the creators who are due: those with a token account, up to the day's limit, and those without one.
+
+    With `creators`, only these are considered.
+    """
     limit = rail.settings.payouts_per_plan_max
     wallets.release_mended(rail.connection, creators or ())
     owed_now, waiting = owed.look(rail.connection, rail.economics, rail.asset, limit, creators)
@@ -71,7 +74,7 @@ def _due(rail: Rail, creators: Collection[int] | None = None) -> tuple[list[Due]
 
 
 def _payable(rail: Rail, due: Sequence[Due]) -> list[Due]:
-    """Return those whose wallet can be paid; hold the others until they name another one."""
+    """Return those whose wallet can be paid; hold each other one until they name another wallet."""
     reasons = wallets.unpayable_of(rail.connection, {each.creator_id: each.wallet for each in due})
     for each in due:
         if each.creator_id in reasons:
@@ -86,13 +89,13 @@ def hold_wallet(connection: Connection[Any], creator_id: int, wallet: str, why: 
         connection: of the ledger; nothing is committed.
         creator_id: who is held.
         wallet: the address that they have named.
-        why: what is wrong with it, to be read after the address.
+        why: what is wrong with it, as a phrase that follows the address in a sentence.
     """
     stops.hold(connection, creator_id, f"{wallets.UNPAYABLE}: {wallet} {why}")
 
 
 def screen(rail: Rail, recipients: Sequence[screening.Recipient]) -> set[int]:
-    """Hold the creators that the operator's screening rejects; return them."""
+    """Hold the creators whom the operator's screening rejects; return their ids."""
     reasons = screening.ask(rail.screening, recipients)
     for creator_id, reason in reasons.items():
         stops.hold(rail.connection, creator_id, f"screening: {reason}")
@@ -103,10 +106,9 @@ def screen(rail: Rail, recipients: Sequence[screening.Recipient]) -> set[int]:
 
 
 def parts(rail: Rail, ready: Sequence[Due]) -> list[list[Due]]:
-    """Divide recipients into batches: as many in each as fit beside the markers that guard it.
+    """Divide recipients into batches: as many in each as fit into a transaction beside the markers of its lineage.
 
-    A creator with more given-up transactions than one transaction can guard against is left out until these are too old to
-    matter.
+    A creator is left out if their own lineage is too long for one transaction, until its batches are too old to matter.
     """
     lineage = rail.lineage_of([each.creator_id for each in ready])
     chunks: list[list[Due]] = []
@@ -126,7 +128,7 @@ def parts(rail: Rail, ready: Sequence[Due]) -> list[list[Due]]:
 
 
 def pend(rail: Rail, chunks: Sequence[Sequence[Due]], parent: str | None = None) -> list[Batch]:
-    """Plan a batch for each chunk and move its money to `in_flight`; `parent` is the batch that the chunks are parts of."""
+    """Plan a batch for each chunk and move its money to `in_flight`; `parent` is the batch that was split into them."""
     planned = rail.with_free_ids([payout_batch(rail, chunk, tag=parent or "") for chunk in chunks])
     batches.add(rail.connection, planned, parent)
     batches.pend(rail.connection, list(zip(planned, chunks, strict=True)))
@@ -137,7 +139,10 @@ def pend(rail: Rail, chunks: Sequence[Sequence[Due]], parent: str | None = None)
 
 
 def payout_batch(rail: Rail, dues: Sequence[Due], tag: str = "") -> Batch:
-    """Make the batch that pays these creators; its id derives from secret, day, creators, their payout numbers and `tag`."""
+    """Make the batch that pays these creators.
+
+    Its id derives from the secret, the day, the creators, their payout numbers and `tag`.
+    """
     named = ",".join(f"{each.creator_id}:{each.seq}" for each in dues)
     batch_id = rail.id_of(f"payout|{dues[0].period}|{named}|{tag}")
     recipients = tuple(BatchLine(d.creator_id, d.wallet, d.address or "", d.amount_pix) for d in dues)
@@ -148,14 +153,14 @@ def payout_batch(rail: Rail, dues: Sequence[Due], tag: str = "") -> Batch:
 
 
 def give_back(rail: Rail, batch: Batch, key: str, lines: list[tuple[int, int]], document: dict[str, Any]) -> None:
-    """Void a batch: its money returns to where it came from. Fees, if any, are the platform's.
+    """Void a batch: its money returns to where it came from. The platform pays the fees, if there were any.
 
     Args:
-        rail: where it was to go out.
-        batch: what is voided; its state was changed already.
+        rail: the rail on which it was to go out.
+        batch: the batch, already in its new state.
         key: the idempotency key of the entry.
-        lines: postings (account, amount in base units) of what it has cost.
-        document: what the entry says beside its amounts.
+        lines: further postings (account, amount in base units): what the batch has cost.
+        document: what the entry states beside its amounts.
     """
     if batch.kind == "payout":
         back = batches.payable_lines(rail.connection, batch)
@@ -169,17 +174,17 @@ def give_back(rail: Rail, batch: Batch, key: str, lines: list[tuple[int, int]], 
 def post(
     connection: Connection[Any], key: str, kind: str, lines: list[tuple[int, int]], document: dict[str, Any]
 ) -> book.Written | None:
-    """Write an entry, if there are any lines.
+    """Write an entry; do nothing if `lines` is empty.
 
     Args:
         connection: of the ledger; nothing is committed.
         key: the idempotency key.
         kind: the kind of entry.
         lines: postings (account, amount in base units), which sum to zero.
-        document: what the entry says beside its amounts.
+        document: what the entry states beside its amounts.
 
     Returns:
-        The entry, or None where `lines` is empty.
+        The entry; None if `lines` is empty.
     """
     return book.post(connection, book.Entry(kind, key, lines, document)) if lines else None
 
@@ -187,7 +192,7 @@ def post(
 def take_apart(rail: Rail, batch: Batch, reason: str) -> None:
     """Plan both halves of a refused batch again, to find the recipient at fault; a lone recipient is held for `reason`.
 
-    For a reclaim nothing is done.
+    Does nothing for a reclaim.
     """
     if batch.kind == "reclaim":
         return  # nobody's fault; the markers are tried again
@@ -200,9 +205,10 @@ def take_apart(rail: Rail, batch: Batch, reason: str) -> None:
 
 
 def plan_again(rail: Rail, parent: Batch, recipients: Sequence[BatchLine]) -> None:
-    """Plan a part of a batch that was given back, if all rules of a payout allow it now; else it will be due as usual.
+    """Plan some recipients of a batch that was given back again, if all rules of a payout allow it now.
 
-    The limit of waiting batches does not apply: a part that was left out would come back together with the recipient at fault.
+    Recipients who are left out will be due as usual. The limit of waiting batches does not apply; otherwise a part that
+    it left out would later be planned together with the recipient at fault.
     """
     if parent.kind == "accounts":
         rail.open_accounts(recipients, parent.id)

@@ -1,19 +1,20 @@
-"""Rails: what a way of paying out must offer, so that a payout can be planned, signed, sent and settled on it.
+"""Rails: the interface of a way of paying out, on which a payout can be planned, signed, sent and settled.
 
-The steps of a payout use the interface `Rail`; `ledger.solana_rail` implements it for one treasury on Solana. The steps know
-batches, money and states, and leave to the rail how a batch becomes bytes and what proves its end. Three rules hold for any
-rail:
+The steps of a payout use the interface `Rail`; `ledger.solana_rail` implements it for one treasury on Solana. The steps
+know batches, money and states. The rail knows how a batch becomes bytes and what proves its end. Three rules hold for
+any rail:
 
-* What `submit` hears back is a hint. Only `outcome` and `effect` say how an attempt ended, and they may say nothing for days.
-* A batch is signed again only when `expired` has proof that its last attempt can never pay: on Solana its expiry (see
-  `evidence`), at a bank a rejection or a confirmed recall. Never because time alone has passed. Where the batch ends in the
-  same transaction, less proof is enough to give up its attempt: `may_expire_with_batch`, `require_expired` for a person's
-  request, or that another transaction of the batch has landed (see `adoption`).
-* Signing again must not be able to pay twice, whatever was overlooked. On Solana the marker ensures that; at a bank it would
-  be an id under which a file is accepted only once.
+* The answer to `submit` is a hint. Only `outcome` and `effect` tell how an attempt ended, and they may return None for
+days.
+* A batch is signed again only if `expired` has proof that its last attempt can never pay: on Solana its expiry (see
+  `evidence`), at a bank a rejection or a confirmed recall. That time has passed is never enough. If the batch itself
+  ends in the same database transaction, less proof is enough to give up its attempt: `may_expire_with_batch`,
+  `require_expired` for a person's request, or that another transaction of the batch has landed (see `adoption`).
+* Signing again must not be able to pay twice, even if something was overlooked. On Solana the marker ensures that; at a
+  bank it would be an id under which a file is accepted only once.
 
-Rows do not name their rail yet: all payouts of a database use the same one. For two at once, `ledger.batches` needs a column,
-and there must be one open attempt per transfer instead of per batch.
+Rows do not name their rail yet: all payouts of a database use the same one. For two at once, `ledger.batches` needs a
+column, and there must be one open attempt per transfer instead of per batch.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ UNREACHABLE = (Temporary, RpcRefusal)  # a rail cannot be asked now; it may be l
 
 
 class Prepared(NamedTuple):
-    """A batch that the rail would accept now, with what is to be signed for it in the rail's own form."""
+    """A batch that the rail would accept now, with what has to be signed for it, in the rail's own form."""
 
     batch: Batch
     content: Any
 
 
 class Rail(Protocol):
-    """One way of paying out, with a connection that holds the epoch, and the settings."""
+    """One way of paying out, with the settings and a connection that holds the epoch."""
 
     connection: Connection[Any]
     economics: Economics
@@ -71,22 +72,25 @@ class Rail(Protocol):
 
     @property
     def first_payout_min_pix(self) -> int:
-        """The least amount of a first payout, in base units, where the platform pays for opening the recipient's account."""
+        """The least amount of a first payout, in base units, if the platform pays for opening the account."""
 
     def capacity(self, guards: int) -> int:
         """Return how many payouts fit in one batch beside the markers of `guards` earlier batches."""
 
     def lineage_of(self, creator_ids: Collection[int]) -> Mapping[int, list[str]]:
-        """Map each creator to the given-up batches that their next payout may repeat: it must fail if one of them paid."""
+        """Map each creator to the given-up batches that their next payout may repeat.
+
+        The payout must fail if one of these batches has paid.
+        """
 
     def id_of(self, text: str) -> str:
-        """Derive the id of a batch from a text: 32 hexadecimal digits, which nobody can guess without the secret."""
+        """Derive the id of a batch from a text: 32 hexadecimal digits that cannot be guessed without the secret."""
 
     def with_free_ids(self, planned: Sequence[Batch]) -> list[Batch]:
-        """Give another id to each batch whose id was used on the rail already."""
+        """Return the batches; each whose id was used on the rail already gets another id."""
 
     def find_accounts(self, missing: Sequence[Due]) -> None:
-        """Find out where these creators can be paid, and plan to open accounts that they lack. Commits."""
+        """Find out where these creators can be paid; plan to open accounts for those who have none. Commits."""
 
     def open_accounts(self, recipients: Sequence[BatchLine], parent: str | None) -> None:
         """Plan batches that open accounts for these recipients; `parent` is the batch that they were in before."""
@@ -121,45 +125,48 @@ class Rail(Protocol):
         """Ask once what is known about these attempts; the answer is passed to `outcome` and `is_unseen`."""
 
     def outcome(self, attempt: Attempt, seen: Any) -> Effect | None:
-        """Return what an attempt did, if `seen` says that it has ended and enough sources agree; else None."""
+        """Return what an attempt did, if `seen` shows that it has ended and enough sources agree; else None."""
 
     def is_unseen(self, attempt: Attempt, seen: Any) -> bool:
-        """Whether sources have answered and none of them knows the attempt: only then may it have expired."""
+        """Whether sources have answered and none of them knows the attempt. Only such an attempt may have expired."""
 
     def effect(self, attempt: Attempt) -> Effect | None:
-        """Return what an attempt did, if enough sources report the same now; None while it has not ended."""
+        """Ask what an attempt did; return None while it has not ended, or enough sources do not report the same."""
 
     def expired(self, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
-        """Yield the attempts that are proven never to pay, whose batches may be signed again.
+        """Yield the attempts that are proven never to pay; their batches may be signed again.
 
         Each proof is completed just before its attempt is yielded.
         """
 
     def may_expire_with_batch(self, attempt: Attempt) -> bool:
-        """Whether one attempt may be given up because its batch ends in the same transaction; never to sign the batch again."""
+        """Whether an attempt may be given up if its batch ends in the same database transaction.
+
+        This is not enough to sign the batch again.
+        """
 
     def may_give_back(self, batch: Batch, slot: int | None = None) -> bool:
-        """Whether it is proven that no transaction of a batch has paid or can; only then its money may go back.
+        """Whether it is proven that no transaction of a batch has paid or can pay. Only then may its money go back.
 
-        `slot` is that of the evidence that the batch cannot be paid as planned; None for the newest final slot.
+        `slot` is the slot of the evidence that the batch cannot be paid as planned; None for the newest final slot.
         """
 
     def fault(self, attempt: Attempt, effect: Effect) -> Fault:
-        """Return whom or what the error of a failed attempt is about."""
+        """Return what the error of a failed attempt is about: a recipient, a marker or none of them."""
 
     def is_blocked(self) -> bool:
-        """Whether the rail can pay nobody at present, so that no recipient is at fault; payouts are frozen then."""
+        """Whether the rail can pay nobody at present, so that no recipient is at fault. If so, payouts are frozen."""
 
     def cost_lines(self, effect: Effect) -> list[tuple[int, int]]:
         """Return the postings (account, amount) of what an attempt cost; the platform pays, never a creator."""
 
     def note_made(self, batch: Batch) -> None:
-        """Remember which accounts and markers a landed batch has made or emptied on the rail."""
+        """Store which accounts and markers a landed batch has made or emptied on the rail."""
 
     # ── Resolve ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def require_expired(self, batch: Batch, open_ended: Sequence[Attempt]) -> int:
-        """Require that the attempts of a batch that have no effect have not paid and never can.
+        """Require proof that the attempts `open_ended`, whose effect is not known, have not paid and never can.
 
         Returns:
             The height that proves it.
@@ -175,9 +182,9 @@ class Rail(Protocol):
         """Require that nothing but the ledger's own transactions has paid under the batch's marker.
 
         Args:
-            batch: whose marker it is.
-            evidence: where what was found is written, under "marker".
-            held: lamports that the marker holds.
+            batch: the batch of the marker.
+            evidence: gets what was found, under the key "marker".
+            held: the lamports that the marker holds.
 
         Raises:
             Rejected: that is not proven; the message says what is missing.
@@ -185,12 +192,12 @@ class Rail(Protocol):
 
 
 def not_proven(why: str) -> Rejected:
-    """Return the refusal to end a batch whose end is not proven; `why` says what is missing."""
+    """Return the error with which to refuse to end a batch whose end is not proven; `why` says what is missing."""
     return Rejected(f"not ended: {why}", status=409, code="evidence-missing")
 
 
 class ChainRail(Rail, Protocol):
-    """A rail whose payouts are transactions of Solana, with what adoption, orders and the rail's own modules need besides."""
+    """A rail whose payouts are transactions of Solana; adds what adoption, orders and the rail's own modules need."""
 
     chain: Chain
     treasury: Treasury

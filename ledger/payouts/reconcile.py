@@ -1,8 +1,9 @@
 """Reconciling: the journal, our attempts and the chain must agree, at one slot.
 
-Every finalized transaction that touches the treasury is read once, oldest first: it is an attempt of ours, or it
-brings money (a deposit, which funds `reward_pool`), or it changes nothing. Anything else, or a balance on chain that
-differs from the journal's, freezes payouts and says where. Knows nothing of how payouts are made.
+Every finalized transaction that touches the treasury is read once, oldest first. It is expected to be an attempt of
+ours, a deposit (which funds `reward_pool`), or a transaction that changes no balance. Any other transaction freezes
+payouts, and so does a balance on chain that differs from the journal's; the freeze names it. Knows nothing of how
+payouts are made.
 """
 
 from __future__ import annotations
@@ -49,17 +50,17 @@ Adopt = Callable[[Effect], bool]
 
 
 def _nobody(_: Effect) -> bool:
-    """Adopt nothing: the default where nothing was restored."""
+    """Adopt nothing and return False: the default if nothing was restored."""
     return False
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a reconciliation found.
+    """The result of a reconciliation.
 
-    `conclusive` is False if nothing follows from it: too few nodes report the same, transactions are not booked yet, or the
-    journal knows a newer slot than the one compared.
-    `waits_for` is the signature of a transaction that is not booked yet: either it is ours and not settled, or nodes disagree.
+    `conclusive` is False if nothing follows from it: too few nodes report the same, transactions are not booked yet, or
+    the journal knows a newer slot than the one compared. `waits_for` is the signature of a transaction that is not
+    booked yet, because it is an attempt of ours that is not settled or because nodes disagree about it.
     """
 
     slot: int
@@ -79,7 +80,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Held:
-    """What the treasury holds on chain at a slot, and whether enough nodes report it."""
+    """The treasury's balances on chain at a slot, and whether enough nodes report them."""
 
     slot: int
     pix: int
@@ -89,13 +90,16 @@ class Held:
 
 @dataclass
 class Distrust:
-    """Nodes that are not believed alone for a while: too many of the transactions that they named were denied by others."""
+    """Nodes that are distrusted for a while: other nodes have denied too many of the transactions that they named.
+
+    What only distrusted nodes report is ignored.
+    """
 
     denied: Counter[str] = field(default_factory=Counter)  # by node, since that was last too many
     until: dict[str, float] = field(default_factory=dict)
 
     def note(self, made_up: Iterable[New]) -> None:
-        """Note transactions that enough nodes deny."""
+        """Count transactions that enough nodes deny against the nodes that named them."""
         for each in made_up:
             self.denied.update(each.nodes)
         for node in [node for node, count in self.denied.items() if count > DENIED_MAX]:
@@ -104,13 +108,13 @@ class Distrust:
             del self.denied[node]
 
     def believed(self, named: Sequence[New]) -> list[New]:
-        """Leave out the transactions that are named only by nodes which are not believed alone."""
+        """Return the transactions without those that only distrusted nodes name."""
         nobody = {node for node, until in self.until.items() if time.monotonic() < until}
         return [each for each in named if not nobody.issuperset(each.nodes)] if nobody else list(named)
 
 
 class New(NamedTuple):
-    """A transaction that was not read before, with the addresses whose histories contain it, and the nodes that report it."""
+    """A transaction that was not read before, the addresses whose histories contain it, and the nodes that name it."""
 
     signature: str
     slot: int
@@ -120,14 +124,14 @@ class New(NamedTuple):
 
 @dataclass
 class Difference:
-    """The last difference of chain and journal (base units, lamports), and how often history was read again because of it."""
+    """The last difference of chain and journal (base units, lamports), and how often history was read again for it."""
 
     amounts: tuple[int, int] = (0, 0)
     reads: int = 0
     again_at: float = 0.0
 
     def may_read(self, finding: Finding) -> bool:
-        """Whether the history may be read once more because of this finding; if so, that counts as a read."""
+        """Whether history may be read once more because of this finding. If so, the read is counted."""
         now = (finding.chain_pix - finding.journal_pix, finding.chain_lamports - finding.journal_lamports)
         if now != self.amounts:
             self.amounts, self.reads = now, 0
@@ -148,22 +152,22 @@ def reconcile(
 ) -> Finding:
     """Read what is new on chain, book it, and compare the journal with the treasury; freeze payouts on any difference.
 
-    At most `ROUND_MAX` transactions are booked; while there are more, the comparison is not conclusive. Transactions that
-    arrive between reading the history and reading the treasury are booked before the two are compared, so that a stranger
-    who sends all the time cannot keep the comparison from a conclusion. Before payouts are frozen for a difference, recent
-    history is read again: nodes may have left something out.
+    At most `ROUND_MAX` transactions are booked; if there are more, the comparison is not conclusive. Transactions that
+    arrive between reading the history and reading the treasury are booked before the two are compared. So a stranger
+    who sends deposits all the time cannot prevent a conclusion. Before payouts are frozen for a difference, recent
+    history is read again, since nodes may have left something out.
 
     Args:
         connection: of the ledger. It is committed.
         chain: the nodes that are asked.
-        treasury: whose transactions and balances are compared.
-        adopt: is given a transaction that no attempt knows, and says whether it has booked it.
-        opinions: nodes that must say the same before it is believed; all of them where there are fewer.
+        treasury: the treasury whose transactions and balances are compared.
+        adopt: called with each transaction that no attempt knows; returns whether it has booked it.
+        opinions: nodes that must report the same before it is believed; all of them if there are fewer nodes.
         difference: remembers from round to round how often history was read again.
         distrust: remembers from round to round which nodes have named transactions that others deny.
 
     Returns:
-        What was found. It is written down, where it is conclusive.
+        What was found. If it is conclusive, it is also stored.
 
     Raises:
         Temporary: too few nodes answer.
@@ -200,25 +204,27 @@ def adopt_history(
     *,
     again: bool = False,
 ) -> tuple[str | None, bool]:
-    """Book finalized transactions since the last time up to `slot`, piece by piece, oldest first.
+    """Book finalized transactions from where the last call ended up to `slot`, piece by piece, oldest first.
 
-    Only nodes that have reached the slot are asked. Otherwise, if one node left a transaction out and a lagging one did not
-    know it yet, later ones would be booked before it. A transaction that one node reports and enough others deny is left
-    out, unless the history is read because of a difference.
+    Only nodes that have reached the slot are asked. Otherwise a transaction could be missed that one node leaves out
+    and a lagging node does not know yet, and later ones would be booked before it. A transaction that one node reports
+    and enough others deny is left out, unless `again` is set.
 
     Args:
         connection: of the ledger. It is committed.
         chain: the nodes that are asked.
-        treasury: whose history is read.
-        slot: up to which it is read.
-        adopt: is given a transaction that no attempt knows, and says whether it has booked it.
-        opinions: nodes that must say the same before it is believed.
-        distrust: nodes in it are not believed alone; hears what others deny.
-        again: also book what is missing of the last `AGAIN_SLOTS` before the newest slot that was read.
+        treasury: the treasury whose history is read.
+        slot: the last slot that is read.
+        adopt: called with each transaction that no attempt knows; returns whether it has booked it.
+        opinions: nodes that must report the same before it is believed.
+        distrust: the nodes that are not believed alone; it is told which transactions are denied.
+        again: because of a difference, also book what is missing of the last `AGAIN_SLOTS` before the newest slot that
+            was read.
 
     Returns:
-        The signature of a transaction that must be waited for, or None (it is ours and not settled yet, or nodes that still
-        have its block do not agree on what it did); and whether all transactions were looked at.
+        The signature of a transaction that must be waited for, or None; and whether all transactions were examined. A
+        transaction must be waited for if it is ours and not settled yet, or if nodes that still have its block disagree
+        on what it did.
     """
     named, distrust = _new_signatures(connection, chain, treasury, opinions, slot, again=again), distrust or Distrust()
     for _ in range(0, ROUND_MAX, PIECE_MAX):
@@ -241,19 +247,21 @@ def _book_piece(
     named: Sequence[New],
     distrust: Distrust | None,
 ) -> str | None:
-    """Book these in one transaction of the database; no node is asked while it is open, so that no other part waits for it.
+    """Book these transactions in one transaction of the database.
+
+    No node is asked while that is open, so that no other part waits for it.
 
     Args:
         connection: of the ledger. It is committed.
         chain: the nodes that are asked.
-        treasury: whose transactions these are.
-        adopt: is given a transaction that no attempt knows, and says whether it has booked it.
-        opinions: nodes that must say the same before it is believed.
+        treasury: the treasury whose transactions these are.
+        adopt: called with each transaction that no attempt knows; returns whether it has booked it.
+        opinions: nodes that must report the same before it is believed.
         named: the transactions, oldest first.
-        distrust: hears of transactions that enough nodes deny, which are left out; without it none is left out.
+        distrust: is told which transactions enough nodes deny; these are left out. Without it none is left out.
 
     Returns:
-        The signature of the first that must be waited for, or None where all are booked.
+        The signature of the first transaction that must be waited for; None if all are booked.
     """
     agreed = chain.effects([each.signature for each in named], min(opinions, len(chain.nodes)))
     if distrust is not None:
@@ -290,13 +298,13 @@ def _effects(
     Args:
         connection: of the ledger. It is committed.
         chain: the nodes that are asked.
-        treasury: whose transactions these are.
+        treasury: the treasury whose transactions these are.
         named: the transactions, oldest first.
-        agreed: what enough nodes say of each; None where they do not.
-        opinions: nodes that must say the same before it is believed.
+        agreed: for each the effect that enough nodes report, None if too few report the same, or the error.
+        opinions: nodes that must report the same before it is believed.
 
     Returns:
-        For each an effect, or why nothing is known; the last may be None or an error.
+        The effects, in order; the last one is None or an error if the effect of that transaction is not certain.
     """
     opinions = min(opinions, len(chain.nodes))
     effects: list[Effect | Temporary | None] = []
@@ -315,10 +323,11 @@ def _effects(
 def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -> set[New]:
     """Return the transactions among `unknown` that a node has made up.
 
-    A transaction is denied if at least `OPINIONS` other nodes, and more than report it, have the block that it should be in
-    and do not know it. Otherwise a node that makes transactions up could keep later ones from being booked. An attempt of
-    ours is never denied but waited for. If nodes together deny a transaction that has moved money, a difference remains.
-    Then the history is read again without denying: so it is booked, or payouts are frozen.
+    A transaction is denied if at least `OPINIONS` nodes have the block that it should be in and do not know it, and
+    these are more than report it. Otherwise a node that makes up transactions could keep later ones from being booked.
+    An attempt of ours is never denied; it is waited for. If nodes together deny a transaction that has moved money, a
+    difference between chain and journal remains. Then the history is read again and nothing is denied, so that the
+    transaction is booked or payouts are frozen.
     """
     query = "SELECT signature FROM ledger.attempts WHERE signature = ANY(%s)"
     ours = {row[0] for row in connection.execute(query, ([each.signature for each in unknown],))}
@@ -338,18 +347,18 @@ def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -
 def _remembered(
     connection: Connection[Any], chain: Chain, treasury: Treasury, new: New, opinions: int
 ) -> Effect | None:
-    """Return what an old transaction did, when so few nodes still have its block that `opinions` can no longer be asked.
+    """Return what an old transaction did, if fewer than `opinions` nodes still have its block.
 
-    All nodes that still have the block must report the same; otherwise returns None. Also returns None for a slot before
-    those already read, since a transaction that turns up there is made up, and for a transaction that brings money, since
-    a single node could make it up.
+    All nodes that still have the block must report the same; otherwise the result is None. It is also None for a slot
+    before those already read, since a transaction that appears there is made up; and for a transaction that brings
+    money, since a single node could make it up.
 
     Args:
         connection: of the ledger. It is committed.
         chain: the nodes that are asked.
-        treasury: whose transaction it is.
+        treasury: the treasury whose transaction it is.
         new: the transaction.
-        opinions: nodes that would be needed.
+        opinions: nodes that would have to report the same if they still had the block.
     """
     until = _read_until(connection, treasury)
     connection.commit()
@@ -360,7 +369,7 @@ def _remembered(
 
 
 def _read_until(connection: Connection[Any], treasury: Treasury) -> int:
-    """Return the newest slot up to which the treasury's histories were read; 0 if none was read."""
+    """Return the slot up to which all histories of the treasury were read; 0 if none was read."""
     row = connection.execute(
         "SELECT coalesce(max(slot), 0) FROM ledger.chain_cursors WHERE address = ANY(%s)", (_addresses(treasury),)
     ).fetchone()
@@ -369,18 +378,18 @@ def _read_until(connection: Connection[Any], treasury: Treasury) -> int:
 
 
 def _addresses(treasury: Treasury) -> list[str]:
-    """Return the addresses whose histories are read: the treasury's token account, and the payer of fees."""
+    """Return the addresses whose histories are read: the treasury's token account, and the account that pays fees."""
     return sorted({treasury.token_account, str(treasury.payer.gas)})
 
 
 def _changes(treasury: Treasury, effect: Effect) -> tuple[int, int]:
-    """Return by how much a transaction has changed the treasury's base units, and the lamports of its payer of fees."""
+    """Return by how much a transaction has changed the treasury's base units, and the lamports of its fee payer."""
     pix = effect.tokens.get(treasury.token_account, 0)
     return pix, effect.lamports.get(str(treasury.payer.gas), 0)
 
 
 def _held(chain: Chain, treasury: Treasury, opinions: int) -> Held:
-    """Return what most nodes report that the treasury holds at `finalized`, and the oldest slot of these reports."""
+    """Return the treasury's balances at `finalized` as most nodes report them, and the oldest slot of these reports."""
     opinions = min(opinions, len(chain.nodes))
     slots: dict[tuple[int, int], list[int]] = {}  # of the nodes that say the same, by what they say
     for slot, (token, gas) in chain.all_accounts([treasury.token_account, str(treasury.payer.gas)], opinions=opinions):
@@ -393,7 +402,8 @@ def _held(chain: Chain, treasury: Treasury, opinions: int) -> Held:
 def compare(connection: Connection[Any], held: Held) -> tuple[Finding, int]:
     """Compare what the treasury holds by the journal with what it holds on chain.
 
-    The journal is read in one statement, since payouts may go on meanwhile. Not conclusive if too few nodes report the same.
+    The journal is read in one statement, since payouts may go on meanwhile. The finding is not conclusive if too few
+    nodes report the same.
 
     Returns:
         What was found, and the newest slot that the journal knows of.
@@ -422,15 +432,15 @@ def _new_signatures(
 ) -> list[New]:
     """Return finalized transactions up to `slot` that were not read before, oldest first.
 
-    A report by one node is enough, so that no single node can hide what has moved money. If nodes report different slots for a
-    transaction, the slot that most of them report counts.
+    The report of one node is enough, so that no other node can hide a transaction. If nodes report different slots for
+    a transaction, the slot that most of them report counts.
 
     Args:
         connection: of the ledger. It is committed.
-        chain: the nodes that are asked, of which those count that have reached the slot.
-        treasury: whose histories are read.
+        chain: the nodes; those that have not reached `slot` are not asked.
+        treasury: the treasury whose histories are read.
         opinions: nodes that must answer.
-        slot: up to which histories are read.
+        slot: the last slot that is read.
         again: also return what is missing of the last `AGAIN_SLOTS` before the newest slot that was read.
     """
     claims: Counter[tuple[str, int]] = Counter()
@@ -468,7 +478,10 @@ def _new_signatures(
 
 
 def _ours_before(connection: Connection[Any], slot: int) -> str | None:
-    """Return the signature of our last payout that landed up to a slot, from where history is read again; None: all is read."""
+    """Return the signature of our last payout that landed up to a slot: history is read again from there.
+
+    None: all of it is read.
+    """
     for query in OURS:
         row = connection.execute(query, (slot,)).fetchone()
         if row is not None:
@@ -477,10 +490,10 @@ def _ours_before(connection: Connection[Any], slot: int) -> str | None:
 
 
 class Booking:
-    """The treasury's transactions of one piece of its history, booked in their order and committed together.
+    """The booking of one piece of the treasury's history: its transactions in order, committed together.
 
-    Small deposits share one entry, since strangers can send thousands of them. The entry names the first and the last of
-    them, and each of them names the entry (`chain_transactions.entry_id`).
+    Small deposits share one entry, since strangers can send thousands of them. The entry names the first and the last
+    of them, and each of them names the entry (`chain_transactions.entry_id`).
     """
 
     def __init__(self, connection: Connection[Any], treasury: Treasury, adopt: Adopt) -> None:
@@ -489,7 +502,7 @@ class Booking:
         self._cursors: dict[str, tuple[str, int]] = {}
 
     def take(self, effect: Effect, addresses: Sequence[str]) -> bool:
-        """Book one transaction. Returns False if it is an attempt of ours that must be settled first."""
+        """Book one transaction. Returns False, without booking it, if it is an attempt of ours that is not settled."""
         pix, lamports = _changes(self._treasury, effect)
         row = self._connection.execute(
             "SELECT a.state, b.ended_at IS NULL FROM ledger.attempts a JOIN ledger.batches b ON b.id = a.batch_id"
@@ -507,7 +520,7 @@ class Booking:
         return True
 
     def _one(self, effect: Effect, pix: int, lamports: int, state: str | None) -> None:
-        """Book a transaction other than a small deposit; `state` is that of its attempt, None where no attempt knows it."""
+        """Book a transaction that is not a small deposit; `state` is that of its attempt, None if it is not ours."""
         entry_id = None
         if state is not None:
             kind = "attempt" if state in ("landed", "failed") else "unknown"
@@ -522,7 +535,7 @@ class Booking:
         _note(self._connection, [(effect, pix, lamports)], kind, entry_id)
 
     def finish(self) -> None:
-        """Book the small deposits that were put aside, move the cursors, and commit."""
+        """Book the small deposits that were collected, move the cursors, and commit."""
         if self._dust:
             _note(self._connection, self._dust, "deposit", _book_deposit(self._connection, self._dust))
         for address, (signature, slot) in self._cursors.items():
@@ -532,7 +545,7 @@ class Booking:
 
 
 def is_dust(pix: int, lamports: int) -> bool:
-    """Whether a deposit is so small that it needs no entry of its own."""
+    """Whether a transaction is a deposit so small that it needs no entry of its own."""
     return 0 <= pix < DUST_PIX and 0 <= lamports < DUST_LAMPORTS and (pix > 0 or lamports > 0)
 
 

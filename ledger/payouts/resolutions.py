@@ -30,12 +30,12 @@ class Resolution:
 
 
 def request(connection: Conn, batch_id: str, by: str) -> int:
-    """Request that a batch is ended by evidence. Returns the request's number; a request that waits already is not repeated.
+    """Request that a batch is ended by evidence. Returns the request's number; if one waits already, that one's.
 
-    A batch that has ended can be named if one of its transactions was given up, since it may be on chain all the same.
+    A batch that has ended can be named, too, if one of its transactions was given up: that transaction may be on chain.
 
     Raises:
-        Rejected: no batch has this id, or it has ended and no transaction of it was given up.
+        Rejected: no batch has this id, or the batch has ended and none of its transactions was given up.
     """
     row = connection.execute(
         "SELECT state, ended_at IS NULL OR EXISTS"
@@ -59,7 +59,7 @@ def request(connection: Conn, batch_id: str, by: str) -> int:
 
 
 def one(connection: Conn, number: int) -> Resolution:
-    """Return a request that exists."""
+    """Return a request. It must exist."""
     row = connection.execute(
         "SELECT id, batch_id, ended, outcome, evidence FROM ledger.resolutions WHERE id = %s", (number,)
     ).fetchone()
@@ -80,10 +80,10 @@ def answer(connection: Conn, number: int, ended: bool, outcome: str, evidence: M
 
     Args:
         connection: of the ledger; nothing is committed.
-        number: the request's.
+        number: the number of the request.
         ended: whether the batch was ended.
         outcome: what was done, or what evidence is missing, in words.
-        evidence: what nodes said, kept with the answer.
+        evidence: what nodes reported, stored with the answer.
     """
     with book.refusals():
         connection.execute(

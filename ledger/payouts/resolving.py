@@ -1,12 +1,13 @@
-"""Resolving: on a person's request, a batch that the ledger would never end by itself is ended by evidence.
+"""Resolving: on a person's request, end by evidence a batch that the ledger would never end by itself.
 
-The evidence is what finalized transactions did, reported by as many nodes as are needed to end a payout. It is booked recipient
-by recipient: what one received is paid, the rest goes back to where it came from. If the evidence is not enough, nothing is
-booked and the answer says what is missing.
+The evidence is what finalized transactions did, reported by as many nodes as are needed to end a payout. It is booked
+recipient by recipient: what a recipient received counts as paid, and the rest goes back to where it came from. If the
+evidence is not enough, nothing is booked and the answer says what is missing.
 
-A batch that has ended can be named too, if one of its transactions was given up (see `batches.lineage`). Either that
-transaction has landed nevertheless: then its recipients are paid out of what they are owed. Or a stranger has paid for the
-batch's marker: then the marker guards payouts no longer. That nodes have not seen the transaction is not enough for that.
+A request may also name a batch that has ended, if one of its transactions was given up (see `batches.lineage`). If that
+transaction has landed nevertheless, what its recipients got is taken from what they are owed. If instead a stranger has
+paid for the batch's marker, the marker no longer guards payouts; for this it is not enough that nodes do not know the
+transaction.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _end_by_evidence(rail: Rail, batch: Batch, evidence: dict[str, Any]) -> str:
     """End one batch. Returns a description of what was done.
 
     Raises:
-        Rejected: the evidence is not enough; the words say what is missing.
+        Rejected: the evidence is not enough; the message says what is missing.
     """
     if batch.state in ("planned", "signed"):
         return _weigh(rail, batch, evidence)()
@@ -68,10 +69,10 @@ def _end_by_evidence(rail: Rail, batch: Batch, evidence: dict[str, Any]) -> str:
 
 
 def _weigh(rail: Rail, batch: Batch, evidence: dict[str, Any], *, alone: bool = False) -> Callable[[], str]:
-    """Decide how a batch that has not ended is to be ended. Returns the function that books it and describes what it did.
+    """Decide how to end a batch that has not ended. Returns the function that books the end and describes what it did.
 
-    Nodes are asked here; nothing is written before the returned function is called. With `alone`, batches whose payouts this
-    one may repeat are not checked.
+    Nodes are asked here; nothing is written before the returned function is called. With `alone`, the lineage of the
+    batch (the batches whose payouts it may repeat) is not checked.
     """
     attempts = batches.open_attempts(rail.connection, batch.id)
     effects = _effects(rail, attempts, evidence)
@@ -86,7 +87,7 @@ def _weigh(rail: Rail, batch: Batch, evidence: dict[str, Any], *, alone: bool = 
 
 
 def _effects(rail: Rail, attempts: Sequence[Attempt], evidence: dict[str, Any]) -> Effects:
-    """Ask what each attempt did, and add it to the evidence."""
+    """Ask nodes what each attempt did, and add the answers to the evidence."""
     effects = {each.signature: rail.effect(each) for each in attempts}
     evidence["attempts"] |= {
         name: None if effect is None else {"slot": effect.slot, "error": effect.error, "tokens": dict(effect.tokens)}
@@ -99,7 +100,7 @@ def _effects(rail: Rail, attempts: Sequence[Attempt], evidence: dict[str, Any]) 
 
 
 def _book_landed(rail: Rail, attempt: Attempt, attempts: Sequence[Attempt], effects: Effects) -> str:
-    """Book a transaction that has landed, and the end of its batch's other live attempts. Returns what was done, in words."""
+    """Book a transaction that has landed; end its batch's other live attempts. Returns a description of what was done."""
     effect = effects[attempt.signature]
     assert effect is not None
     for rival in attempts:
@@ -119,10 +120,10 @@ def _book_landed(rail: Rail, attempt: Attempt, attempts: Sequence[Attempt], effe
 
 
 def _end_rival(rail: Rail, rival: Attempt, effect: Effect | None) -> None:
-    """Book the failure of another live attempt of a batch that has landed.
+    """Book the failure of another live attempt (`rival`) of a batch that has landed.
 
     Raises:
-        Rejected: the other attempt has not ended yet.
+        Rejected: the rival has not ended yet.
     """
     if effect is None:
         raise not_proven(f"transaction {rival.signature} of the same batch may still land")
@@ -131,7 +132,7 @@ def _end_rival(rail: Rail, rival: Attempt, effect: Effect | None) -> None:
 
 
 def _received(rail: Rail, batch: Batch, effect: Effect) -> list[tuple[Payout, int]]:
-    """Return each payout with the base units that its recipient got; together exactly what the treasury lost."""
+    """Return each payout with the base units that its recipient got; their sum must be what the treasury lost."""
     if batch.kind != "payout":
         return []
     source = rail.source_address
@@ -153,7 +154,7 @@ def _received(rail: Rail, batch: Batch, effect: Effect) -> list[tuple[Payout, in
 
 
 def _post_received(rail: Rail, attempt: Attempt, effect: Effect, received: Sequence[tuple[Payout, int]]) -> None:
-    """Post what each recipient got as paid; the rest goes back to where it came from."""
+    """Post what each recipient got as paid; give the rest back to where it came from."""
     planned, spent = sum(each.amount_pix for each, _ in received), sum(amount for _, amount in received)
     lines = [(book.account(rail.connection, "in_flight"), -planned)]
     lines += [(book.account(rail.connection, "chain"), spent)] if spent else []
@@ -170,7 +171,7 @@ def _post_received(rail: Rail, attempt: Attempt, effect: Effect, received: Seque
 
 
 def _book_never(rail: Rail, batch: Batch, attempts: Sequence[Attempt], effects: Effects, height: int) -> str:
-    """Cancel a batch of which no transaction has landed or can. Returns a description of what was done."""
+    """Cancel a batch if none of its transactions has landed or can land. Returns a description of what was done."""
     for attempt in attempts:
         effect = effects[attempt.signature]
         if effect is not None:
@@ -196,7 +197,10 @@ def _book_failed(rail: Rail, attempt: Attempt, effect: Effect) -> None:
 
 
 def _require_lineage_unpaid(rail: Rail, batch: Batch, evidence: dict[str, Any]) -> None:
-    """Require that no batch whose payouts this one may repeat has paid, so that its money may go back."""
+    """Require that no batch of the lineage has paid, that is, none whose payouts this batch may repeat.
+
+    Only then may the money of this batch go back.
+    """
     if not rail.settings.marker_accounts:
         return
     for number in batches.lineage(rail.connection, [batch.id])[batch.id]:
@@ -211,7 +215,7 @@ def _end_given_up(rail: Rail, batch: Batch, attempts: Sequence[Attempt], evidenc
     """Book what became of the given-up transactions of a batch that has ended. Returns a description of what was done.
 
     Raises:
-        Rejected: the evidence is not enough, or there is nothing to book.
+        Rejected: the evidence is not enough, or nothing is left to book.
     """
     effects = _effects(rail, attempts, evidence)
     if batch.kind != "payout":
@@ -239,10 +243,10 @@ def _end_given_up(rail: Rail, batch: Batch, attempts: Sequence[Attempt], evidenc
 
 
 def _book_unpaid(rail: Rail, batch: Batch, attempts: Sequence[Attempt], effects: Effects) -> str:
-    """Book what given-up transactions that paid nobody have cost and made on chain. Returns a description of what was done.
+    """Book the cost and new accounts of given-up transactions that paid nobody. Returns a description of what was done.
 
-    A batch has one attempt in state `landed`. A second transaction can land besides it and do nothing new, for example open
-    the same accounts: only its cost is booked.
+    At most one attempt of a batch is in state `landed`. If a second transaction has landed as well (for example one
+    that opens the same accounts again), it did nothing new, and only its cost is booked.
     """
     ended = [each for each in attempts if effects[each.signature] is not None]
     if not ended:
@@ -264,10 +268,10 @@ def _book_unpaid(rail: Rail, batch: Batch, attempts: Sequence[Attempt], effects:
 def _book_late(
     rail: Rail, attempt: Attempt, attempts: Sequence[Attempt], effects: Effects, evidence: dict[str, Any]
 ) -> str:
-    """Book a transaction that landed although its batch had ended: what recipients got is taken from what they are owed.
+    """Book a transaction that landed although its batch had ended; what recipients got is taken from what they are owed.
 
-    Batches that would pay them again are ended first. What recipients got and were not owed is the platform's loss, and
-    payouts are frozen so that a person learns of it. Returns a description of what was done.
+    Open batches that would pay them again are ended first. What recipients got beyond what they were owed is the
+    platform's loss; payouts are then frozen so that a person learns of it. Returns a description of what was done.
     """
     batch, effect = attempt.batch, effects[attempt.signature]
     assert effect is not None
@@ -298,7 +302,7 @@ def _book_late(
 
 
 def _loss_lines(rail: Rail, lost: int) -> list[tuple[int, int]]:
-    """Return postings that book a loss: to the platform's share, and what exceeds that to the pool of rewards."""
+    """Return postings that take a loss from the platform's account, and what exceeds that from the reward pool."""
     lines: list[tuple[int, int]] = []
     for kind in ("platform", "reward_pool"):
         account = book.account(rail.connection, kind)
@@ -315,7 +319,7 @@ def _without_effect(attempts: Sequence[Attempt], effects: Effects) -> list[Attem
 
 
 def _landed(attempts: Sequence[Attempt], effects: Effects) -> Attempt | None:
-    """Return the attempt that has landed, if any.
+    """Return the attempt that has landed; None if none has.
 
     Raises:
         Rejected: several attempts have landed.

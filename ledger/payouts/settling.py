@@ -1,7 +1,7 @@
-"""Settling: only a final transaction counts. It posts the transfers or, if it failed, gives the money back.
+"""Settling: end attempts by final transactions: post the transfers if one succeeded, give the money back if it failed.
 
-Bytes that never landed are given up as expired only once the rail has proof that they never will (see `Rail.expired`). If they
-were given up earlier, both they and what is signed in their place could land, and we would pay twice.
+Bytes that never landed are given up as expired only if the rail has proof that they never will (see `Rail.expired`).
+Without that proof, both they and the bytes that are signed in their place could land, and we would pay twice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LANDED_LATE = "a transaction that was given up has landed: a node cannot be trus
 def settle(rail: Rail) -> None:
     """End every attempt whose end is certain, each in its own commit.
 
-    If an attempt that was given up has ended after all, only that one is booked; the others wait for the next round.
+    If an attempt that was given up has ended after all, only that one is booked; all others wait for the next round.
     """
     live, given_up = batches.live_attempts(rail.connection), batches.expired_attempts(rail.connection)
     rail.connection.commit()
@@ -45,10 +45,10 @@ def settle(rail: Rail) -> None:
 
 
 def _is_unseen(rail: Rail, attempt: Attempt, seen: Any) -> bool:
-    """Book the attempt's end if the chain shows one; else return whether it is unknown to every node.
+    """Book the attempt's end if it has one; else return whether all nodes that answered do not know the attempt.
 
     Returns:
-        False also where the end was booked, or cannot be booked now.
+        False if the end was booked, or cannot be booked now.
     """
     try:
         effect = rail.outcome(attempt, seen)
@@ -63,7 +63,10 @@ def _is_unseen(rail: Rail, attempt: Attempt, seen: Any) -> bool:
 
 
 def _end(rail: Rail, attempt: Attempt, effect: Effect) -> None:
-    """Book the end of one attempt: its state, the money and what it cost, in one commit."""
+    """Book the end of one attempt in one commit: its state, its money and its cost.
+
+    If it did something else than its batch says, payouts are frozen instead.
+    """
     if effect.error is not None:
         _fail(rail, attempt, effect)
     elif not is_as_planned(rail, attempt.batch, effect):
@@ -91,7 +94,7 @@ def is_as_planned(rail: Rail, batch: Batch, effect: Effect) -> bool:
 def _fail(rail: Rail, attempt: Attempt, effect: Effect) -> None:
     """Book that an attempt failed. It moved nothing, so its money goes back once no other attempt of its batch can pay.
 
-    An error at the batch's own marker proves that another attempt has paid.
+    If the error is about the batch's own marker, it proves that another attempt has paid.
     """
     batch, fault = attempt.batch, rail.fault(attempt, effect)
     if fault is Fault.MARKER:
@@ -116,11 +119,12 @@ def _fail(rail: Rail, attempt: Attempt, effect: Effect) -> None:
 
 
 def _revive(rail: Rail, attempt: Attempt, effect: Effect, live: Sequence[Attempt]) -> bool:
-    """Book an attempt that was given up and is final after all. If it has paid, a later attempt can only fail at the marker.
+    """Freeze payouts, and book an attempt that was given up and is final after all.
 
-    Returns False, and books nothing, while such a later attempt may still land, or if it has paid as well (without
-    markers): then the later one is settled first. A later attempt that can never land is given up without checking the
-    marker, which the first attempt has made.
+    If the attempt has paid, later attempts of its batch (`live` has them) must end first. They can only fail, at the
+    marker. Returns False, without booking the attempt, while a later one may still land, or if a later one has paid as
+    well (without markers): that one is settled first. A later attempt that can never land is given up without checking
+    the marker, since the first attempt has made it.
     """
     stops.freeze(rail.connection, LANDED_LATE, proof_of(attempt, effect))
     # And before nodes are asked: what is written meanwhile would keep the fold waiting.
@@ -150,7 +154,7 @@ def _revive(rail: Rail, attempt: Attempt, effect: Effect, live: Sequence[Attempt
 
 
 def book_landed(rail: Rail, attempt: Attempt, effect: Effect) -> None:
-    """Post the transfers of a batch that has landed, book what it cost, and remember what it has made on the rail."""
+    """Post the transfers of a batch that has landed, book its cost, and store what it has made on the rail."""
     batch, lines = attempt.batch, rail.cost_lines(effect)
     if batch.kind == "payout":
         in_flight, chain = book.account(rail.connection, "in_flight"), book.account(rail.connection, "chain")
@@ -165,12 +169,12 @@ def book_landed(rail: Rail, attempt: Attempt, effect: Effect) -> None:
 
 
 def book_cost(rail: Rail, attempt: Attempt, effect: Effect) -> None:
-    """Book what an attempt cost whose batch goes on or has ended in another way."""
+    """Book the cost of an attempt. Its batch goes on, or ends in another way."""
     key, kind = f"fail:{attempt.signature}", f"{attempt.batch.kind}_late"
     planning.post(rail.connection, key, kind, rail.cost_lines(effect), proof_of(attempt, effect))
 
 
 def proof_of(attempt: Attempt, effect: Effect) -> dict[str, Any]:
-    """Return the details of a transaction that an entry or a freeze refers to as its proof."""
+    """Return the details of a transaction, to be stored as proof with an entry or a freeze."""
     proof = {"batch": attempt.batch.id, "signature": attempt.signature, "slot": effect.slot, "fee": effect.fee}
     return proof | ({"error": effect.error} if effect.error is not None else {})

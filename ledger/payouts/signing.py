@@ -1,11 +1,12 @@
 """Signing and sending: planned batches are simulated, signed and committed; only then are their bytes sent.
 
-All signatures of a round share one validity. The same bytes are sent again and again; a node's answer is a hint, never a fact.
-Decides nothing about how a payout ends.
+All signatures of a round share one validity. The same bytes are sent again and again; a node's answer is a hint, never
+a fact. Decides nothing about how a payout ends.
 
-Batches that have waited since an earlier round are checked again. If a recipient was held, refused by the operator's screening
-or given another wallet since then, the plan is given back and the other recipients are planned again. A signed batch may have
-been sent already, and is settled as it ends; but if, as far as is known, it was never sent, it is not sent any more.
+Batches that have waited since an earlier round are checked again. If a recipient was held, refused by the operator's
+screening or given another wallet since then, the batch is given back and the other recipients are planned again. A
+signed batch may have been sent already, so it is not given back: it ends as its transaction ends. If it was never sent,
+as far as is known, it is not sent from then on.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ NOT_SIGNED = "the signer refuses to sign a payout"
 def sign(rail: Rail, just_planned: Sequence[Batch] = ()) -> list[str]:
     """Sign planned batches, all with one validity, and commit. Nothing is sent here.
 
-    `just_planned` are batches of this round, whose recipients were checked a moment ago. Returns the attempts' names.
+    `just_planned` are the batches of this round; their recipients are not checked again. Returns the attempts' names.
     """
     limit = rail.settings.batches_live_max - batches.signed_count(rail.connection)
     waiting = let_through(rail, batches.planned(rail.connection, max(limit, 0)), just_planned)
@@ -59,9 +60,9 @@ def sign(rail: Rail, just_planned: Sequence[Batch] = ()) -> list[str]:
 
 
 def send(rail: Rail, just_signed: Collection[str] = ()) -> int:
-    """Send the bytes of live attempts, now and again after each interval until their end is known.
+    """Send the bytes of live attempts, and again after each interval until their end is known.
 
-    `just_signed` are attempts of this round, whose recipients were checked a moment ago. Returns how many were sent.
+    `just_signed` are the attempts of this round; their recipients are not checked again. Returns how many were sent.
     """
     due = batches.due_to_send(rail.connection, rail.settings.resend_interval_s, just_signed)
     rail.connection.commit()
@@ -76,7 +77,10 @@ def send(rail: Rail, just_signed: Collection[str] = ()) -> int:
 
 
 def let_through(rail: Rail, waiting: Sequence[Batch], just_planned: Sequence[Batch]) -> list[Batch]:
-    """Return the batches all of whose recipients may still be paid as planned; give back the others. Commits."""
+    """Return the batches that may still be paid as planned to all their recipients; give back the others. Commits.
+
+    The recipients of batches in `just_planned` are not checked again.
+    """
     fresh = {each.id for each in just_planned}
     older = [each for each in waiting if each.id not in fresh]
     planning.screen(
@@ -94,17 +98,21 @@ def let_through(rail: Rail, waiting: Sequence[Batch], just_planned: Sequence[Bat
 
 
 def _hold_unpayable(rail: Rail, older: Sequence[Batch]) -> None:
-    """Hold creators whose planned payout goes to a wallet that cannot be paid; earlier releases planned without checking."""
+    """Hold creators whose planned payout goes to a wallet that cannot be paid.
+
+    Earlier releases planned payouts without checking wallets.
+    """
     named = {each.creator_id: each.wallet for batch in older if batch.kind != "reclaim" for each in batch.recipients}
     for creator_id, why in wallets.unpayable_of(rail.connection, named).items() if named else ():
         planning.hold_wallet(rail.connection, creator_id, named[creator_id], why)
 
 
 def call_back(rail: Rail, batch: Batch, creators: set[int]) -> None:
-    """Give back a plan in which these creators were stopped, and plan the others again. Commits.
+    """Give back a batch in which these creators were stopped, and plan its other recipients again. Commits.
 
-    A batch that was signed before waits until none of its transactions can land any more. A batch whose marker is on chain
-    waits for a person: if none of its transactions was ever signed, the database has forgotten that it was paid.
+    If the batch was signed before, it waits until none of its transactions can land any more. If its marker is on chain
+    although none of its transactions was ever signed, the database has forgotten that it was paid: then it waits for a
+    person.
     """
     try:
         may_call_back = _may_call_back(rail, batch)
@@ -122,7 +130,7 @@ def call_back(rail: Rail, batch: Batch, creators: set[int]) -> None:
 
 
 def _may_call_back(rail: Rail, batch: Batch) -> bool:
-    """Whether no transaction that was signed for a batch has landed or can land.
+    """Whether none of the transactions that were signed for a batch has landed or can land.
 
     Freezes payouts if the batch's marker exists although nothing was ever signed for it.
     """
@@ -134,9 +142,9 @@ def _may_call_back(rail: Rail, batch: Batch) -> bool:
 
 
 def freeze_lineage(connection: Connection[Any], batch: Batch, about: dict[str, Any]) -> None:
-    """Freeze payouts until a person resolves it: a given-up batch that this one may repeat has a marker on chain.
+    """Freeze payouts until a person resolves this: a given-up batch that `batch` may repeat has a marker on chain.
 
-    Either it has paid, or a stranger has paid for the marker.
+    Either that batch has paid, or a stranger has paid for its marker.
     """
     given_up = batches.lineage(connection, [batch.id])[batch.id]
     stops.freeze(connection, PAID_UNKNOWN, about | {"given_up": given_up})

@@ -1,29 +1,30 @@
 """Review: of each creator's UTC day only what counts is paid, and a day out of proportion waits for a person.
 
-For every creator's day that it judges, a review takes `net`, what the creator was credited, and `earned`, the part of it that
-counts by the formulas of `vouching` (see `Totals.earned`). The difference is *doubtful* and is divided as follows (all amounts
-are base units of PIX; a *suspicion* is the row of `ledger.suspicions` that notes them):
+For every creator's day that it judges, a review takes `net`, what the creator was credited, and `earned`, the part of
+it that counts by the formulas of `vouching` (see `Totals.earned`). The difference is *doubtful* and is divided as
+follows (all amounts are base units of PIX; a *suspicion* is the row of `ledger.suspicions` that notes them):
 
     doubtful   = net - earned
     taken back = the part of `doubtful` that has not matured yet: it moves from the creator's account `maturing` to
                  `reward_pool`
-    held       = doubtful - taken back: it is in `payable` already, and a partial hold withholds it until a person decides
-    given back = if a later judgement of the day finds less doubtful than was taken back: the difference, out of
-                 `reward_pool` as far as that has it, and it matures again
+    held       = doubtful - taken back: it is in `payable` already, and a partial hold withholds it until a person
+    decides given back = the difference, if a later judgement of the day finds less doubtful than was taken back: it
+    comes from
+                 `reward_pool`, as far as that suffices, and matures again
 
-Everything else is paid, so that nobody can ruin a creator by clicking.
+Everything else is paid, so that nobody can ruin a creator with fake clicks.
 
-Example (`source_day_pix` 30,000; `beside_share_ppm` 100 %; creators get 90 %). One network earned a creator 100,000 gross,
-90,000 net. Vouched for are 30,000, and 30,000 count beside them: 60,000 of 100,000, so `earned` is 54,000 and 36,000 are
-taken back. A day later a spool arrives late: ten other people earned the creator 100,000 on the same day, all of it vouched
-for. Now 130,000 + min(70,000, 130,000) = 200,000 of 200,000 count: the 36,000 are given back.
+Example (`source_day_pix` 30,000; `beside_share_ppm` 100 %; creators get 90 %). One network earned a creator 100,000
+gross, 90,000 net. Vouched for are 30,000, and 30,000 count beside them: 60,000 of 100,000, so `earned` is 54,000 and
+36,000 are taken back. A day later a spool arrives late: ten other people earned the creator 100,000 on the same day,
+all of it vouched for. Now 130,000 + min(70,000, 130,000) = 200,000 of 200,000 count: the 36,000 are given back.
 (`tests/ledger/risk/test_abuse.py` runs this example.)
 
-Days are judged `JUDGED_AFTER_S` after they end, and again when pairs of them, or of a day they are compared with, come late.
-Where earnings mature within `OVER_MATURITY_S`, a day is judged before it ends, too. Until it has ended nothing of it is taken
-back, and what is doubtful is held. Earnings above proportion (see `velocity`) are held in the same way, and never taken back.
-When a person releases a hold for doubtful earnings, the creator is *trusted* for `fan_in_trust_s`: a greater share counts.
-Viewers are known only as keyed hashes.
+A day is judged `JUDGED_AFTER_S` after it has ended. It is judged again if pairs come late, of this day or of one that
+it is compared with. If earnings mature within `OVER_MATURITY_S`, a day is also judged before it ends. Until it has
+ended nothing of it is taken back, and what is doubtful is held. Earnings above proportion (see `velocity`) are held,
+too, and never taken back. If a person releases a hold for doubtful earnings, the creator is *trusted* for
+`fan_in_trust_s`: a greater share counts. Viewers are known only as keyed hashes.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ LEAPS = """
 
 @dataclass(frozen=True)
 class Judged:
-    """One UTC day's creators whom a review judges. The arrays have the shape (creators,)."""
+    """The creators of one UTC day that a review judges. The arrays have the shape (creators,)."""
 
     day: date
     creators: Ids
@@ -108,7 +109,7 @@ class Judged:
 
 
 def review(connection: Connection[Any], audience: Audience, economics: Economics) -> int:
-    """Judge the days that are due: take back or hold what does not count, and hold what is out of proportion.
+    """Judge the days that are due: take back or hold what does not count, and hold what is above proportion.
 
     Runs one transaction and commits it. Returns what was taken back, in base units of PIX.
     """
@@ -142,7 +143,10 @@ def _by_day(totals: Totals, earned: Amounts, closed: int, known_from: int) -> It
 
 
 def _settle_day(connection: Connection[Any], judged: Judged, economics: Economics) -> int:
-    """Note the suspicions of one day; give back, take back and hold what follows from them. Returns what was taken back."""
+    """Write the suspicions of one day; give back, take back and hold the amounts that follow from them.
+
+    Returns what was taken back, in base units of PIX.
+    """
     taken_before = _taken_before(connection, judged)
     suspected = np.flatnonzero(judged.doubtful > 0)  # rows of `judged`
     if not len(suspected) and not taken_before:
@@ -167,7 +171,7 @@ def _settle_day(connection: Connection[Any], judged: Judged, economics: Economic
 
 
 def _taken_before(connection: Connection[Any], judged: Judged) -> dict[int, int]:
-    """Return what was taken back so far from each judged creator with a suspicion of the day."""
+    """Return, for each judged creator with a suspicion of the day, what was taken back so far, in base units of PIX."""
     rows = connection.execute(
         "SELECT creator_id, reversed_pix FROM ledger.suspicions WHERE day = %s AND captive_pix > 0", (judged.day,)
     ).fetchall()
@@ -177,7 +181,7 @@ def _taken_before(connection: Connection[Any], judged: Judged) -> dict[int, int]
 
 
 def _lift(connection: Connection[Any], day: date, creators: Collection[int]) -> None:
-    """Lower the suspicions of creators of whose day nothing is doubtful any more, to the amount that was taken back."""
+    """Lower suspicions to the amount taken back for creators of whose day nothing is doubtful any more."""
     if creators:
         connection.execute(
             "UPDATE ledger.suspicions SET captive_pix = reversed_pix"
@@ -189,7 +193,7 @@ def _lift(connection: Connection[Any], day: date, creators: Collection[int]) -> 
 def _give_back(
     connection: Connection[Any], judged: Judged, taken_before: Mapping[int, int], economics: Economics
 ) -> None:
-    """Give back what was taken back and counts now, as far as the pool has it; it matures with the day's last earnings."""
+    """Give back what was taken back and counts now, as far as the pool suffices; it matures with the day's last."""
     doubtful = dict(zip(judged.creators.tolist(), judged.doubtful.tolist(), strict=True))
     pool = book.account(connection, "reward_pool")
     left, returned = book.balance(connection, pool), {}
@@ -212,7 +216,7 @@ def _give_back(
 
 
 def _matures_at(day: date, economics: Economics) -> datetime:
-    """Return when the first earnings of a day mature; before that nothing of the day has to be withheld."""
+    """Return when the first earnings of a day mature; before that there is nothing of the day to withhold."""
     return datetime.combine(day, datetime.min.time(), UTC) + timedelta(seconds=economics.maturity_s)
 
 
@@ -224,7 +228,7 @@ def _key(connection: Connection[Any], day: date) -> str:
 
 
 def _take_back(connection: Connection[Any], day: date, creators: list[int], maturity_s: int) -> int:
-    """Move what is doubtful of a day and has not matured back to the pool, the newest first; return the amount."""
+    """Move what is doubtful of a day and not matured back to the pool, the newest earnings first; return the amount."""
     values = {"day": day, "creators": creators, "maturity_s": maturity_s, "bucket_s": MATURITY_BUCKET_S}
     rows = connection.execute(TAKE, values).fetchall()
     if not rows:
@@ -253,7 +257,7 @@ def _hold_leaps(
     trusted: Ids,
     economics: Economics,
 ) -> None:
-    """Hold what is above proportion on judged days; end this for days that were so at an earlier judgement and are not now.
+    """Hold what is above proportion on judged days; end this for days that are in proportion now and were not before.
 
     A day is compared only if the totals hold all `BEFORE_DAYS` days before it. `earned` has the shape of `totals`.
     """
@@ -278,7 +282,7 @@ def _hold_leaps(
 
 
 def _forget_leaps(connection: Connection[Any], keys: Keys) -> None:
-    """Clear the noted leaps of creators' days that are in proportion (most never had one)."""
+    """Clear the stored leaps of creators' days that are in proportion (most never had one)."""
     days = [_date(day) for day in np.unique(days_of(keys)).tolist()]
     rows = connection.execute(
         "SELECT (day - date '1970-01-01')::integer, creator_id FROM ledger.leaps WHERE day = ANY(%s) AND above_pix > 0",

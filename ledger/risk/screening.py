@@ -1,8 +1,8 @@
 """Screening: an operator's own code decides about recipients before payouts to them are planned.
 
-`[ledger] screening = "package.module:function"` names that code. It is called with the recipients of the next payouts and
-returns the creators who must not be paid, each with a reason, for which they are then held. While it fails no payout is
-planned; payouts that are planned already are settled all the same.
+`[ledger] screening = "package.module:function"` names that code. It is called with the recipients of the next payouts.
+It returns the creators who must not be paid, each with a reason; they are then held for that reason. While it fails, no
+payout is planned; payouts that are planned already are settled nevertheless.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Recipient(NamedTuple):
-    """A creator who would be paid next; the amount is 0 where a token account is to be opened for a later payout."""
+    """A creator who would be paid next; the amount is 0 if a token account is to be opened for a later payout."""
 
     creator_id: int
     wallet: str  # address on Solana, base58
@@ -49,7 +49,7 @@ def load(name: str) -> Screening:
 
 
 def ask(screening: Screening, recipients: Sequence[Recipient]) -> dict[int, str]:
-    """Call the screening; return those of the recipients who must not be paid, each with the reason.
+    """Call the screening; return the recipients who must not be paid, each with the reason.
 
     Raises:
         Temporary: the screening raised an error.

@@ -1,9 +1,9 @@
 """Stops: a hold stops payouts to one creator, a freeze stops all of them, each with its reason.
 
-The ledger places them by itself when something looks wrong; a person may place them, too. They end when a person releases
-them by name, and their rows stay. Meanwhile the money that is owed stays in the creator's account. A hold also stops
-payouts that are planned, but not those that are signed, since these may have been sent. A partial hold withholds only what
-is doubtful or above proportion (see `review`). Owns `ledger.holds` and `ledger.freezes`.
+The ledger places them by itself when something looks wrong; a person may place them, too. They end when a person
+releases them by name; their rows stay in the tables. Until then the money that is owed stays in the creator's account.
+A hold also stops payouts that are planned, but not those that are signed, since these may have been sent. A partial
+hold withholds only what is doubtful or above proportion (see `review`). Owns `ledger.holds` and `ledger.freezes`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def hold(connection: Conn, creator_id: int, reason: str, *, once: bool = False, 
 
 
 def hold_in_part(connection: Conn, creator_ids: Collection[int], reason: str) -> None:
-    """Place a partial hold on each of some creators, unless one with this reason is in force."""
+    """Place a partial hold on each of these creators, unless they have one in force with this reason."""
     connection.execute(
         "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT c.id, %(reason)s, true"
         " FROM unnest(%(creators)s::bigint[]) AS c (id) WHERE NOT EXISTS (SELECT FROM ledger.holds h"
@@ -65,9 +65,10 @@ def hold_in_part(connection: Conn, creator_ids: Collection[int], reason: str) ->
 
 
 def hold_days(connection: Conn, holds: Collection[tuple[int, str, str]]) -> None:
-    """Place a partial hold for each of some creators' days, given as (creator, beginning of the reason, rest of the reason).
+    """Place a partial hold for each day of a creator, given as (creator, beginning of the reason, rest of the reason).
 
-    No hold is placed on a creator who ever had one whose reason begins in the same way, even if it was released since.
+    If a creator ever had a hold whose reason begins in the same way, none is placed, even if that one was released
+    since.
     """
     connection.execute(
         "INSERT INTO ledger.holds (creator_id, reason, partial) SELECT t.creator_id, t.begins || t.rest, true"
@@ -79,7 +80,7 @@ def hold_days(connection: Conn, holds: Collection[tuple[int, str, str]]) -> None
 
 
 def trusted(connection: Conn, reason: str, for_s: int) -> set[int]:
-    """Return the creators from whom a hold whose reason begins with `reason` was released in the last `for_s` seconds."""
+    """Return the creators who had a hold released in the last `for_s` seconds whose reason begins with `reason`."""
     rows = connection.execute(
         "SELECT DISTINCT creator_id FROM ledger.holds WHERE starts_with(reason, %s)"
         " AND released_at > now() - make_interval(secs => %s)",
@@ -89,7 +90,7 @@ def trusted(connection: Conn, reason: str, for_s: int) -> set[int]:
 
 
 def under_way(connection: Conn, creator_id: int) -> int:
-    """Return the amount that is signed for a creator and not settled, in base units of PIX: no stop can hold it up."""
+    """Return the signed and not settled amount of a creator, in base units of PIX. No stop can hold it back."""
     row = connection.execute(
         "SELECT coalesce(sum(p.amount_pix), 0)::bigint FROM ledger.payouts p JOIN ledger.batches b ON b.id = p.batch_id"
         " WHERE p.creator_id = %s AND b.state = 'signed'",
@@ -143,7 +144,7 @@ def is_frozen_for(connection: Conn, reason: str) -> bool:
 
 
 def age_of(connection: Conn, reason: str) -> tuple[int, float] | None:
-    """Return the id of the freeze in force for a reason, and its age in seconds by the database's clock; None without one."""
+    """Return id and age in seconds, by the database's clock, of the freeze in force with this reason; else None."""
     row = connection.execute(
         "SELECT id, extract(epoch FROM clock_timestamp() - placed_at)::float FROM ledger.freezes"
         " WHERE reason = %s AND released_at IS NULL",
