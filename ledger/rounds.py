@@ -1,9 +1,9 @@
 """Rounds: what the ledger does again and again, in parts that share nothing but the database and the epoch.
 
-Each part has a connection of its own, so that none has to wait for another: while a slow node, a chain that does not answer or
-thousands of strangers' deposits keep one part busy, searches are folded and payouts settled. Parts contend only for the end of
-the journal, which is locked while rows are written: no part asks a node in a transaction that has written there. A part that
-waits for nothing else reports what has been open for too long.
+Each part has a connection of its own, so that none waits for another. While a slow node, a chain that does not answer
+or thousands of strangers' deposits keep one part busy, searches are still folded and payouts settled. Parts contend
+only for the end of the journal, which is locked while entries are written. So no part asks a node in a transaction that
+has written there. One part, which waits for nothing else, reports what has been open for too long.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ IDS_LOST = "the secret of the payouts' ids is another one"
 
 
 class Epoch:
-    """The one epoch of a process: taken by its first connection, held by all others.
+    """The epoch of a process, shared by all its connections: the first one takes it.
 
     If the database was restored since it was last used, payouts are frozen before any connection is used.
     """
@@ -103,17 +103,17 @@ class Part(ABC):
 
     @abstractmethod
     def work(self, connection: Connection[Any]) -> bool:
-        """Do one round. Returns whether more is waiting than one round takes."""
+        """Do one round. Returns whether more work waits than one round takes."""
 
     def begin(self, connection: Connection[Any]) -> None:
         """Prepare a new connection: hold the epoch, and forget what an earlier connection has read."""
         self.epoch.hold(connection)
 
     def round(self) -> bool:
-        """Do one round; connect first if needed. Returns whether more is waiting than one round takes.
+        """Do one round; connect first if needed. Returns whether more work waits than one round takes.
 
         Raises:
-            Fenced: another writer has taken over; any statement may find that out.
+            Fenced: another writer has taken over. Any SQL statement of the round may reveal that.
         """
         try:
             if self._connection is None or self._connection.closed:
@@ -135,7 +135,10 @@ class Part(ABC):
 
 
 class Folding(Part):
-    """The part that turns appearances into money: notes that it is alive, adopts spools, folds, reviews, moves what matured."""
+    """The part that turns appearances into money: adopts spools, folds, reviews, and moves what has matured.
+
+    It also notes that the process is alive.
+    """
 
     name = "fold"
 
@@ -177,7 +180,10 @@ class Folding(Part):
         return folded is not None
 
     def _adopt(self, connection: Connection[Any]) -> None:
-        """Record what dead replicas have left in their spools; one whose incarnation is locked holds up nothing else."""
+        """Record what dead replicas have left in their spools.
+
+        If a spool's incarnation is locked, this is tried again later, and nothing else waits for it.
+        """
         if time.monotonic() < self._adopt_at:
             return
         try:
@@ -188,17 +194,17 @@ class Folding(Part):
         connection.commit()
 
     def _has_room(self, accountant: Fold) -> bool:
-        """Whether there is room for what the next fold remembers; if not, spools and the database keep what waits for it."""
+        """Whether there is room for what the next fold has to remember. If not, searches wait in the database."""
         self.trouble = accountant.why_full()
         if self.trouble:
             self._seldom.error(self.trouble)
         return not self.trouble
 
     def _folded(self, accountant: Fold) -> Folded | None:
-        """Fold once. Returns what was folded, if anything was waiting.
+        """Fold once. Returns what was folded; None if nothing was waiting.
 
         Raises:
-            Temporary: something else was paid from the pool meanwhile, so that it must be read again.
+            Temporary: something else was paid from the pool meanwhile, so that its balance must be read again.
         """
         try:
             return accountant.run_once()
@@ -211,7 +217,7 @@ class Folding(Part):
         """Note in the database that this process is alive.
 
         Raises:
-            Fenced: the epoch has ended: another process has taken over.
+            Fenced: another process has taken over the epoch.
         """
         done = connection.execute("UPDATE ledger.fence SET seen_at = now() WHERE epoch = %s", (self.epoch.number,))
         connection.commit()
@@ -220,7 +226,7 @@ class Folding(Part):
 
 
 class Counting(Part):
-    """The part that updates live counters in Redis; while Redis does not answer, only they stand still."""
+    """The part that updates the live counters in Redis. While Redis does not answer, only the counters stand still."""
 
     name = "counters"
 
@@ -271,7 +277,10 @@ class Watching(Part):
         super().close()
 
     def _listen(self) -> None:
-        """Log parts that have not finished a round for long: they wait without a time limit, or their thread has ended."""
+        """Log the parts whose round takes longer than `SILENT_MAX_S`.
+
+        They wait without a time limit, or their thread has ended.
+        """
         for part in self._others:
             if time.monotonic() - part.ended_at > SILENT_MAX_S:
                 self._seldom.error(f"the ledger's {part.name}: one round takes longer than {SILENT_MAX_S:.0f} s")
@@ -279,7 +288,7 @@ class Watching(Part):
 
 @dataclass
 class Shared:
-    """The state that the paying and the reconciling part share."""
+    """The state that the parts for paying and for reconciling share."""
 
     batches_lock: threading.Lock = field(default_factory=threading.Lock)  # held by the part that changes batches
     treasury: Treasury | None = None
@@ -287,7 +296,7 @@ class Shared:
 
 
 class OnChain(Part):
-    """A part that asks nodes. While they do not answer, or a setting is wrong, it waits without closing its connection."""
+    """A part that asks nodes. While they do not answer, or a setting is wrong, it waits and keeps its connection."""
 
     def __init__(self, settings: Settings, epoch: Epoch, shared: Shared, share: float) -> None:
         """Make the part with its pool of nodes.
@@ -296,7 +305,7 @@ class OnChain(Part):
             settings: of the process.
             epoch: of the process.
             shared: what paying and reconciling share.
-            share: of the requests a second to each node that this part may make, from 0 to 1.
+            share: which part of the allowed requests per second to each node this part may use, from 0 to 1.
         """
         super().__init__(settings, epoch)
         self.shared, self.chain = shared, open_chain(settings, share)
@@ -345,7 +354,7 @@ class Paying(OnChain):
             payouts.run_once(rail, plan=self.shared.is_reconciled)
 
     def _opened(self, connection: Connection[Any]) -> SolanaRail:
-        """Return the rail of the treasury; open the treasury first if that was not done.
+        """Return the rail of the treasury; the first call opens the treasury.
 
         Raises:
             Temporary: no node answers, or a person must correct a setting or key.
@@ -363,9 +372,10 @@ class Paying(OnChain):
         return self._rail
 
     def _ids_are_lost(self, connection: Connection[Any], refusal: Rejected) -> None:
-        """Use the new secret if an administrator has ordered that, and end the freeze; else freeze payouts.
+        """Handle a secret that is not the database's: use it if an administrator has ordered that, else freeze payouts.
 
-        If the old secret is put back, a person has to release the freeze.
+        Once the new secret is used, the freeze ends. If the old secret is put back instead, a person has to release the
+        freeze.
         """
         secret = runtime.secret(self.settings, "batches")
         if ordering.take_new_secret(connection, secret, self.own.orders_by_two):

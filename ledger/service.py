@@ -1,7 +1,8 @@
 """The ledger as a service: a foreground process that keeps the detached actor alive, and ends it on SIGTERM.
 
-If this process dies the actor goes on, and the next process finds it. If the actor is gone or fenced out, a new one is
-started, which takes a new epoch. The service is healthy while the actor regularly notes in the database that it is alive.
+If this process dies, the actor goes on, and the next process finds it. If the actor is gone or fenced out, the process
+starts a new one, which takes a new epoch. The service is healthy while the actor regularly notes in the database that
+it is alive.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class LedgerService:
             raise Temporary("the ledger prepares its treasury")
 
     def notes(self) -> Mapping[str, str]:
-        """Return what has been open for too long, one line each, and a line if the ledger has stopped measuring that."""
+        """Return what has been open for too long, one line each; and a line if the ledger no longer measures that."""
         from ledger.audit import ages  # imports numpy, which other commands do without
 
         try:
@@ -82,7 +83,7 @@ class LedgerService:
 
 
 def service(settings: Settings) -> Service | None:
-    """Return the service of these settings."""
+    """Return the service of the ledger, as the supervisor starts and checks it."""
     return LedgerService(settings)
 
 
@@ -103,7 +104,7 @@ def main() -> None:
 
 
 def _living(settings: Settings, handle: Any) -> Any:
-    """Return the actor if it is alive; start a new one if it is gone or fenced out."""
+    """Return the handle of a live actor: the given one, or a new one if that is gone or fenced out."""
     import ray
     from ray.exceptions import GetTimeoutError, RayActorError
 

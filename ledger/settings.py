@@ -112,7 +112,7 @@ class Economics:
 
     @property
     def people_by_network(self) -> dict[str, int]:
-        """The number of people behind each shared network, by prefix as replicas write it.
+        """The number of people behind each shared network, by prefix in the form that replicas use.
 
         Raises:
             ValueError: an item is not of the form "PREFIX = PEOPLE".

@@ -104,7 +104,7 @@ class Rail(Protocol):
     # ── Sign, send ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def prepare(self, waiting: Sequence[Batch]) -> list[Prepared]:
-        """Return the batches that can be paid now; give back, halve or leave waiting those that the rail would refuse."""
+        """Return the batches that can be paid now; give back, halve or let wait those that the rail would refuse."""
 
     def validity(self) -> Blockhash:
         """Return the limit until which attempts that are signed now can pay."""

@@ -300,7 +300,7 @@ def _effects(
         chain: the nodes that are asked.
         treasury: the treasury whose transactions these are.
         named: the transactions, oldest first.
-        agreed: for each the effect that enough nodes report, None if too few report the same, or the error.
+        agreed: for each the effect that enough nodes report; None if too few report the same; or the error of asking.
         opinions: nodes that must report the same before it is believed.
 
     Returns:

@@ -100,7 +100,7 @@ def _effects(rail: Rail, attempts: Sequence[Attempt], evidence: dict[str, Any]) 
 
 
 def _book_landed(rail: Rail, attempt: Attempt, attempts: Sequence[Attempt], effects: Effects) -> str:
-    """Book a transaction that has landed; end its batch's other live attempts. Returns a description of what was done."""
+    """Book a transaction that has landed; end its batch's other live attempts. Returns what was done, in words."""
     effect = effects[attempt.signature]
     assert effect is not None
     for rival in attempts:
@@ -268,7 +268,7 @@ def _book_unpaid(rail: Rail, batch: Batch, attempts: Sequence[Attempt], effects:
 def _book_late(
     rail: Rail, attempt: Attempt, attempts: Sequence[Attempt], effects: Effects, evidence: dict[str, Any]
 ) -> str:
-    """Book a transaction that landed although its batch had ended; what recipients got is taken from what they are owed.
+    """Book a transaction that landed after its batch had ended; what recipients got is taken from what they are owed.
 
     Open batches that would pay them again are ended first. What recipients got beyond what they were owed is the
     platform's loss; payouts are then frozen so that a person learns of it. Returns a description of what was done.

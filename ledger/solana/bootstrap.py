@@ -1,8 +1,8 @@
 """The first start on a localnet: make the mint, open the treasury's token account, fund both.
 
-Everything is paid and signed by the mint's authority, whose key is made here: so the treasury's history contains only what
-the ledger did. Each step checks first whether it was done, so that a second run does nothing. The tokens minted to the
-treasury are a finalized deposit like any other; the ledger books it when it reads the chain.
+The mint's authority, whose key is made here, pays for and signs everything. So the treasury's history contains only
+what the ledger did. Each step first checks whether it was done already, so that a second run does nothing. The tokens
+minted to the treasury are a deposit like any other; the ledger books it when it reads the chain.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ CREATE_ACCOUNT, INITIALIZE_MINT2, MINT_TO_CHECKED = 0, 20, 14
 
 
 def ensure(chain: Chain, settings: Settings, treasury: Pubkey, gas: Pubkey) -> Pubkey:
-    """Make the localnet's mint, and open and fund the treasury, each unless it was done.
+    """Make the localnet's mint, and open and fund the treasury. Steps that were done already are skipped.
 
     Args:
         chain: the localnet.
         settings: where keys lie, and how much is minted.
         treasury: the treasury's key.
-        gas: the key that pays the treasury's fees; may be the same.
+        gas: the key that pays the treasury's fees; may be the treasury's.
 
     Returns:
         The mint's address.

@@ -1,9 +1,9 @@
 """Talking to Solana: a pool of RPC nodes, and questions to one or all of them.
 
-The nodes are unmodified `solana` AsyncClients. Every answer about a transaction carries the slot that the node had reached,
-because a node that lags says "not found" in good faith. Transport trouble is `Temporary`; it never means that something
-did not happen. A parameter `opinions` is the number of nodes that must answer, or that must say the same. Knows
-transactions as bytes and signatures, nothing of money.
+The nodes are unmodified `solana` AsyncClients. Every answer about a transaction carries the slot that the node had
+reached, because a node that lags answers "not found" in good faith. Transport errors are `Temporary`; they never mean
+that something did not happen. A parameter `opinions` is the number of nodes that must answer, or that must report the
+same. Knows transactions as bytes and signatures, nothing of money.
 """
 
 from __future__ import annotations
@@ -76,17 +76,17 @@ class Node(Protocol):
 class HttpNode:
     """A node over HTTP, through solana's AsyncClient, with a circuit breaker and a rate limit.
 
-    Its name distinguishes it from other nodes and shows no key.
+    Its name distinguishes it from other nodes, and shows no key that the URL may contain.
     """
 
     def __init__(self, url: str, timeout_s: float, requests_per_s: float, number: int = 1) -> None:
         """Make a node that is not connected yet.
 
         Args:
-            url: where it is asked; may contain a key.
-            timeout_s: for an answer.
+            url: the address of the node; may contain a key.
+            timeout_s: seconds to wait for an answer.
             requests_per_s: the rate limit.
-            number: distinguishes nodes whose URLs are shown alike.
+            number: distinguishes nodes whose names would otherwise be the same.
         """
         self.name = f"{urls.shown(url)}{f' ({number})' if number > 1 else ''}"
         self._url, self._timeout_s = url, timeout_s
@@ -119,7 +119,7 @@ class HttpNode:
 
 
 class Pace:
-    """A limit of `per_s` requests a second; a burst may use what is allowed in a fifth of a second."""
+    """A limit of `per_s` requests a second; a burst may use at once what a fifth of a second allows."""
 
     def __init__(self, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_s, self._clock = per_s, clock
@@ -138,7 +138,7 @@ class Pace:
 
 @dataclass(frozen=True)
 class Blockhash:
-    """A recent blockhash, until which height a transaction with it may land, and the slot at which the node reported it."""
+    """A recent blockhash, the last height at which a transaction with it may land, and the slot of the report."""
 
     hash: str
     last_valid_block_height: int
@@ -156,7 +156,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Look:
-    """What one node knows about many signatures, and the slot that the node had reached."""
+    """What one node knows about many signatures, the slot that it had reached, and the first slot that it remembers."""
 
     node: str
     slot: int
@@ -166,7 +166,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Simulation:
-    """What a node says a transaction would do: its error (None when it would succeed), compute units, the node's slot."""
+    """The result of a simulation on one node: the error (None if there would be none), compute units, the node's slot."""
 
     error: Any
     units: int
@@ -184,7 +184,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a finalized transaction did: its fee, and by address the change in lamports and in tokens of accounts."""
+    """What a finalized transaction did: its fee, and by address the changes in lamports and in tokens."""
 
     signature: str
     slot: int
@@ -211,7 +211,10 @@ def _as_it_is(answer: Any) -> Any:
 
 
 class Chain:
-    """A pool of RPC nodes. Questions that need one answer go to the first node that answers, all others to all nodes."""
+    """A pool of RPC nodes.
+
+    A question that needs one answer goes to one node after another until one answers; all others go to all nodes.
+    """
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         if not nodes:
@@ -225,19 +228,19 @@ class Chain:
     # ── Questions ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ask(self, method: str, *params: Any, read: Read = _as_it_is) -> Any:
-        """Call a method on one node after the other, until `read` accepts an answer; return the result of `read`."""
+        """Call a method on one node after another until `read` accepts an answer; return the result of `read`."""
         return self._runner.run(self._first(method, list(params), read=read))
 
     def ask_all(self, method: str, *params: Any, least: int = 1, read: Read = _as_it_is) -> list[Any]:
-        """Call a method on every node at once. Returns the results of `read` on the answers that it accepts, in node order.
+        """Call a method on all nodes at once. Returns what `read` returns for the answers that it accepts, in node order.
 
         Raises:
-            Temporary: fewer than `least` nodes give such an answer.
+            Temporary: `read` accepts the answers of fewer than `least` nodes.
         """
         return self._runner.run(self._all(method, list(params), least, read))
 
     def genesis(self) -> str:
-        """Return the hash that names the chain."""
+        """Return the genesis hash, which identifies the chain."""
         return str(self.ask("getGenesisHash"))
 
     def slot(self, commitment: str = "finalized") -> int:
@@ -245,7 +248,7 @@ class Chain:
         return int(self.ask("getSlot", {"commitment": commitment}, read=_whole))
 
     def takes(self, raw: bytes) -> bool:
-        """Whether every node that answers can run this transaction's version; found by simulating it, not by version numbers.
+        """Whether every node that answers can run a transaction of this version; tested by simulating `raw`.
 
         Raises:
             Temporary: no node answers.
@@ -255,12 +258,13 @@ class Chain:
     def latest_blockhash(self, opinions: int = 1) -> Blockhash:
         """Return the latest blockhash at `confirmed`.
 
-        A finalized one has lost 32 blocks of its life, a processed one may be on a fork. Of those that nodes report, the
-        one that lives longest is taken: too long a life costs time if believed, too short a one costs money. A blockhash
-        that lives longer than the chain allows, seen from the heights of `opinions` nodes, is not believed.
+        A finalized blockhash has lost 32 blocks of its life, and a processed one may be on a fork. Of the blockhashes
+        that nodes report, the one with the longest life is taken: to believe in too long a life costs time, in too
+        short a life money. A blockhash is not believed if it lives longer than the chain allows, counted from the
+        height that `opinions` nodes have reached.
 
         Raises:
-            Temporary: fewer nodes than `opinions` answer, or are believed.
+            Temporary: fewer than `opinions` nodes answer, or fewer blockhashes are believed.
         """
         at = {"commitment": "confirmed"}
         reached: list[tuple[int, int]] = self.ask_all("getEpochInfo", at, least=opinions, read=_epoch)
@@ -283,7 +287,7 @@ class Chain:
         return replace(longest, context_slot=min(each.context_slot for each in believed))
 
     def finalized_height(self, opinions: int = 1) -> tuple[int, int]:
-        """Return the lowest finalized block height that any node reports, and the slot that this node had reached.
+        """Return the lowest finalized block height that any node reports, and the finalized slot of the same node.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -294,7 +298,7 @@ class Chain:
         return min(answers)
 
     def finalized_slot(self, opinions: int = 1) -> int:
-        """Return the lowest finalized slot that any node reports. A node that lies about its height cannot make it larger.
+        """Return the lowest finalized slot that any node reports. So no single node can make it larger.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -305,7 +309,9 @@ class Chain:
         return min(slot for _, slot in answers)
 
     def highest(self, opinions: int = 1) -> int:
-        """Return the highest block height that a node reports; at most `AHEAD_BLOCKS_MAX` above that of `opinions` nodes.
+        """Return the highest block height that any node reports.
+
+        It is bounded to `AHEAD_BLOCKS_MAX` above the height that `opinions` nodes have reached.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -324,7 +330,11 @@ class Chain:
         return int(self.ask("getBalance", address, {"commitment": commitment}, read=lambda told: _whole(told["value"])))
 
     def accounts(self, addresses: Sequence[str], commitment: str = "finalized") -> tuple[int, list[Account | None]]:
-        """Return the slot at which a node read accounts (of several pages the oldest), and the accounts in the order asked."""
+        """Return the slot at which a node read the accounts, and the accounts in the order asked.
+
+        Accounts are read in pages; the slot is the oldest one of any page. None stands for an account that does not
+        exist.
+        """
         accounts: list[Account | None] = []
         slots: list[int] = []
         for start in range(0, len(addresses), ACCOUNTS_MAX):
@@ -354,8 +364,8 @@ class Chain:
     def not_wallets(self, addresses: Sequence[str], opinions: int = 1) -> dict[str, str]:
         """Find the addresses whose account belongs to a program; return each with its program.
 
-        The account of an ordinary wallet belongs to the system program, which does not count. Every node that answers must
-        report another owner.
+        An ordinary wallet is not among them: its account belongs to the system program, which does not count. An
+        address is returned only if every node that answers reports another owner than that.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -375,7 +385,7 @@ class Chain:
         return self._runner.run(self._looks(signatures, reach))
 
     def effect(self, signature: str, opinions: int = 1) -> Effect | None:
-        """Return what a finalized transaction did; None until `opinions` nodes report the same."""
+        """Return what a finalized transaction did; None if fewer than `opinions` nodes report the same."""
         return self._runner.run(self._effect(signature, opinions))
 
     def effects(self, signatures: Sequence[str], opinions: int = 1) -> list[Effect | Temporary | None]:
@@ -383,11 +393,11 @@ class Chain:
         return self._runner.run(self._effects(signatures, opinions))
 
     def remembered(self, signature: str, slot: int, opinions: int) -> Effect | None:
-        """Return what an old transaction did, as reported by all nodes that still have its block, the one of `slot`.
+        """Return what an old transaction did, as reported by all nodes that still have its block (the block of `slot`).
 
-        For transactions that `effect` cannot decide, because fewer nodes than `opinions` still have the block. Returns None if
-        at least `opinions` nodes have it, or none has; while one that has it does not answer or reports something else; and
-        while `opinions` nodes have not finalized `slot` yet.
+        This is for transactions that `effect` cannot decide, because fewer than `opinions` nodes still have the block.
+        Returns None if at least `opinions` nodes have it, or no node has; if a node that has it does not answer or
+        reports something else; and if fewer than `opinions` nodes have finalized `slot`.
         """
         able = self._runner.run(self._able(slot))
         if not 0 < able < opinions or slot > self.finalized_height(opinions)[1]:
@@ -398,7 +408,7 @@ class Chain:
         """Return the bytes of a finalized transaction, from the first node that answers.
 
         Raises:
-            Temporary: the node does not have it.
+            Temporary: no node answers, or the one that does has no such transaction.
         """
         options = {"commitment": "finalized", "encoding": "base64", "maxSupportedTransactionVersion": 1}
         raw: bytes | None = self.ask(
@@ -414,7 +424,7 @@ class Chain:
     def seen_accounts(
         self, addresses: Sequence[str], commitment: str = "finalized", *, opinions: int
     ) -> list[list[Account | None]]:
-        """Return, for each address, the account as every node that answers has it.
+        """Return, for each address, the account as each node that answers reports it.
 
         Args:
             addresses: any number.
@@ -435,16 +445,17 @@ class Chain:
 
         Args:
             address: the address.
-            until: a signature: only transactions after it are returned; None for all.
+            until: a signature; only transactions after it are returned. None returns all.
             slot_min: nodes that have not reached this slot are not asked.
             opinions: nodes that must answer.
 
         Returns:
-            Node after node, the oldest transaction of each first. A node may be wrong about the slot. Left out is a node with
-            more than `HISTORY_SHORT` where enough others have fewer: it has lost `until`, or makes transactions up.
+            Node after node, the oldest transaction of each first. A node may be wrong about the slot. If enough nodes
+            return fewer than `HISTORY_SHORT` transactions, the other nodes are left out: they do not know `until`, or
+            make up transactions.
 
         Raises:
-            Temporary: fewer nodes than `opinions` answer, or one names more than `HISTORY_MAX`.
+            Temporary: fewer nodes than `opinions` answer, or one returns `HISTORY_MAX` transactions or more.
         """
         options = ({"until": until} if until else {}) | ({"minContextSlot": slot_min} if slot_min else {})
         histories = self._runner.run(self._histories(address, opinions, HISTORY_SHORT, options))
@@ -458,8 +469,8 @@ class Chain:
     def touched(self, address: str, opinions: int = 1) -> list[str] | None:
         """Return finalized transactions that name an address and have not failed, as reported by any node.
 
-        Returns None if a node reports `TOUCHED_MAX` or more. That a transaction has failed is believed when `opinions` nodes
-        report it.
+        Returns None if a node reports `TOUCHED_MAX` transactions or more. A transaction counts as failed only if
+        `opinions` nodes report that.
 
         Raises:
             Temporary: fewer nodes than `opinions` answer.
@@ -474,8 +485,8 @@ class Chain:
     def simulate_all(self, raws: Sequence[bytes], slot_min: int = 0) -> list[Simulation]:
         """Simulate unsigned transactions, each on one node that has reached `slot_min`, under a fresh blockhash.
 
-        Simulations run at the same time. They are spread over the nodes in turn; one that its node does not
-        answer goes on to the next node.
+        Simulations run at the same time and are spread over the nodes in turn. If a node does not answer, its
+        simulations are repeated on the next node.
         """
         return self._runner.run(self._simulate_all(raws, slot_min))
 
@@ -485,7 +496,7 @@ class Chain:
         return self.ask_all("simulateTransaction", *params, least=0, read=_simulation)
 
     def send(self, raws: Sequence[bytes]) -> int:
-        """Send transactions to every node. Returns how many a node has accepted, which is only a hint."""
+        """Send transactions to every node. Returns how many of them any node has accepted, which is only a hint."""
         return self._runner.run(self._send(raws))
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -536,10 +547,10 @@ class Chain:
         return self._answers(method, await asyncio.gather(*calls, return_exceptions=True), least)
 
     def _answers(self, method: str, answers: Sequence[Any], least: int) -> list[Any]:
-        """Return the answers without the nodes that could not or would not answer.
+        """Return the answers without the errors of nodes that could not or would not answer.
 
         Raises:
-            Temporary: fewer than `least` are left.
+            Temporary: fewer than `least` answers are left.
         """
         given = []
         for answer in answers:
@@ -603,7 +614,7 @@ class Chain:
         return Look(node.name, slot or 0, statuses, first)
 
     async def _able(self, slot: int) -> int:
-        """Return how many nodes may still have the block of a slot; a node that does not answer counts as one that has."""
+        """Return how many nodes may still have the block of a slot; a node that does not answer counts as if it had."""
         firsts = await asyncio.gather(
             *(_told(node, "getFirstAvailableBlock", [], _whole) for node in self.nodes), return_exceptions=True
         )
@@ -629,7 +640,7 @@ class Chain:
 
 
 async def _history(node: Node, address: str, most: int, more_options: Mapping[str, Any]) -> list[Named]:
-    """Return finalized transactions that name an address, newest first; further pages are read until there are `most`."""
+    """Return up to `most` finalized transactions that name an address, newest first, read page by page."""
     named: list[Named] = []
     while len(named) < most:
         options: dict[str, Any] = {"commitment": "finalized", "limit": SIGNATURES_MAX, **more_options}
@@ -642,7 +653,7 @@ async def _history(node: Node, address: str, most: int, more_options: Mapping[st
 
 
 async def _form(node: Node, params: list[Any]) -> bool | None:
-    """Whether a node can run this transaction's version; None if it cannot tell at present."""
+    """Whether a node can run a transaction of this version; None if it cannot tell at present."""
     try:
         simulation: Simulation = await _told(node, "simulateTransaction", params, _simulation)
     except Temporary:
@@ -657,7 +668,7 @@ async def _told(node: Node, method: str, params: list[Any], read: Read) -> Any:
 
     Raises:
         RpcRefusal: the node answers with an error.
-        Temporary: it does not answer, or with something that cannot be read: a proxy's page, a newer form, a lie.
+        Temporary: the node does not answer, or `read` cannot read the answer (a proxy's page, a newer form, a lie).
     """
     answer = await node.call(method, params)
     try:
@@ -668,7 +679,7 @@ async def _told(node: Node, method: str, params: list[Any], read: Read) -> Any:
 
 
 def _whole(value: Any) -> int:
-    """Read a slot, a height or an amount."""
+    """Read a whole number from a node's answer: a slot, a height or an amount."""
     if not isinstance(value, int) or not 0 <= value <= WHOLE_MAX:
         raise ValueError(f"{value!r} is no whole number from 0 to 2^63 - 1")
     return int(value)

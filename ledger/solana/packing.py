@@ -1,9 +1,9 @@
-"""Packing: from recipients to the bytes of a transaction.
+"""Packing: turn recipients into the bytes of a transaction.
 
-A transaction is limited three ways: bytes (1232, or 4096 in version 1), addresses (64) and executed instructions (64,
-counting those that programs call). Capacities are found by building the largest transaction that fits, not by a
+A transaction is limited in three ways: bytes (1232, or 4096 in version 1), addresses (64) and executed instructions
+(64, including those that programs call). Capacities are found by building the largest transaction that fits, not by a
 formula. Messages are compiled here, field by field, because that is an order of magnitude faster than composing
-instruction objects. Knows amounts and addresses, nothing of who is paid or why.
+instruction objects. Knows amounts and addresses, not who is paid or why.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ CREATE_WITH_SEED, TRANSFER_WITH_SEED = 3, 11
 
 @dataclass(frozen=True)
 class Payer:
-    """The keys of a treasury: `gas` pays fees and rent, `treasury` owns the tokens in `token_account`; often the same key."""
+    """The keys and accounts of a treasury: `gas` pays fees and rent, `treasury` owns the tokens in `token_account`.
+
+    `gas` and `treasury` are often the same key.
+    """
 
     gas: Pubkey
     treasury: Pubkey
@@ -56,7 +59,7 @@ class Payer:
 
 @dataclass(frozen=True)
 class Marker:
-    """The account whose creation makes a second transaction for the same batch fail whole."""
+    """The account that a batch's transaction creates, so that a second transaction of the same batch fails whole."""
 
     address: Pubkey
     seed: str
@@ -64,7 +67,7 @@ class Marker:
 
 
 class Instruction(NamedTuple):
-    """An instruction before its accounts are numbered; `writable` says of each account whether it may change."""
+    """An instruction whose accounts are addresses, not yet numbers; `writable` tells for each whether it may change."""
 
     program: Pubkey
     accounts: tuple[Pubkey, ...]
@@ -78,13 +81,13 @@ def token_account(wallet: Pubkey, mint: Pubkey) -> Pubkey:
 
 
 def marker(payer: Payer, batch_id: str, secret: str, lamports: int) -> Marker:
-    """Derive a batch's marker. The secret keeps strangers from creating the account first.
+    """Derive a batch's marker. The secret prevents strangers from creating the account first.
 
     Args:
-        payer: of the treasury that makes it.
-        batch_id: whose marker it is.
-        secret: of the batches.
-        lamports: what it is made with, or holds.
+        payer: the keys of the treasury that creates it.
+        batch_id: the batch of the marker.
+        secret: the secret of the deployment's batches.
+        lamports: the lamports that it is created with, or holds.
 
     Returns:
         The marker, with its address and seed.
@@ -99,9 +102,9 @@ def marker(payer: Payer, batch_id: str, secret: str, lamports: int) -> Marker:
 def pay(payer: Payer, to: Pubkey, amount: int) -> Instruction:
     """Make the transfer of `amount` base units from the treasury's token account to another one.
 
-    It is a TransferChecked, which names the mint. If fees have a separate payer, it is a Transfer, which does not: this
-    payer takes one of the 64 addresses, so the mint's is saved to pay as many recipients. The program still requires that
-    both accounts are of one mint, and the treasury's was checked when it was opened.
+    It is a TransferChecked, which names the mint. If another key than the treasury's pays the fees, it is a Transfer,
+    which names no mint: that key takes one of the 64 addresses, and the mint's is saved for it. The program still
+    requires that both accounts are of one mint, and the treasury's was checked when it was opened.
     """
     if payer.gas != payer.treasury:
         plain = struct.pack("<BQ", TRANSFER, amount)
@@ -119,7 +122,7 @@ def open_account(payer: Payer, wallet: Pubkey) -> Instruction:
 
 
 def create_marker(payer: Payer, mark: Marker) -> Instruction:
-    """Make the CreateAccountWithSeed of a marker, without data: it fails when the account exists."""
+    """Make the CreateAccountWithSeed instruction of a marker, an account without data; fails if the account exists."""
     seed = mark.seed.encode()
     data = struct.pack("<I32sQ", CREATE_WITH_SEED, bytes(payer.treasury), len(seed)) + seed
     data += struct.pack("<QQ32s", mark.lamports, 0, bytes(SYSTEM_PROGRAM))
@@ -128,12 +131,12 @@ def create_marker(payer: Payer, mark: Marker) -> Instruction:
 
 
 def memo(text: str) -> Instruction:
-    """Make a memo instruction; its unique text keeps transactions without a marker from being equal."""
+    """Make a memo instruction. Its unique text makes transactions different that create no marker."""
     return Instruction(MEMO_PROGRAM, (), (), text.encode())
 
 
 def reclaim_marker(payer: Payer, mark: Marker) -> Instruction:
-    """Make the TransferWithSeed of all that a marker holds, back to the payer of fees."""
+    """Make the TransferWithSeed instruction that sends all that a marker holds back to the payer of fees."""
     seed = mark.seed.encode()
     data = struct.pack("<IQQ", TRANSFER_WITH_SEED, mark.lamports, len(seed)) + seed + bytes(SYSTEM_PROGRAM)
     accounts = (mark.address, payer.treasury, payer.gas)
@@ -155,12 +158,13 @@ def build(
     """Compile the message of a transaction.
 
     Args:
-        payer: who signs, and who pays the fee.
-        instructions: what it does. Before version 1, instructions that set its limits are put before them.
+        payer: the keys that sign, of which `gas` pays the fee.
+        instructions: what the transaction does. Before version 1, instructions that set its limits are put before
+            these.
         blockhash: a recent blockhash, in base 58.
         version: "legacy" or "v1".
-        units: compute units that it may use.
-        priority_lamports: what it pays for being preferred.
+        units: the compute units that it may use.
+        priority_lamports: the priority fee.
 
     Returns:
         The message, to be signed by `payer.signers` in their order.
@@ -180,7 +184,7 @@ def build(
 
 
 def sign(message: Message | MessageV1, signers: Sequence[Signer]) -> bytes:
-    """Sign a message. Returns the bytes that go to the chain. `signers` are in the order of the message's signing keys."""
+    """Sign a message; `signers` are in the order of the message's signing keys. Returns the bytes for the chain."""
     from solders.message import to_bytes_versioned
 
     content = to_bytes_versioned(message)
@@ -189,12 +193,12 @@ def sign(message: Message | MessageV1, signers: Sequence[Signer]) -> bytes:
 
 
 def unsigned(message: Message | MessageV1, signers: int) -> bytes:
-    """Return the bytes of a transaction without signatures, for a simulation; `signers` is how many it has."""
+    """Return the bytes of a transaction without signatures, for a simulation; `signers` is how many signers it has."""
     return bytes(VersionedTransaction.populate(message, [Signature.default()] * signers))
 
 
 def signature_of(raw: bytes) -> str:
-    """Return the first signature of a transaction, which names it."""
+    """Return the first signature of a transaction, which identifies it."""
     return str(VersionedTransaction.from_bytes(raw).signatures[0])
 
 
@@ -206,11 +210,11 @@ def capacity(kind: str, version: str, *, separate_gas: bool, with_marker: bool, 
         kind: "payout", "accounts" (to be opened) or "reclaim" (of markers).
         version: "legacy" or "v1".
         separate_gas: whether another key than the treasury's pays the fees.
-        with_marker: whether it makes a marker.
-        lineage: how many other batches' markers are made and emptied in it.
+        with_marker: whether the transaction creates its batch's marker.
+        lineage: how many other batches' markers it creates and empties.
 
     Returns:
-        The number of recipients; 0 where the markers alone do not fit.
+        The number of recipients; 0 if not even the markers fit.
     """
     make_one = {"payout": _some_pay, "accounts": _some_open, "reclaim": _some_reclaim}[kind]
     keys = [Pubkey(bytes([251, index]) + bytes(30)) for index in range(4)]
@@ -257,7 +261,7 @@ def _limits(units: int, priority_lamports: int) -> list[Instruction]:
 
 
 def _keys(payer: Payer, instructions: Sequence[Instruction]) -> tuple[list[Pubkey], tuple[int, int, int]]:
-    """Return addresses in the order of the format (signers, writable ones, the others), and the counts of its header."""
+    """Return addresses in the order of the format (signers, writable ones, all others), and the header's counts."""
     signers = payer.signers
     writable: dict[Pubkey, None] = {}
     readonly: dict[Pubkey, None] = {}

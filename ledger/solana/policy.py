@@ -1,8 +1,8 @@
 """Policy: a signer signs only a treasury's payouts, checked instruction by instruction.
 
-Each instruction is decoded and built again by `packing`. It is refused unless it is, byte for byte and account for account,
-one that the ledger builds for this treasury and this mint. What a message can cost in SOL (fees, rents) is counted, like what
-it pays, for the signer's ceilings. Knows messages and numbers, no key.
+Each instruction is decoded, built again by `packing`, and compared byte for byte and account for account. It is refused
+unless the ledger would build it for this treasury and this mint. Both what a message pays and what it can cost in SOL
+(fees, rents) are counted, for the signer's ceilings. Knows messages and numbers, no key.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Spent(NamedTuple):
 
 
 class Made(NamedTuple):
-    """An account that a message pays rent for, and the lamports; a negative number is taken back from the account."""
+    """An account whose rent a message pays, and the lamports; they are negative if taken back from the account."""
 
     address: Pubkey
     lamports: int
@@ -52,7 +52,7 @@ class Step:
     data: bytes
 
     def is_like(self, built: Instruction) -> bool:
-        """Whether the instruction is the same as one that we have built, byte for byte and account for account."""
+        """Whether the instruction equals one that we have built, byte for byte and account for account."""
         return (self.program, self.accounts, self.data) == (built.program, tuple(built.accounts), built.data)
 
 
@@ -62,10 +62,10 @@ def rent_max(size: int) -> int:
 
 
 def spent(content: bytes, payer: Payer) -> Spent:
-    """Return the most that a message moves, if it is one of this treasury's payouts.
+    """Return the most that a message moves; refuse it if it is not one of this treasury's payouts.
 
     Raises:
-        Rejected: it is not the message of a transaction, or it does what no payout does.
+        Rejected: it is not the message of a transaction, or does something that no payout does.
     """
     message = _message(content)
     keys = message.account_keys
@@ -89,7 +89,7 @@ def spent(content: bytes, payer: Payer) -> Spent:
 
 
 def _message(content: bytes) -> Message | MessageV1:
-    """Decode a message. One that looks addresses up in tables is refused: the ledger builds none."""
+    """Decode a message; refuse one that looks up addresses in tables, since the ledger builds none of these."""
     try:
         message = from_bytes_versioned(content)
         keys = len(message.account_keys)
@@ -120,7 +120,7 @@ def _priority(message: Message | MessageV1, limits: Sequence[Step]) -> int:
 
 
 def _read(step: Step, payer: Payer) -> tuple[int, Made | None]:
-    """Return the base units of PIX that an instruction moves, and the account for which it pays rent, if any."""
+    """Return the base units of PIX that an instruction moves, and the account whose rent it pays, if any."""
     if step.program == packing.MEMO_PROGRAM and not step.accounts and len(step.data) <= MEMO_BYTES_MAX:
         return 0, None
     readers: dict[Pubkey, Callable[[Step, Payer], tuple[int, Made | None] | None]] = {

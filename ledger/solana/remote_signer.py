@@ -1,10 +1,10 @@
 """A signer in a process of its own, behind a local socket: the pattern for a KMS, and a second check of each payout.
 
-`python -m ledger.solana.remote_signer --key FILE --socket PATH --mint ADDRESS --ceiling-pix N` holds the key; the ledger, with
-`treasury_key = "unix:PATH"`, never sees it. The process signs nothing but payouts of this treasury and mint (see `policy`),
-which in 24 hours move no more PIX, and cost no more lamports for fees and rents, than its ceilings. What it has signed is
-kept in a file, so that a restart does not start a new day. A request is a message after its length (4 bytes, big-endian); an
-answer is a status byte, a length, and the signature or the reason of a refusal.
+`python -m ledger.solana.remote_signer --key FILE --socket PATH --mint ADDRESS --ceiling-pix N` holds the key; the
+ledger, with `treasury_key = "unix:PATH"`, never sees it. The process signs only payouts of this treasury and mint (see
+`policy`). Its ceilings bound the PIX that these move in 24 hours, and the lamports that they cost for fees and rents.
+What it has signed is kept in a file, so that a restart does not start a new day. A request is a length (4 bytes,
+big-endian) and the message; an answer is a status byte, a length, and the signature or the reason of a refusal.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ COMPACT_LINES_MIN = 10_000  # of the file, before it is written again without li
 
 
 class RemoteSigner:
-    """The ledger's side: a `Signer` whose key another process holds."""
+    """The ledger's side: a `Signer` whose key is in another process."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -56,11 +56,11 @@ class RemoteSigner:
         return self._pubkey
 
     def sign(self, message: bytes) -> bytes:
-        """Have a message signed. Returns the ed25519 signature, of 64 bytes.
+        """Have the other process sign a message. Returns the ed25519 signature, of 64 bytes.
 
         Raises:
-            Rejected: the signer does not sign such a message.
-            Temporary: the signer does not answer.
+            Rejected: the process refuses to sign this message.
+            Temporary: the process does not answer.
         """
         return self._ask(message)
 
@@ -79,9 +79,9 @@ class RemoteSigner:
 
 
 class Window:
-    """How much was signed for in the last 24 hours; it is written to a file before a signature is handed out.
+    """The amounts that were signed for in the last 24 hours, kept in a file.
 
-    Each line of the file stands for one signature: seconds since 1970, base units of PIX, lamports.
+    A line is written before its signature is handed out: seconds since 1970, base units of PIX, lamports.
     """
 
     def __init__(self, path: Path, now_s: float) -> None:
@@ -94,13 +94,13 @@ class Window:
         self._write_again(now_s)
 
     def spent(self, now_s: float) -> Spent:
-        """Return what was signed in the 24 hours before `now_s` (seconds since 1970)."""
+        """Return the sums that were signed for in the 24 hours before `now_s` (seconds since 1970)."""
         while self._signed and self._signed[0][0] <= now_s - DAY_S:
             self._signed.popleft()
         return Spent(sum(each.pix for _, each in self._signed), sum(each.lamports for _, each in self._signed))
 
     def add(self, now_s: float, signed: Spent) -> None:
-        """Count a signature; it is on disk when this returns."""
+        """Add the amounts of one signature; they are on disk when this returns."""
         with open(self._path, "a", encoding="ascii") as file:
             file.write(f"{now_s!r} {signed.pix} {signed.lamports}\n")
             file.flush()
@@ -142,18 +142,18 @@ class Policy:
         Args:
             payer: the keys and accounts of the treasury.
             window: what was signed in the last 24 hours.
-            ceiling_pix: base units of PIX that may be signed for in 24 hours.
-            ceiling_lamports: lamports of fees and rents likewise.
+            ceiling_pix: the most base units of PIX that may be signed for in 24 hours.
+            ceiling_lamports: the most lamports of fees and rents that may be signed for in 24 hours.
         """
         self._payer, self._window = payer, window
         self._ceiling = Spent(ceiling_pix, ceiling_lamports)
         self._lock = threading.Lock()
 
     def check(self, content: bytes, now_s: float) -> None:
-        """Count what the message moves, or refuse it.
+        """Check that a message is a payout within the ceilings, and count what it moves.
 
         Raises:
-            Rejected: it does something else, or too much.
+            Rejected: it does something else, or exceeds a ceiling.
         """
         wanted = spent(content, self._payer)
         with self._lock:
@@ -168,7 +168,7 @@ class Policy:
 
 
 class Server(socketserver.ThreadingUnixStreamServer):
-    """The signer's side of the socket, which only the socket's owner may open."""
+    """The server of the signer's socket, which only the socket's owner may open."""
 
     daemon_threads = True
 
@@ -251,17 +251,17 @@ def main(
 
 
 def payer_of(held: Pubkey, mint: str, decimals: int, treasury: str = "", gas: str = "") -> Payer:
-    """Make the keys and accounts of the treasury that is signed for.
+    """Make the `Payer` of the treasury that this process signs for.
 
     Args:
         held: the key that this process holds.
         mint: the address of the mint.
-        decimals: of the mint.
-        treasury: the treasury's address; empty where it is the held key.
-        gas: the address of the payer of fees; empty where it is the held key.
+        decimals: the decimals of the mint.
+        treasury: the treasury's address; empty if it is the held key.
+        gas: the address of the payer of fees; empty if it is the held key.
 
     Returns:
-        The treasury's payer.
+        The keys and accounts of the treasury.
 
     Raises:
         Rejected: a text is not an address, or the held key is neither the treasury's nor the payer's.

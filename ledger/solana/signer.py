@@ -54,10 +54,10 @@ class FileSigner:
 
 
 def file_signer(path: Path, *, create: bool = False) -> FileSigner:
-    """Open the key in a file; with `create`, make it first where the file does not exist.
+    """Open the key in a file; with `create`, make the file first if it does not exist.
 
     Raises:
-        Rejected: the file does not exist, does not hold a key, or others can read it.
+        Rejected: the file does not exist, holds no key, or can be read by others.
     """
     if not path.exists():
         if not create:

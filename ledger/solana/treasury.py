@@ -1,7 +1,7 @@
-"""The treasury: its mint, accounts and keys, and what things cost on this chain right now.
+"""The treasury: its mint, accounts and keys, and the current rents and fees of its chain.
 
-Opening it binds the database to one chain (by genesis hash), mint and token account; a database that belongs to
-another chain is refused. Rents are read from the chain each time. On the localnet the first start also makes the mint
+Opening it binds the database to one chain (by genesis hash), mint and token account. A database that is bound to
+others is refused. Rents are read from the chain at each opening. On the localnet the first start also makes the mint
 and funds the treasury (see `bootstrap`).
 """
 
@@ -39,7 +39,7 @@ FEE_LAMPORTS_MAX = 20_000  # of two signatures, with room; only to judge whether
 
 @dataclass(frozen=True)
 class Treasury:
-    """All that is needed to build and sign a payout. Rents and `priority_lamports` are in lamports."""
+    """All that is needed to build and sign a payout: keys, rents and limits. Rents and fees are in lamports."""
 
     payer: packing.Payer
     signers: tuple[Signer, ...]
@@ -59,7 +59,7 @@ class Treasury:
 
     @property
     def token_account(self) -> str:
-        """The address that payouts leave from."""
+        """The address of the token account that payouts leave from."""
         return str(self.payer.token_account)
 
     def token_account_of(self, wallet: str) -> str:
@@ -74,7 +74,7 @@ class Treasury:
         )
 
     def marker(self, batch_id: str) -> packing.Marker:
-        """Derive a batch's marker, with the rent of the time at which the treasury was opened."""
+        """Derive a batch's marker, with the rent that was valid when the treasury was opened."""
         return packing.marker(self.payer, batch_id, self.secret, self.marker_rent)
 
     def cost_lamports(self, kind: str, count: int) -> int:
@@ -83,7 +83,7 @@ class Treasury:
         return rent + FEE_LAMPORTS_MAX + self.priority_lamports
 
     def signed(self, instructions: Sequence[packing.Instruction], blockhash: str, units: int) -> bytes:
-        """Build and sign a transaction with a limit of compute units.
+        """Build and sign a transaction; `units` is the limit of its compute units.
 
         Raises:
             Rejected: a signer refuses.
@@ -110,9 +110,9 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
     """Open the treasury of these settings on this chain, and bind the database to it.
 
     Raises:
-        Rejected: the database belongs to another chain or mint, a key is missing, or the mint or the treasury's account
-            is not what it should be.
-        Temporary: RPC nodes do not answer, or one names a rent that cannot be right.
+        Rejected: the database is bound to another chain or mint, a key is missing, or `check_mint` refuses the mint or
+            the treasury's account.
+        Temporary: RPC nodes do not answer, or one reports a rent that cannot be right.
     """
     ledger_settings = settings.section(LedgerSettings)
     embedded = EMBEDDED in settings.solana.urls
@@ -139,10 +139,10 @@ def open_treasury(connection: Connection[Any], chain: Chain, settings: Settings)
 
 
 def rent_of(chain: Chain, size: int) -> int:
-    """Return the lamports that an account of `size` bytes must hold; a marker, of 0 bytes, is made with as many.
+    """Return the lamports that an account of `size` bytes must hold; a marker (0 bytes) is created with that rent.
 
     Raises:
-        Temporary: the answer is more than the chain has ever asked.
+        Temporary: the answer is more than the chain has ever required.
     """
     lamports = chain.rent(size)
     if not 0 < lamports <= policy.rent_max(size):
@@ -159,14 +159,17 @@ def _mint(address: str) -> Pubkey:
 
 
 def _first_of_v1(payer: packing.Payer) -> bytes:
-    """Build a transaction of version 1 that does nothing, to be simulated."""
+    """Build a transaction of version 1 that does nothing, to test by simulation whether nodes can run that version."""
     units = packing.COMPUTE_UNITS_MAX
     message = packing.build(payer, [packing.memo("pixr")], str(Hash.default()), version="v1", units=units)
     return packing.unsigned(message, len(payer.signers))
 
 
 def open_signer(settings: Settings, name: str, *, create: bool = False) -> Signer:
-    """Open the key that a setting names: `unix:PATH` is a signer's socket, all else a file; `create` makes a missing file."""
+    """Open the key that a setting names: `unix:PATH` is a signer's socket, any other text a file.
+
+    With `create`, a missing file is made.
+    """
     if name.startswith(REMOTE):
         from ledger.solana.remote_signer import RemoteSigner
 
@@ -200,9 +203,10 @@ def bind(connection: Connection[Any], genesis: str, payer: packing.Payer, secret
 
     Args:
         connection: of the ledger.
-        genesis: the hash that names the chain.
+        genesis: the genesis hash, which identifies the chain.
         payer: the keys and accounts of the treasury.
-        secret: from which ids and markers of batches derive. With another one, markers of what was paid are not found.
+        secret: the secret from which ids and markers of batches derive. With another secret, the markers of earlier
+            payouts would not be found.
 
     Raises:
         Rejected: the database is bound to another chain, treasury or secret.
@@ -230,7 +234,10 @@ def bind(connection: Connection[Any], genesis: str, payer: packing.Payer, secret
 
 
 def _knows(connection: Connection[Any], payer: packing.Payer, secret: str) -> bool:
-    """Whether the database knows this secret. The first one is stored, unless markers show that another was used before."""
+    """Whether this secret is the one that the database knows.
+
+    If it knows none yet, the secret is stored, unless existing markers show that another one was used before.
+    """
     marker = connection.execute(
         "SELECT m.batch_id, m.address FROM ledger.markers m JOIN ledger.batches b ON b.id = m.batch_id"
         " WHERE (SELECT secret_mark FROM ledger.chain) IS NULL ORDER BY b.ended_at DESC LIMIT 1"
@@ -248,12 +255,12 @@ def replace_secret(connection: Connection[Any], secret: str) -> None:
 
 
 def _mark(secret: str) -> str:
-    """Derive from the secret what the database stores to recognise it."""
+    """Derive the mark by which the database recognises the secret."""
     return hmac.digest(secret.encode(), b"the secret of the batches", "sha256").hex()[:32]
 
 
 def _note_own(connection: Connection[Any], payer: packing.Payer) -> None:
-    """Write down the treasury's own addresses, at which no creator may be paid."""
+    """Store the treasury's own addresses, at which no creator may be paid."""
     role_of = {str(payer.gas): "payer of fees", str(payer.treasury): "treasury", str(payer.mint): "mint"}
     for key in (payer.gas, payer.treasury):
         role_of[str(packing.token_account(key, payer.mint))] = "token account"
@@ -265,9 +272,10 @@ def _note_own(connection: Connection[Any], payer: packing.Payer) -> None:
 
 
 def opening_cost_pix(economics: Economics, rent_lamports: int) -> int:
-    """Return the price of opening a token account in base units of PIX, below which no first payout may be; 0: not checked.
+    """Return the price of opening a token account in base units of PIX: the least amount of a first payout.
 
-    While the exchange rate is missing or too old, it is so large that no account is opened.
+    It is 0 if `account_cost_check` is off. While the exchange rate is missing or too old, it is 2^63 - 1, so that no
+    account is opened.
     """
     if not economics.account_cost_check:
         return 0

@@ -1,8 +1,8 @@
-"""Verdicts: what a transaction's error is about: the marker, another batch's marker, a recipient, or none of them.
+"""Verdicts: what the error of a transaction is about: the marker, another batch's marker, a recipient, or none of them.
 
-Only an instruction's error names a place in the transaction. All other errors (a blockhash that a node does not know, fees
-that cannot be paid, a full block) are problems of a node or of the platform: they pass or need a person, and no creator is
-held for them. Pure; knows no chain.
+Only an instruction's error names a place in the transaction. All other errors (a blockhash that a node does not know,
+fees that cannot be paid, a full block) are problems of a node or of the platform. They pass or need a person, and no
+creator is held for them. Pure functions; knows no chain.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def of(error: Any, kind: str, guards: int, first: int = 0) -> Fault:
     """Return what the error of a batch's transaction is about.
 
     Args:
-        error: as the chain gives it, in JSON.
+        error: the error as the chain states it, in JSON.
         kind: the kind of the batch.
-        guards: how many instructions create markers, before the first recipient's.
-        first: how many instructions set limits, before those.
+        guards: how many instructions guard with markers; they stand before those of the recipients.
+        first: how many instructions set limits; they stand before all others.
 
     Returns:
-        `Fault.NOBODY` also for errors of a form that is not known.
+        What the error is about; `Fault.NOBODY` if its form is unknown.
     """
     if kind == "reclaim":
         return Fault.RECIPIENT  # a marker's own; nobody is held for it, and it is tried again
@@ -60,6 +60,6 @@ def of(error: Any, kind: str, guards: int, first: int = 0) -> Fault:
 
 
 def limits_of(transaction: VersionedTransaction) -> int:
-    """Return how many of a transaction's instructions set limits; they come first."""
+    """Return how many instructions of a transaction set its limits; they stand before all others."""
     message = transaction.message
     return sum(message.account_keys[each.program_id_index] == COMPUTE_BUDGET for each in message.instructions)

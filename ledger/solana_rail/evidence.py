@@ -1,13 +1,14 @@
 """Evidence: what the chain must report before an attempt is given up as expired, or a batch's money goes back.
 
-Until that is certain, a given-up transaction and the one that is signed in its place could both land. So three things must
-hold: the finalized height is past the last one at which the old one can land; enough nodes, at a later slot, remember the time
-since it was signed and none that answers knows it; and the batch's marker does not exist. Each question serves one decision:
+If an attempt were given up too early, it and the one that is signed in its place could both land. So three things must
+hold. The finalized height is past the last one at which the attempt can land. At a later slot no node that answers
+knows the attempt, and enough nodes remember the whole time since it was signed. And the batch's marker does not exist.
+Each function answers one question:
 
     expired                 which attempts may be given up, and their batches signed again?      settling
-    may_expire_with_batch   may one be given up because its batch ends at once?                  settling, adoption
-    may_give_back           may a batch's money go back, to be planned again?                    settling, signing, trials
-    require_expired         may a person's request end a batch that nobody knows the end of?     resolving
+    may_expire_with_batch   may an attempt be given up if its batch ends at the same time?       settling, adoption
+    may_give_back           may a batch's money go back, to be planned again?                    settling, signing,
+    trials require_expired         may a person's request end a batch whose end is not known?           resolving
 
 Decides nothing, writes nothing.
 """
@@ -29,11 +30,11 @@ NAMED_MAX = 100  # transactions of strangers that the evidence names
 
 
 def is_past_validity(attempt: Attempt, height: int) -> bool:
-    """Whether the finalized height is past an attempt's last valid one, or the attempt is so old that no chain accepts it.
+    """Whether an attempt is past its validity: by the finalized height, or so old that no chain accepts it.
 
-    Alone it proves no expiry: the attempt may have landed before. Age counts too, because the last height is only what nodes
-    once reported, and an earlier release believed a single node: an attempt with a height that is never reached would stay
-    open for ever.
+    This alone proves no expiry, since the attempt may have landed before. Age counts, too, because the last valid
+    height is only what nodes once reported, and an earlier release believed a single node. An attempt with a height
+    that is never reached would otherwise stay open for ever.
     """
     return height > attempt.last_valid_block_height or attempt.age_s > batches.LINEAGE_DAYS * DAY_S
 
@@ -41,9 +42,9 @@ def is_past_validity(attempt: Attempt, height: int) -> bool:
 def expired(rail: ChainRail, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
     """Yield the attempts that are proven to have expired: their batches may be signed again.
 
-    The proof, in this order: for all attempts the finalized height, then the answers of nodes that have reached its slot;
-    and for each attempt, just before it is yielded, the absence of its batch's marker. Without markers (`[ledger]
-    marker_accounts`) the first two are the proof.
+    The proof has three parts, in this order: the finalized height; the answers of nodes that have reached its slot;
+    and, for each attempt just before it is yielded, the absence of its batch's marker. If markers are off (`[ledger]
+    marker_accounts`), the first two are enough.
 
     Args:
         rail: the treasury and the nodes.
@@ -62,25 +63,29 @@ def expired(rail: ChainRail, unseen: Sequence[Attempt]) -> Iterator[Attempt]:
 def may_expire_with_batch(rail: ChainRail, attempt: Attempt) -> bool:
     """Whether an attempt is past its validity, and no node that was asked after that knows it (see `nobody_knows`).
 
-    Not enough to sign its batch again (see `expired`), since the marker is not looked at: a transaction that has landed may
-    have made it. So the caller must end the batch in the same transaction.
+    This is not enough to sign the batch again (see `expired`), since the marker is not checked: a transaction that has
+    landed may have made it. So the caller must end the batch in the same database transaction.
     """
     height, slot = rail.chain.finalized_height(rail.opinions)
     return is_past_validity(attempt, height) and nobody_knows(rail, attempt, looks_since(rail, [attempt], slot))
 
 
 def may_give_back(rail: ChainRail, batch: Batch, slot: int | None) -> bool:
-    """Whether it is proven that no transaction of the batch has landed or can; only then its money may go back.
+    """Whether it is proven that no transaction of the batch has landed or can land. Only then may its money go back.
 
-    If transactions of the batch were given up, all of this must hold: the finalized height is past the validity of each; they
-    were signed `give_back_after_s` ago by the database's clock, since heights are only what nodes report; by nodes that have
-    reached that height's slot and `slot`, nobody knows them (`nobody_knows`); and the marker does not exist at `finalized`, by
-    nodes that have reached that height's slot. If none was given up, only the marker is asked for.
+    If transactions of the batch were given up, all of this must hold:
+
+    * The finalized height is past the validity of each.
+    * They were signed `give_back_after_s` ago by the database's clock, since heights are only what nodes report.
+    * Nobody knows them (`nobody_knows`), as reported by nodes that have reached that height's slot and `slot`.
+    * The marker does not exist at `finalized`, as reported by nodes that have reached that height's slot.
+
+    If none was given up, it is enough that the marker does not exist.
 
     Args:
         rail: the treasury and the nodes.
-        batch: whose money would go back.
-        slot: of the evidence that the batch cannot land as it stands; None for the newest finalized one.
+        batch: the batch whose money would go back.
+        slot: the slot of the evidence that the batch cannot land as it is; None for the newest finalized slot.
     """
     if slot is None:
         _, slot = rail.chain.finalized_height(rail.opinions)
@@ -96,10 +101,10 @@ def may_give_back(rail: ChainRail, batch: Batch, slot: int | None) -> bool:
 
 
 def require_expired(rail: ChainRail, batch: Batch, open_ended: Sequence[Attempt]) -> int:
-    """Require proof that attempts of a batch without a known effect (`open_ended`) have not landed and never can.
+    """Require proof that the attempts `open_ended`, whose effect is not known, have not landed and never can.
 
     Returns:
-        The finalized height that says so.
+        The finalized height that proves it.
 
     Raises:
         Rejected: that is not proven; the message says what is missing.
@@ -122,18 +127,18 @@ def require_expired(rail: ChainRail, batch: Batch, open_ended: Sequence[Attempt]
 
 
 def _is_long_ago(rail: ChainRail, attempts: Sequence[Attempt]) -> bool:
-    """Whether the youngest attempt was signed so long ago that it cannot land, whatever heights nodes report."""
+    """Whether even the youngest attempt was signed at least `give_back_after_s` ago, whatever heights nodes report."""
     return min(each.age_s for each in attempts) >= rail.settings.give_back_after_s
 
 
 def looks_since(rail: ChainRail, attempts: Sequence[Attempt], slot: int) -> list[Look]:
-    """Ask nodes what they know of these attempts and since when they remember; answers from before `slot` do not count."""
+    """Ask nodes what they know of these attempts and how far back they remember; ignore answers from before `slot`."""
     looks = rail.chain.looks([each.signature for each in attempts], reach=True)
     return [look for look in looks if look.slot >= slot]
 
 
 def nobody_knows(rail: ChainRail, attempt: Attempt, looks: Sequence[Look]) -> bool:
-    """Whether enough nodes remember the time since the attempt was signed, and none that has answered knows the attempt."""
+    """Whether enough nodes remember the whole time since the attempt was signed, and no node that answered knows it."""
     remembering = [look for look in looks if look.first_slot <= attempt.context_slot]
     return len(remembering) >= rail.opinions and all(look.statuses[attempt.signature] is None for look in looks)
 
@@ -142,18 +147,17 @@ def nobody_knows(rail: ChainRail, attempt: Attempt, looks: Sequence[Look]) -> bo
 
 
 def marker_exists(rail: ChainRail, batch: Batch, slot: int, commitment: str = "confirmed") -> bool:
-    """Whether any node reports that the batch's marker exists; at `confirmed`, even one that may still vanish counts.
-
-    Answers from before `slot` count as yes, to be safe.
+    """Whether any node reports that the batch's marker exists.
 
     Args:
         rail: the treasury and the nodes.
-        batch: whose marker it is; one that makes none has none.
-        slot: at which, at least, a node must have looked to be believed.
-        commitment: the level at which nodes look: "confirmed" or "finalized".
+        batch: the batch of the marker; False for a batch that makes none.
+        slot: the slot that a node must have reached for its "no" to count.
+        commitment: the level at which nodes look: "confirmed" or "finalized". A marker that is only confirmed may still
+            vanish.
 
     Returns:
-        True also where a node has not reached `slot`.
+        True if a node reports the marker, or, to be safe, if a node has not reached `slot`.
     """
     if batch.kind != "payout" or not rail.settings.marker_accounts:
         return False
@@ -163,7 +167,7 @@ def marker_exists(rail: ChainRail, batch: Batch, slot: int, commitment: str = "c
 
 
 def marker_lamports(rail: ChainRail, batch: Batch) -> int:
-    """Return what the batch's marker holds at `finalized`, the most that any node reports; 0 if no node knows it."""
+    """Return the lamports that the batch's marker holds at `finalized`, by the highest report; 0 if none knows it."""
     if batch.kind != "payout" or not rail.settings.marker_accounts:
         return 0
     address = str(rail.treasury.marker(batch.id).address)
@@ -172,11 +176,11 @@ def marker_lamports(rail: ChainRail, batch: Batch) -> int:
 
 
 def _marker_tells(rail: ChainRail, batch: Batch, attempts: Sequence[Attempt], looks: Sequence[Look], slot: int) -> bool:
-    """Whether the absence of the marker proves that none of these attempts landed, though nodes no longer remember their time.
+    """Whether the absence of the marker proves that none of these attempts landed, even if nodes have forgotten them.
 
-    Nodes forget transactions but not accounts: each attempt makes the batch's marker, and at `slot`, when none of them can
-    land any more, the marker does not exist. Batches other than payouts need no marker, since they move no tokens. False if
-    any node knows one of the attempts.
+    Nodes forget transactions but not accounts. Each attempt would have made the batch's marker, and at `slot`, when
+    none of them can land any more, the marker does not exist. Batches other than payouts need no marker, since they
+    move no tokens. False if any node knows one of the attempts.
     """
     if any(look.statuses[each.signature] is not None for each in attempts for look in looks):
         return False
@@ -190,15 +194,15 @@ def _marker_tells(rail: ChainRail, batch: Batch, attempts: Sequence[Attempt], lo
 def require_strangers(rail: ChainRail, batch: Batch, evidence: dict[str, Any], *, held: int) -> None:
     """Require that no transaction that names the batch's marker has moved the treasury's tokens.
 
-    What the transactions that nodes still know have paid to the marker must add up to all that it holds. Otherwise a
-    transaction that nodes have forgotten has paid to it, and that one may be ours. The evidence records whether the marker
-    exists, since it then guards no payout any more (see `batches.lineage`).
+    All that the marker holds must have been paid by transactions that nodes still know. Otherwise a transaction that
+    nodes have forgotten has paid to it, and that may be one of ours. `evidence` also records whether the marker exists:
+    it then no longer guards payouts (see `batches.lineage`).
 
     Args:
         rail: the treasury and the nodes.
-        batch: whose marker it is.
-        evidence: where the transactions are written, under "marker".
-        held: lamports that the marker holds.
+        batch: the batch of the marker.
+        evidence: gets the transactions, under the key "marker".
+        held: the lamports that the marker holds.
 
     Raises:
         Rejected: that is not proven; the message says what is missing.

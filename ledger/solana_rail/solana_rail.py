@@ -1,7 +1,7 @@
 """The rail of Solana: one treasury on the chain, written through the connection that holds the epoch.
 
-Implements what the steps of a payout ask (`payouts.rail`). `upkeep` plans what the rail needs besides payouts, `trials` finds
-out what a batch would do, and `evidence` proves how one has ended.
+Implements the interface that the steps of a payout use (`payouts.rail`). `upkeep` plans what the rail needs besides
+payouts, `trials` finds out what a batch would do, and `evidence` proves how a batch has ended.
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ class SolanaRail:
         return hmac.digest(self.treasury.secret.encode(), text.encode(), hashlib.sha256).hex()[:32]
 
     def with_free_ids(self, planned: Sequence[Batch]) -> list[Batch]:
-        """Give another id to each batch whose marker is or was on chain: its id is that of a batch that a restore forgot."""
+        """Return the batches; each whose marker is or was on chain gets another id.
+
+        Its id is then that of a batch that a restore has forgotten.
+        """
         taken = self._marked(planned)
         while taken:
             planned = [
@@ -130,7 +133,7 @@ class SolanaRail:
         return self.chain.looks([each.signature for each in attempts])
 
     def outcome(self, attempt: Attempt, seen: Sequence[Look]) -> Effect | None:
-        """Return what the transaction did, if a node says that it is finalized and enough of them agree on the effect."""
+        """Return what the transaction did, if a node reports it as finalized and enough nodes agree on its effect."""
         statuses = [status for look in seen if (status := look.statuses[attempt.signature]) is not None]
         if not any(status.level == "finalized" for status in statuses):
             return None
@@ -170,7 +173,7 @@ class SolanaRail:
         return [(platform, change), (book.account(self.connection, "chain", "SOL"), -change)]
 
     def note_made(self, batch: Batch) -> None:
-        """Remember the marker that a payout has made, markers that a reclaim has emptied, or accounts that were opened."""
+        """Store the marker that a payout has made, markers that a reclaim has emptied, or accounts that were opened."""
         if batch.kind == "payout" and self.settings.marker_accounts:  # its rent is to be taken back in time
             marker = self.treasury.marker(batch.id)
             batches.add_marker(self.connection, batch, str(marker.address), marker.lamports)

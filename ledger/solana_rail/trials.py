@@ -1,7 +1,8 @@
 """Trials: what a batch would do on chain, before it is signed: can the treasury pay for it, and would it succeed?
 
-Simulations run side by side, spread over the nodes. That a batch would fail is believed only if every node that answers reports
-it; then the error tells whether a recipient is at fault. Builds the instructions of each kind of batch; signs nothing.
+Simulations run at the same time, spread over the nodes. A batch is believed to fail only if every node that answers
+reports that; then the error tells whether a recipient is at fault. Builds the instructions of each kind of batch; signs
+nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ UNITS_BESIDE = 300  # compute units of room beside the margin: instructions that
 
 
 def affordable(rail: ChainRail, waiting: Sequence[Batch]) -> list[Batch]:
-    """Return the batches that the treasury can pay for; one that is too expensive does not hold up the others."""
+    """Return the batches that the treasury can pay for. A batch that is too expensive does not hold up the others."""
     addresses = [rail.treasury.token_account, str(rail.treasury.payer.gas)]
     tokens, gas = rail.chain.seen_accounts(addresses, opinions=rail.opinions)
     if _is_frozen(rail, tokens):
@@ -63,14 +64,17 @@ def _cost_lamports(rail: ChainRail, batch: Batch) -> int:
 
 
 def is_blocked(rail: ChainRail) -> bool:
-    """Ask for the treasury's account as it is now, before a recipient is blamed. Returns whether it is frozen."""
+    """Return whether the treasury's token account is frozen, by its state now; if so, freeze payouts.
+
+    To be called before a recipient is blamed.
+    """
     address = rail.treasury.token_account
     (seen,) = rail.chain.seen_accounts([address], "confirmed", opinions=rail.opinions)
     return _is_frozen(rail, seen)
 
 
 def _is_frozen(rail: ChainRail, seen: Sequence[Account | None]) -> bool:
-    """Whether the treasury's account may pay nobody, as every node that answers reports; then freeze payouts.
+    """Whether every node that answers reports the treasury's token account as frozen; if so, freeze payouts.
 
     `seen` is the account as each node returns it.
     """
@@ -86,7 +90,7 @@ def _is_frozen(rail: ChainRail, seen: Sequence[Account | None]) -> bool:
 
 
 def simulated(rail: ChainRail, waiting: Sequence[Batch]) -> list[Prepared]:
-    """Return batches that would succeed, with their instructions and a limit of compute units; judge the others."""
+    """Return the batches that would succeed, with instructions and a limit of compute units; handle the others."""
     built = build(rail, waiting)
     waiting = [each for each in waiting if each.id in built]
     raws = [rail.treasury.unsigned(built[each.id]) for each in waiting]
@@ -104,7 +108,7 @@ def simulated(rail: ChainRail, waiting: Sequence[Batch]) -> list[Prepared]:
 
 
 def _judge(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: int) -> int | None:
-    """Ask every node about a batch that one says would fail; return None if they cannot be asked or it must not be signed."""
+    """Do `_asked_again`; return None also if the nodes cannot be asked now."""
     try:
         return _asked_again(rail, batch, raw, built, slot)
     except UNREACHABLE as error:  # of one batch; the others go on
@@ -113,17 +117,18 @@ def _judge(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: int) -> 
 
 
 def _asked_again(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: int) -> int | None:
-    """Ask every node about a batch that one node says would fail; return the compute units if another says that it succeeds.
+    """Ask every node about a batch that one node reports would fail.
 
-    It is safe to go on, whatever has landed before, since the marker then makes the newly signed transaction fail. Giving the
-    batch back is not safe, and needs the same report from every node that answers.
+    Returns the compute units if any node reports that it would succeed. Otherwise handles the failure (`_would_fail`),
+    if enough nodes answer, and returns None. To sign the batch is safe, whatever has landed before, since the marker
+    then makes the new transaction fail. To give it back is not, and needs the same report from every node that answers.
 
     Args:
         rail: the treasury and the nodes.
         batch: the batch that would fail.
         raw: its unsigned transaction.
-        built: how many instructions the batch consists of, markers included.
-        slot: which nodes must have reached to be asked.
+        built: how many instructions the batch consists of, those of markers included.
+        slot: the slot that a node must have reached to be asked.
     """
     simulations = rail.chain.simulations(raw, slot)
     units = next((each.units for each in simulations if each.error is None), None)
@@ -134,14 +139,14 @@ def _asked_again(rail: ChainRail, batch: Batch, raw: bytes, built: int, slot: in
 
 
 def _would_fail(rail: ChainRail, batch: Batch, simulations: Sequence[Simulation], limits: int, guards: int) -> None:
-    """Handle a batch that fails by every node: give it back if a recipient is at fault; else freeze payouts, or let it wait.
+    """Handle a batch that fails on every node: give it back if a recipient is at fault; else freeze payouts, or wait.
 
     Args:
         rail: the treasury and the nodes.
         batch: the batch.
-        simulations: what each node says.
+        simulations: what each node reports.
         limits: how many of its instructions set limits; they come first.
-        guards: how many make markers; they come next.
+        guards: how many instructions guard with markers; they come next.
     """
     faults = {verdict.of(each.error, batch.kind, guards, limits) for each in simulations}
     about: dict[str, Any] = {"batch": batch.id, "errors": [str(each.error) for each in simulations]}
@@ -169,7 +174,7 @@ def _would_fail(rail: ChainRail, batch: Batch, simulations: Sequence[Simulation]
 
 
 def build(rail: ChainRail, waiting: Sequence[Batch]) -> dict[str, list[Instruction]]:
-    """Map each batch's id to its instructions. A batch that does not fit beside its guarding markers is planned again."""
+    """Map each batch's id to its instructions; plan a batch again if it does not fit beside its lineage's markers."""
     lineage = batches.lineage(rail.connection, [each.id for each in waiting]) if rail.settings.marker_accounts else {}
     built: dict[str, list[Instruction]] = {}
     for batch in waiting:
@@ -183,10 +188,10 @@ def build(rail: ChainRail, waiting: Sequence[Batch]) -> dict[str, list[Instructi
 
 
 def guards_of(rail: ChainRail, batch: Batch, lineage: Sequence[str]) -> list[Instruction]:
-    """Return instructions that make a transaction fail whole if the batch, or one whose payouts it may repeat, was paid.
+    """Return instructions that let a transaction fail whole if its batch, or one whose payouts it may repeat, was paid.
 
-    The markers of earlier batches (`lineage` has their ids) are made and emptied at once, which fails if one exists. Without
-    `marker_accounts` nothing guards: a payout only gets a memo that makes it unique.
+    The markers of these earlier batches (`lineage` has the ids) are made and emptied at once, which fails if one
+    exists. If `marker_accounts` is off, nothing guards: a payout only gets a memo that makes it unique.
     """
     payer = rail.treasury.payer
     if batch.kind != "payout":

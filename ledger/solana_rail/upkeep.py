@@ -1,7 +1,7 @@
 """Upkeep: opening recipients' token accounts, and taking back the rent of markers.
 
-A first payout needs a token account, which the platform opens once for each creator. Each payout's transaction leaves a
-marker, whose rent is taken back after some days. Plans batches of kind `accounts` and `reclaim`; signs nothing.
+A first payout needs a token account; the platform opens one for each creator, once. Each payout's transaction leaves a
+marker; its rent is taken back after some days. Plans batches of kind `accounts` and `reclaim`; signs nothing.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ def find_accounts(rail: ChainRail, missing: Sequence[Due]) -> None:
 
 
 def _of_people(rail: ChainRail, recipients: Sequence[BatchLine]) -> list[BatchLine]:
-    """Return the recipients whose wallet is owned by no program, and hold the others; none while too few nodes answer."""
+    """Return the recipients whose wallet is owned by no program; hold the others.
+
+    Returns none of them, and holds nobody, if too few nodes answer.
+    """
     if not recipients:
         return []
     try:
@@ -74,7 +77,7 @@ def _of_people(rail: ChainRail, recipients: Sequence[BatchLine]) -> list[BatchLi
 
 
 def open_accounts(rail: ChainRail, recipients: Sequence[BatchLine], parent: str | None = None) -> None:
-    """Plan batches that open these token accounts; `parent` is the batch that they were in before."""
+    """Plan batches that open these token accounts; `parent` is the batch that they were split from."""
     planned = []
     size = rail.treasury.capacity("accounts")
     for start in range(0, len(recipients), size):
@@ -85,9 +88,9 @@ def open_accounts(rail: ChainRail, recipients: Sequence[BatchLine], parent: str 
 
 
 def _unused_id(rail: ChainRail, text: str) -> str:
-    """Derive a batch's id from a text; a text that was used before gives another id.
+    """Derive an unused batch id from a text.
 
-    The text may repeat, since accounts whose batch has failed are tried again.
+    The same text may come again, since accounts whose batch has failed are tried again: then the id is another one.
     """
     batch_id = rail.id_of(text)
     while batches.is_known(rail.connection, batch_id):
@@ -98,11 +101,11 @@ def _unused_id(rail: ChainRail, text: str) -> str:
 def forget_gone(rail: ChainRail, batch: Batch) -> bool:
     """Forget token accounts that a batch was to pay and that no longer exist, as every node that answers reports.
 
-    Their owners have closed them, for which no creator is held. Only accounts that the platform has not opened are
-    forgotten; they are then opened like any other, but the platform opens only one per creator, ever.
+    Their owners have closed them; no creator is held for that. Only accounts that others than the platform have opened
+    are forgotten. They are then opened like any missing account, but the platform opens only one per creator, ever.
 
     Returns:
-        Whether there were any.
+        Whether any account was forgotten.
     """
     if batch.kind != "payout":
         return False
@@ -117,7 +120,7 @@ def forget_gone(rail: ChainRail, batch: Batch) -> bool:
 
 
 def reclaim(rail: ChainRail) -> None:
-    """Plan to take back the rent of markers whose retention is over, once there are enough of them to be worth a fee."""
+    """Plan to take back the rent of markers whose retention is over, if there are enough of them to be worth a fee."""
     size = rail.treasury.capacity("reclaim")
     least = min(rail.settings.reclaim_min, size)
     retention_s, pause_s = rail.settings.marker_retention_s, rail.settings.reclaim_pause_s
@@ -132,11 +135,11 @@ def reclaim(rail: ChainRail) -> None:
 
 
 def _held_by_markers(rail: ChainRail, rows: Sequence[tuple[str, str]]) -> list[BatchLine]:
-    """Return the markers to empty, each with all that it holds in lamports; only those on which all nodes agree.
+    """Return the markers to empty, each with all the lamports that it holds; only those on which all nodes agree.
 
-    A marker holds the rent of the time at which it was made, and whatever strangers have sent to it. One that is gone, or
-    whose batch a restore has forgotten, waits as long again before it is looked at; one on which nodes differ waits for
-    `DOUBTED_S`. So markers that can be emptied are never kept waiting by those that cannot.
+    A marker holds the rent at the time it was made, and whatever strangers have sent to it. A marker waits for another
+    full retention if it is empty, or if its batch was adopted after a restore, so that its seed is not known. If nodes
+    disagree, it waits for `DOUBTED_S`. So markers that cannot be emptied never delay those that can.
     """
     try:
         accounts = rail.chain.seen_accounts([address for _, address in rows], opinions=rail.opinions)

@@ -1,8 +1,8 @@
 """The chain: blocks, heights, a window of valid blockhashes, commitment levels and forks, over LiteSVM.
 
-LiteSVM executes transactions exactly as the chain's programs do, and does nothing else: it has one blockhash, no blocks and
-no history. This module adds them. It is deterministic and touches no clock or socket: the server, or a simulation, calls
-`produce` for each slot.
+LiteSVM executes transactions exactly as the chain's programs do, and does nothing else: it has one blockhash, no blocks
+and no history. This module adds these. It is deterministic and reads no clock or socket: its caller, the server or a
+simulation, calls `produce` for each slot.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class Refused(Exception):
     """A transaction that the node does not accept."""
 
     def __init__(self, message: str, error: object = None, logs: Sequence[str] = (), code: int = -32002) -> None:
-        """Refuse a transaction.
+        """Make the refusal of a transaction.
 
         Args:
             message: the reason, in the words of a node.
             error: the reason as the chain names it, in JSON.
-            logs: what programs said.
-            code: of the JSON-RPC error.
+            logs: the log lines of the programs that ran.
+            code: the code of the JSON-RPC error.
         """
         super().__init__(message, error, logs, code)
         self.message, self.error, self.logs, self.code = message, error, list(logs), code
@@ -63,7 +63,7 @@ class Refused(Exception):
 
 @dataclass
 class Block:
-    """One block: its transactions, and in `undo` each changed account before the block (None if it did not exist)."""
+    """One block: its transactions, and in `undo` each changed account as it was before (None if it did not exist)."""
 
     height: int
     time: int
@@ -106,13 +106,13 @@ class LocalChain:
         return self._hashes.get(blockhash, -WINDOW_BLOCKS - 1) >= self.height - WINDOW_BLOCKS
 
     def level(self, height: int) -> str:
-        """Return the commitment level of a block."""
+        """Return the commitment level of the block at a height."""
         if height <= self.height_at("finalized"):
             return "finalized"
         return "confirmed" if height <= self.height_at("confirmed") else "processed"
 
     def account(self, pubkey: Pubkey, commitment: str = "processed") -> Account | None:
-        """Return an account as of a commitment level: its value before the first later block that changed it."""
+        """Return an account as of the newest block of a commitment level; None if it did not exist then."""
         for height in range(self.height_at(commitment) + 1, self.height + 1):
             block = self.blocks.get(height)
             if block is not None and pubkey in block.undo:
@@ -120,7 +120,7 @@ class LocalChain:
         return _present(self.svm.get_account(pubkey))
 
     def decimals(self, mint: Pubkey) -> int:
-        """Return the decimals of a mint; 0 where the account is not one."""
+        """Return the decimals of a mint; 0 if the account is too short for a mint or does not exist."""
         account = self.svm.get_account(mint)
         return account.data[44] if account is not None and len(account.data) >= 45 else 0
 
@@ -130,7 +130,7 @@ class LocalChain:
         """Decode a transaction.
 
         Raises:
-            Refused: these bytes are not one, or more than its version allows.
+            Refused: the bytes are not a transaction, or are more than its version allows.
         """
         try:
             transaction = VersionedTransaction.from_bytes(raw)
@@ -147,7 +147,7 @@ class LocalChain:
         """Require that a transaction would succeed now.
 
         Raises:
-            Refused: it was processed already, its blockhash is not valid, or it would fail.
+            Refused: the transaction was processed already, its blockhash is not valid, or it would fail.
         """
         signature = str(transaction.signatures[0])
         if self.store.transaction(signature) is not None:
@@ -162,7 +162,7 @@ class LocalChain:
             raise _preflight(f"Error processing transaction: {error}", error, result.meta().logs())
 
     def enqueue(self, transaction: VersionedTransaction) -> str:
-        """Queue a transaction for the next block; the same one is queued once. Returns its signature."""
+        """Queue a transaction for the next block, unless it is queued already. Returns its signature."""
         if len(self.pending) >= PENDING_MAX:
             raise Refused("Node is behind: too many transactions are waiting", code=-32005)
         signature = str(transaction.signatures[0])
@@ -184,7 +184,7 @@ class LocalChain:
     # ── Blocks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def produce(self, time: int) -> Block:
-        """Make one block from the queue, at a Unix time; as on a real chain, transactions with an old blockhash are dropped."""
+        """Make one block from the queue, at a Unix time. As on a real chain, old blockhashes are refused."""
         self.height += 1
         block = self._new_block(self.height, time)
         self._set_clock(time)
@@ -217,13 +217,13 @@ class LocalChain:
         return orphans
 
     def keep_height(self, height: int) -> None:
-        """Store that heights go on from here after a restart, so that no height is used twice."""
+        """Store a height from which a restart continues, so that no height is used twice."""
         self.store.set_meta("promised", str(height).encode())
 
     # ── Inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _execute(self, transaction: VersionedTransaction, signature: str, block: Block, place: int) -> Landed | None:
-        """Execute one transaction of a block and note how to undo it; return None if it does not get into the block."""
+        """Execute one transaction of a block and note how to undo it; return None if the block does not include it."""
         if not self.is_valid(str(transaction.message.recent_blockhash)) or self.store.transaction(signature):
             return None
         keys = transaction.message.account_keys
@@ -249,7 +249,7 @@ class LocalChain:
         before: Sequence[Account | None],
         after: Sequence[Account | None],
     ) -> dict[str, object]:
-        """Make `meta` as getTransaction answers it."""
+        """Make the value of `meta` in the answer of getTransaction."""
         return {
             "err": error,
             "status": {"Err": error} if error is not None else {"Ok": None},

@@ -1,7 +1,7 @@
-"""A localnet inside the caller's own process, for tests and benchmarks: blocks are made when the caller says so.
+"""A localnet inside the caller's own process, for tests and benchmarks; it makes blocks when the caller asks for it.
 
-Programs, signatures, fees and heights are the localnet's own (LiteSVM); only HTTP is left out, and accounts are set directly
-instead of being opened by transactions. Keys derive from words, so that runs repeat.
+Programs, signatures, fees and heights are the localnet's own (LiteSVM). Only HTTP is left out, and accounts are set
+directly instead of being opened by transactions. Keys derive from words, so that runs repeat.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Key:
 
 
 class LocalNode:
-    """An RPC node that answers directly from a chain, and records in `calls` what it was asked."""
+    """An RPC node that calls a chain directly instead of over HTTP; `calls` records what it was asked."""
 
     def __init__(self, name: str, chain: blocks.LocalChain) -> None:
         self.name, self.chain = name, chain
@@ -66,16 +66,16 @@ def advance(chain: blocks.LocalChain, count: int) -> None:
 
 
 def token_account(mint: Pubkey, owner: Pubkey, amount: int = 0, *, frozen: bool = False) -> Account:
-    """Make a token account, as bytes on chain.
+    """Make a token account as bytes on chain, with its rent.
 
     Args:
-        mint: of the token.
+        mint: the token's mint.
         owner: who may spend from it.
         amount: what it holds, in base units.
         frozen: whether nothing may enter or leave it.
 
     Returns:
-        The account, which holds the rent.
+        The account.
     """
     state = TokenAccountState.Frozen if frozen else TokenAccountState.Initialized
     data = bytes(TokenAccount(mint, owner, amount, None, state, None, 0))
@@ -92,16 +92,16 @@ def put_treasury(
     separate_gas: bool = False,
     word: str = "",
 ) -> Treasury:
-    """Put a mint and a treasury that holds all of it on a chain.
+    """Create on a chain a mint, and a treasury that holds all its tokens.
 
     Args:
-        chain: where they are put.
-        secret: from which ids and markers of batches derive.
+        chain: the chain.
+        secret: the secret from which ids and markers of batches derive.
         pool_pix: what the treasury holds, in base units.
         gas_lamports: what the payer of fees holds.
-        version: of transactions: "legacy" or "v1".
+        version: the version of transactions: "legacy" or "v1".
         separate_gas: whether another key than the treasury's pays the fees.
-        word: begins the words that their keys derive from.
+        word: a prefix of the words that the keys derive from.
 
     Returns:
         The treasury, ready to pay.

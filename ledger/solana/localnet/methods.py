@@ -1,4 +1,4 @@
-"""The JSON-RPC methods: each is a function of the chain, its parameters and its options, and answers as Agave does.
+"""The JSON-RPC methods, one function each: it takes the chain, parameters and options, and answers as Agave does.
 
 An answer that depends on the chain carries `context.slot`. A block's slot is its height. Knows nothing of HTTP.
 """
@@ -40,7 +40,7 @@ Answer = Any
 
 
 class RpcError(Exception):
-    """A JSON-RPC error, as an answer."""
+    """A JSON-RPC error with which to answer."""
 
     def __init__(self, code: int, message: str, data: object = None) -> None:
         super().__init__(code, message, data)
@@ -51,7 +51,7 @@ def answer(chain: LocalChain, method: str, params: Params) -> Answer:
     """Answer one call as a node.
 
     Raises:
-        RpcError: the node refuses it, or does not know the method.
+        RpcError: the node refuses the call, or does not know the method.
     """
     function = METHODS.get(method)
     if function is None:
@@ -69,7 +69,7 @@ def answer(chain: LocalChain, method: str, params: Params) -> Answer:
 
 
 def _options(params: Params) -> dict[str, Any]:
-    """Return the options (the last parameter) without null values, which clients send for options that they leave out."""
+    """Return the options (the last parameter) without null values; clients send null for options that they omit."""
     last = params[-1] if params and isinstance(params[-1], dict) else {}
     return {key: value for key, value in last.items() if value is not None}
 

@@ -1,7 +1,7 @@
 """The localnet as a process: JSON-RPC over HTTP on the loopback address, one block per slot, everything on disk.
 
-A transaction is on disk before its request is answered; those that arrive together share one write. Heights are reserved ahead
-on disk, so that a restart never uses one twice.
+A transaction is on disk before its request is answered; transactions that arrive together share one write. Heights are
+reserved on disk before they are used, so that a restart never uses one twice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ACCEPTING = ("sendTransaction", "requestAirdrop")
 
 
 class LocalnetServer:
-    """One chain, with its clock and its HTTP interface. A slot takes `slot_ms`."""
+    """A localnet's chain with its clock and its HTTP interface. A slot takes `slot_ms`."""
 
     def __init__(self, chain: LocalChain, slot_ms: int) -> None:
         self.chain = chain
@@ -50,7 +50,7 @@ class LocalnetServer:
         return app
 
     async def tick_forever(self) -> None:
-        """Make a block each slot; when the machine is late, slots are skipped, as on the real chain."""
+        """Make a block each slot, endlessly; if the machine is late, slots are skipped, as on the real chain."""
         due = time.monotonic()
         while True:
             self.tick(int(time.time()))
@@ -66,7 +66,7 @@ class LocalnetServer:
         self.chain.produce(now)
 
     def write(self) -> None:
-        """Write accepted transactions to disk, then let the requests that wait for this be answered."""
+        """Write accepted transactions to disk, then answer the requests that wait for this."""
         if self._unwritten:
             self.chain.store.accept(self._unwritten)
             self._unwritten = []
@@ -114,10 +114,10 @@ class LocalnetServer:
 
 
 def _require_no_browser(request: web.Request) -> None:
-    """Refuse requests that a web page could make a browser on this machine send; programs do not send such requests.
+    """Refuse requests that a web page could have a browser on this machine send; programs do not send such requests.
 
-    A page can post to the loopback address as text/plain without permission, and can have its own host name lead there (DNS
-    rebinding).
+    A page can post text/plain to the loopback address without permission. It can also let its own host name point to
+    that address (DNS rebinding).
 
     Raises:
         HTTPForbidden, HTTPUnsupportedMediaType: as JSON-RPC servers of real nodes answer.

@@ -1,4 +1,4 @@
-"""The localnet as a service of the embedded stack; absent when the settings name RPC URLs."""
+"""The localnet as a service of the embedded stack; it does not run if the settings name RPC URLs."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ class Localnet:
 
 
 def service(settings: Settings) -> Service | None:
-    """Return the service, or None where the settings name RPC URLs."""
+    """Return the service; None if the settings name RPC URLs."""
     return Localnet(settings) if EMBEDDED in settings.solana.urls else None

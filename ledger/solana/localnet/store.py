@@ -1,7 +1,8 @@
 """The localnet's store: accounts, accepted transactions and their history, in one SQLite file.
 
-A block is written whole, with the accounts it changed and their values before it, so that reads at `finalized` stay
-true after a restart. `synchronous=FULL` puts everything on disk before it is answered for. Knows rows, not Solana.
+A block is written in one transaction, with the accounts that it changed and their values before it, so that reads at
+`finalized` stay true after a restart. With `synchronous=FULL` everything is on disk before a request is answered. Knows
+rows, not Solana.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Landed:
 
 @dataclass(frozen=True)
 class Change:
-    """An account's bytes before and after a block; None where it does not exist."""
+    """An account's bytes before and after a block; None if it does not exist at that time."""
 
     pubkey: bytes
     before: bytes | None
@@ -73,7 +74,10 @@ class LocalnetStore:
         return self._db.execute("SELECT pubkey, account FROM accounts")
 
     def undo(self) -> Iterable[tuple[int, bytes, bytes | None]]:
-        """Return what undoes recent blocks: height, address, and the account before that block; oldest block first."""
+        """Return the values with which to undo recent blocks, the oldest block first.
+
+        Each is the height of a block, an address, and the account before that block.
+        """
         return self._db.execute("SELECT height, pubkey, account FROM undo ORDER BY height")
 
     def accept(self, rows: Sequence[tuple[str, bytes]]) -> None:
@@ -97,11 +101,11 @@ class LocalnetStore:
         """Write one block.
 
         Args:
-            height: of the block.
+            height: the height of the block.
             landed: its transactions, each with the addresses that it names.
             changes: the accounts that it has changed.
-            done: signatures that have left the queue, landed or not.
-            undo_from: the oldest height that can still be undone.
+            done: signatures of transactions that have left the queue, landed or not.
+            undo_from: the lowest height that can still be undone.
         """
         db = self._db
         db.execute("BEGIN")
@@ -124,7 +128,7 @@ class LocalnetStore:
         db.execute("COMMIT")
 
     def drop_block(self, height: int, restored: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """Forget a block that a fork abandoned."""
+        """Delete a block that a fork has abandoned; set its accounts back to `restored`."""
         db = self._db
         db.execute("BEGIN")
         for table in ("transactions", "mentions", "undo"):
@@ -148,13 +152,13 @@ class LocalnetStore:
 
         Args:
             pubkey: the account's address.
-            before: only older transactions than this one; None for all.
-            until: only newer transactions than this one; None for all.
-            height_max: only blocks up to this height.
+            before: only transactions older than this one; None for all.
+            until: only transactions newer than this one; None for all.
+            height_max: only transactions in blocks up to this height.
             limit: transactions at most.
 
         Returns:
-            The transactions, strictly between `until` and `before`.
+            The transactions, without `until` and `before` themselves.
         """
         upper = (before.height, before.place) if before else (height_max + 1, 0)
         lower = (until.height, until.place) if until else (-1, 0)
