@@ -1,8 +1,8 @@
 """The whole ingest job beside a bare loop: the same decoding, detection and model, without Ray, database or S3.
 
-Rates are steady ones: the bare loop's from when its model is loaded; the job's from its first decoder at work (whether its
-model is loaded by then or not) until its last frames are stored. The CPU time of a job is what its cluster uses beyond
-what it uses when idle.
+Rates leave out the start: the bare loop's time begins when its model is loaded; the job's begins with its first decoder
+at work (whether its model is loaded by then or not) and ends when its last frames are stored. The CPU time of a job is
+what its cluster uses beyond what it uses when idle.
 """
 
 from __future__ import annotations

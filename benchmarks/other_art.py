@@ -30,7 +30,7 @@ SEED = 3
 
 
 def redrawn(modules: Path, folder: Path) -> tuple[Artwork, list[int]]:
-    """Return the artwork of the samples drawn by Twemoji instead, and the indices of the concepts that Twemoji has."""
+    """Return the samples' artwork as Twemoji draws it, and the indices of the concepts that Twemoji has."""
     icons, concepts = Icons.read(modules / "@iconify-json" / "twemoji"), world.artwork().concepts
     svgs = [icons.svg(concept.code, []) for concept in concepts]
     side = CELLS[world.SEEN]

@@ -158,7 +158,7 @@ def _right(asked: Asked, truth: dict[str, Sample], *, whole: bool) -> list[list[
 
 
 def _figure(name: str, found: Sequence[Sequence[bool]], count: int, wanted: float | None = None) -> Figure:
-    """Make the figure for the share of questions with a right answer among the first `count`."""
+    """Make the figure for the share of questions with a right one among their first `count` answers."""
     share = float(np.mean([any(hits[:count]) for hits in found])) if found else 0.0
     value = f"{share:.3f} of {len(found)}"
     return Figure(name, value) if wanted is None else Figure(name, value, f"{wanted:.2f} wanted", share / wanted)

@@ -242,7 +242,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Asked:
-    """How requests are made: by vectors alone or by words too, of which kind of query, through a text tower or by the table."""
+    """How requests are made: for which kind of query, with or without words, by a real text tower or the table."""
 
     kind: str
     hybrid: bool = False

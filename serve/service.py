@@ -181,7 +181,7 @@ class Deployer:
         self._copy_wallets()
 
     def _require_ray(self) -> None:
-        """Check whether the cluster is there.
+        """Check that the cluster is there.
 
         Raises:
             ConnectionError: the cluster is not there.

@@ -128,7 +128,7 @@ class Runner:
     def _changed(self, mutant: Mutant) -> Iterator[None]:
         """Make one change in the copy for the block, and delete the module's compiled file.
 
-        Python recognises a compiled file by the source's size and second, so that an old one could be used.
+        Python compares only the size and the time in seconds of the source, so that it could use an old compiled file.
         """
         path = file_of(self.tree, mutant.module)
         text = self.texts[mutant.module]

@@ -241,9 +241,10 @@ def _counting_hang_ups(settings: DoorSettings) -> list[str]:
 
 
 def _cleaning(door: Door) -> list[str]:
-    """Replace headers about the client's address, remove those that Serve obeys, and give each request one valid id.
+    """Return the rules that clean a request's headers.
 
-    X-Forwarded-For and X-Forwarded-Proto are believed only from the networks in `forwarded_from`.
+    They replace headers about the client's address, remove headers that Serve obeys, and give each request one valid
+    id. X-Forwarded-For and X-Forwarded-Proto are believed only from the networks in `forwarded_from`.
     """
     trusted = " ".join(door.settings.forwarded_from)
     origin = ["    http-request set-var(txn.scheme) str(https) if { ssl_fc }"]

@@ -186,8 +186,9 @@ def create(
 
     Raises:
         Rejected: a scope is unknown, the name or the lifetime is out of range, the creator does not exist, the
-            principal stands for another creator or has a valid key that may do something else, it is not clear which creators
-            a key of scope `ingest` may act for, or another key has folders.
+            principal stands for another creator or has a valid key that may do something else, it is not clear which
+            creators a key of scope `ingest` may act for, or `folders` are too many, or given for a key that is not for
+            named creators.
     """
     _check(scopes, creator_id)
     own_handle = None if creator_id is None else _handle(connection, creator_id)

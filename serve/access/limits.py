@@ -56,7 +56,8 @@ class Policy:
 class Standing:
     """The state of a bucket after a token was taken or refused.
 
-    `remaining` is about how many tokens are left; `reset_s` is in how many seconds the bucket is full again.
+    `remaining` is the approximate number of tokens left; `reset_s` is the time until the bucket is full again, in
+    seconds.
     """
 
     policy: Policy
@@ -67,7 +68,7 @@ class Standing:
 class Limited(Rejected):
     """The refusal of a request whose bucket is empty.
 
-    `retry_after_s` is in how many seconds the next token is there; `standing` is the state of the bucket.
+    `retry_after_s` is the time until the next token, in seconds; `standing` is the state of the bucket.
     """
 
     def __init__(self, detail: str, retry_after_s: float = 1.0, standing: Standing | None = None) -> None:

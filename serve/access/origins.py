@@ -36,7 +36,7 @@ def address(request: HTTPConnection) -> str:
 
 
 def of(scope: Scope, secret: bytes) -> str:
-    """Return the client's address: from the door, where the request has its secret, else the peer's."""
+    """Return the client's address: what the door reports, if the request has the door's secret; else the peer's."""
     headers = Headers(scope=scope)
     forwarded = [part.strip() for line in headers.getlist(FORWARDED) for part in line.split(",")]
     if secret and hmac.compare_digest(headers.get(DOOR, "").encode(), secret) and forwarded:

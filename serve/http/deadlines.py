@@ -91,7 +91,7 @@ async def within(work: Awaitable[Result], most_s: float, late: str = LATE) -> Re
 
 
 class Deadlines:
-    """Middleware that gives each request its deadline, and ends a request without a response shortly after it.
+    """Middleware that gives each request its deadline; shortly after it, a request that has no response yet gets a 503.
 
     The time starts when the body has arrived (the door bounds how slowly a client may send) and ends with the first
     byte of the response: a video or a stream may last longer.

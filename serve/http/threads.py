@@ -102,7 +102,7 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
 
 
 class DatabaseThreads(Threads):
-    """Threads that have a database connection each, from a pool of as many."""
+    """Threads each of which has a database connection, from a pool with one connection for each."""
 
     def __init__(self, url: str, threads_max: int, wait_s: float, timeout_s: float) -> None:
         """Make the threads; the pool is opened by the first call.

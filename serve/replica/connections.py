@@ -257,8 +257,9 @@ class _PooledConnection:
         return self.connection.pgconn.transaction_status == TransactionStatus.IDLE
 
     def is_well(self) -> bool:
-        """Whether it is idle, young, and has received nothing: a server writes to an idle connection only when it ends
-        the connection, or when its configuration has changed.
+        """Whether it is idle, young, and has received nothing.
+
+        A server writes to an idle connection only to end it, or when its configuration has changed.
         """
         if not self.is_idle() or time.monotonic() - self.made_at > LIFETIME_S:
             return False

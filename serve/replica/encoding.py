@@ -57,9 +57,10 @@ class Loaded:
 
 
 class QueryEncoder:
-    """The deployment's model, loaded once a replica of the encoder, and the model that searches are about to switch to.
+    """The deployment's model, loaded once in each replica of the encoder, and the one to be searched next.
 
-    Models are named as in the catalogue; "" is the deployment's own. Methods block, and may be called from several threads.
+    Models are named as in the catalogue; "" is the deployment's own. Methods block, and may be called from several
+    threads.
     """
 
     def __init__(self, model: ModelSettings, image_pixels_max: int, image_jpeg_pixels_max: int = 0) -> None:

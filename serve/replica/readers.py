@@ -187,7 +187,7 @@ class Readers:
         raise reason
 
     async def _ask_one(self, reader: Reader, question: Question[Answer], manner: str, limit_s: float | None) -> Answer:
-        """Ask one database, and tell its breaker: a question that fails by its own fault is an answer too."""
+        """Ask one database, and tell its breaker; a question that fails by its own fault counts as answered."""
         wait_s = deadlines.left_s(self._search.connection_wait_s)
         try:
             answer = await reader.connections.use(question, wait_s, limit_s, manner)

@@ -155,7 +155,7 @@ class Results:
         return page
 
     async def forget(self) -> None:
-        """Remove every page, here and in Redis; other replicas follow by the generation."""
+        """Remove every page, here and in Redis; other replicas drop theirs when they see a new generation."""
         self._clear(self._generation)
         await self.shared()
         await self._store.forget(PREFIX)

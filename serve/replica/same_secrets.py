@@ -26,8 +26,9 @@ AGAIN_S = 2.0  # between looks
 
 
 class SameSecrets:
-    """The comparison of one replica's secrets. Used inside one event loop: `start` before the first request, then
-    `until_known` in the background.
+    """The comparison of one replica's secrets.
+
+    Used inside one event loop: `start` before the first request, then `until_known` in the background.
     """
 
     def __init__(self, settings: Settings, readers: Readers) -> None:

@@ -191,7 +191,7 @@ def document(app: FastAPI, limit_max: int) -> dict[str, Any]:
 
 
 def _bound(document: dict[str, Any], limit_max: int) -> None:
-    """Set the maximum in every schema of `limit`: how many moments a search may ask for by the settings."""
+    """Set the maximum of every `limit` of a search in the document to `limit_max`, which comes from the settings."""
     schemas = [document["components"]["schemas"]["Body"]["properties"]["limit"]]
     for path in ("/v1/search", "/v1/search/stream", "/v1/segments/{segment_id}/similar"):
         parameters = document["paths"][path]["get"]["parameters"]

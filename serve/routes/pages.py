@@ -29,7 +29,7 @@ Cursor = Annotated[
 
 @dataclass(frozen=True)
 class PageStart:
-    """Where a page begins: the filters and order, and what the last row before it was sorted by; () for the first page."""
+    """Where a page begins: the filters and order, and the sort key of the last row before it (() for page one)."""
 
     filters: Mapping[str, Any]
     after: Sequence[Any] = ()
@@ -86,7 +86,7 @@ class Pages:
             return await self._services.readers.ask(look)
 
     def cut(self, rows: Sequence[Row], limit: int) -> tuple[Sequence[Row], bool]:
-        """Return the first `limit` rows, and whether more follow; one row more than `limit` is to be asked for."""
+        """Return the first `limit` rows, and whether more follow; `rows` must have been asked for up to `limit` + 1."""
         return rows[:limit], len(rows) > limit
 
     def cursor_after(self, place: PageStart, after: Sequence[Any], of: object = "") -> str:

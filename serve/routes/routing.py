@@ -63,7 +63,7 @@ def parameters(route: APIRoute) -> dict[str, bool]:
 
 
 def _fields(kind: Any, within: str = "") -> Iterator[tuple[str, bool]]:
-    """Yield the fields of a body, dotted where one is in another, each with whether it is a sequence."""
+    """Yield the fields of a body, with dotted names of nested ones, each with whether it is a sequence."""
     if not (isclass(kind) and issubclass(kind, BaseModel)):
         return
     for name, field in kind.model_fields.items():
@@ -100,7 +100,8 @@ def check_names(names: Sequence[str], known: Mapping[str, bool]) -> None:
     `known` maps each name to whether the parameter may be given several times.
 
     Raises:
-        Rejected: 422; for an unknown parameter, with a near known name, or how a further page is asked.
+        Rejected: 422. For an unknown parameter the hint has the known names, and one that is similar or how to ask for
+            a page.
     """
     for name in names:
         if name not in known:

@@ -101,5 +101,5 @@ def router(services: Services) -> APIRouter:
 
 
 async def of_parameters(parameters: Annotated[Parameters, Query()]) -> Body:
-    """Return the body that the parameters of a `GET` stand for. A coroutine, or FastAPI would call it in a thread."""
+    """Return the body that the parameters of a `GET` stand for. A coroutine: FastAPI calls functions in threads."""
     return parameters.body()

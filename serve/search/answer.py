@@ -118,7 +118,7 @@ def permit(query: Query, caller: Caller) -> None:
     """Check that the caller may state the intent of a query.
 
     Raises:
-        Rejected: the intent is one of operations, which pays nobody, and the key has not scope admin.
+        Rejected: the intent is one of those for operations, which pay nobody, and the key is not of scope admin.
     """
     if query.intent in OPERATING and (caller.principal is None or not caller.principal.may(ADMIN)):
         hint = "leave intent out, or use an administrator's key"

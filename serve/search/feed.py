@@ -1,8 +1,8 @@
 """The feed: moments worth seeing without a query, by what is watched, new and invested in.
 
-Owns `app.watch_events`, and `app.watched`, which a trigger keeps in step with it. A search for which nothing else can be
-asked is answered from the feed, so a replica keeps that of the generation it knows. Viewers are keyed hashes: an event
-says what was watched, and nothing of who watched or where.
+Owns `app.watch_events`, and `app.watched`, which a trigger keeps in step with it. A search for which nothing else can
+be asked is answered from the feed, so a replica keeps the feed of the generation that it knows. Viewers are keyed
+hashes: an event says what was watched, and nothing of who watched or where.
 """
 
 from __future__ import annotations

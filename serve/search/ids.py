@@ -37,7 +37,7 @@ def key(text: str) -> int | str:
 
 
 async def moment(readers: Readers, text: str) -> int:
-    """Return the number of a moment; a number is not looked up.
+    """Return a moment's number; if the text is a public id, look it up.
 
     Raises:
         Rejected: 404, no moment has this public id.
@@ -52,7 +52,7 @@ async def moment(readers: Readers, text: str) -> int:
 
 
 async def creator(readers: Readers, text: str) -> int:
-    """Return the number of a creator, as the primary knows it; a number is not looked up.
+    """Return a creator's number; if the text is a public id, look it up on the primary.
 
     Raises:
         Rejected: 404, no creator has this public id.

@@ -154,7 +154,7 @@ async def _extra(name: str, work: Awaitable[Result], deadline_s: float, degraded
 async def _highlights(
     readers: Readers, search: SearchSettings, query: Query, shown: Sequence[MomentDetails]
 ) -> Mapping[int, Sequence[Highlight]]:
-    """Map segment ids to the words of the query in what is shown of the moment."""
+    """Map segment ids to the places of the query's words in what is shown of the moment."""
     if not shown:
         return {}
     limits, words = limits_of(search), await asyncio.to_thread(highlights.words_of, shown)
@@ -174,7 +174,8 @@ async def _grouped(
 ) -> tuple[list[list[Ranked]], list[Ranked], Details]:
     """Look up the candidates of a page and group them.
 
-    Moments are looked up a page at a time, since all were visible when they were found; grouping by video needs all.
+    Only the page's moments are looked up, since all candidates were visible when they were found. Grouping by video
+    needs all.
 
     Returns:
         The groups to show; the best candidate of each group that follows; what is shown of the moments.

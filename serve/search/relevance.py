@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class QueryParts:
-    """The parts that a query asks for (at least one) and those to keep away from (the more, the higher their weight).
+    """The parts that a query asks for (at least one), and the parts to keep away from.
 
     `creator_id` is the creator of the moment to find more of: their moments, copies too, are found and pay nothing.
     """
