@@ -130,7 +130,7 @@ class Readers:
         return answers
 
     def at_least(self, generation: int) -> None:
-        """Skip the standbys that have not replayed this generation yet, and check all standbys at once."""
+        """Skip the standbys that have not replayed this generation yet, and have all standbys checked immediately."""
         if generation != self._generation:  # less only after the primary was restored
             self._generation = generation
             self._behind.set()
