@@ -223,7 +223,7 @@ def _in_s3(
 
     Returns:
         The source in S3, the local path that it was made from ("" if it was in S3 already), and the URI of the manifest
-        (of a local path "", since its rows are uploaded with the videos).
+        ("" for a local path, since the rows are uploaded with the videos).
     """
     from cluster import folders, runtime
     from cluster.errors import Rejected

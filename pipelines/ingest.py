@@ -360,7 +360,7 @@ def name_of(note: Note) -> str:
 
 
 def owner(job_id: str, submission: int) -> str:
-    """Return the owner of a driver's leases."""
+    """Return the name under which a driver owns leases."""
     return f"{job_id}/{submission}"
 
 

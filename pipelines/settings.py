@@ -132,7 +132,7 @@ class IngestSettings:
         self._check_least()
 
     def _check_least(self) -> None:
-        """Check the least value of each number."""
+        """Check that no number is less than its least allowed value."""
         ones = ("sample_interval_ms", "fixed_segment_ms", "thumbnail_side_px", "embed_batch_frames", "lease_s",
                 "probe_cpu_max_s", "probe_timeout_s", "probe_memory_max_mb", "probe_output_max_mb",
                 "decode_cpu_max_s", "decode_timeout_s", "decode_memory_max_mb", "decode_output_max_mb",

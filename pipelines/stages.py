@@ -179,7 +179,7 @@ class Plan:
 class Decode:
     """Decode a chunk in the sandbox, with decord or PyAV as probing chose, and with PyAV if decord fails.
 
-    Takes a `Task`. Gives `Decoded`; or `Refused`; or `Done` with "fenced" if another chunk has ended this attempt.
+    Takes a `Task`. Gives `Decoded`; or `Refused`; or `Done` with "fenced" if this attempt has ended.
 
     Example:
         `Task(chunk=Chunk(number=0, …), …)` → `Decoded(frame_ms=[0, 40, 80, …], candidate_ms=[0, 1000, …], …)`
@@ -216,7 +216,10 @@ class Decode:
             return decode(path, row, context.ingest)
 
     def _is_over(self, row: Task) -> bool:
-        """Whether the attempt has ended, as another chunk on this machine or the database says."""
+        """Whether another chunk on this machine, or the database, says that the attempt has ended.
+
+        A video of a single chunk is not looked up.
+        """
         lease, context = row.lease, self._context
         if row.chunk.count == 1:
             return False

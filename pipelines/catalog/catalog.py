@@ -98,7 +98,7 @@ def _register_page(
 
 
 def _own(connection: Connection, page: Sequence[Listed], rights: Rights, outcome: Registered) -> Sequence[Listed]:
-    """Return the page without videos of creators that the job does not speak for; those are noted as refused."""
+    """Return the page without stored videos of creators that the job may not speak for; note those as refused."""
     if rights.creators is None:
         return page
     rows = connection.execute(
@@ -126,7 +126,7 @@ def _taken_down(connection: Connection, job_id: str, page: Sequence[Listed]) -> 
 
 
 def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
-    """Insert the videos of a page, or queue those whose objects have changed."""
+    """Insert the videos of a page; if a stored video's object has changed, mark the video to be ingested again."""
     rows = [
         {
             "source_uri": video.source_uri, "etag": video.etag, "size": video.size, "creator": video.creator,
@@ -157,7 +157,7 @@ def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
 
 def _add_to_job(connection: Connection, job_id: str, page: Sequence[Listed], model_id: int) -> None:
     # Videos that are ingested already are skipped here, in one statement a page, without reading any object.
-    """Add the videos of a page to the job, marked as skipped if they need no work."""
+    """Add the videos of a page to the job: those that need no work with their outcome, failed ones queued again."""
     connection.execute(
         """
         INSERT INTO media.job_videos (job_id, video_id, position, outcome, error, error_code)
@@ -249,9 +249,9 @@ def _take_turns(connection: Connection, job_id: str) -> None:
 
 
 def change(connection: Connection, video_id: int, **words: Any) -> bool:
-    """Change title, description, tags, visibility or language of a video; search sees it from the same transaction on.
+    """Change title, description, tags, visibility or language of a video, for search in the same transaction.
 
-    Returns False if the video does not exist or was removed.
+    `words` maps these columns to their new values. Returns False if the video does not exist or was removed.
 
     Raises:
         Rejected: `words` names a column that cannot be changed.

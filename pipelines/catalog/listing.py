@@ -192,7 +192,7 @@ CREATOR: LiteralString = (
 
 
 def _has_videos(seen: Seen) -> LiteralString:
-    """The condition on a row `c` of creators: the reader may see a video of theirs, or stands for this creator."""
+    """Return the SQL condition that a reader may see a video of the creator in row `c`, or stands for that creator."""
     if seen.everything:
         return "true"
     visible: LiteralString = f"EXISTS (SELECT FROM media.videos v WHERE v.creator_id = c.id AND {VISIBLE})"

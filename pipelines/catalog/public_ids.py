@@ -18,7 +18,7 @@ def of_moment(video: str, start_ms: int) -> str:
 
 
 def parts_of_moment(name: str) -> tuple[str, int]:
-    """Return the video's public id and the start in milliseconds that a moment's public id is made of."""
+    """Split a moment's public id into the public id of its video and its start in milliseconds."""
     video, _, start_ms = name.partition(".")
     return video, int(start_ms)
 
@@ -36,7 +36,7 @@ async def creators(connection: AsyncConnection[Any], names: Sequence[str]) -> di
 
 
 async def moment(connection: AsyncConnection[Any], name: str) -> int | None:
-    """Return the number of the moment that a public id names, which contains the id's time; None if there is none."""
+    """Return the number of the moment that is shown at the time in a moment's public id, or None."""
     video, start_ms = parts_of_moment(name)
     query = (
         "SELECT s.id FROM media.segments s JOIN media.videos v ON v.id = s.video_id WHERE v.public_id = %(video)s"

@@ -59,7 +59,7 @@ PRCTLS = (15, 16, 0x53564D41)  # PR_SET_NAME, PR_GET_NAME, PR_SET_VMA: names of 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Allowed if the low half of an argument is one of these values."""
+    """Condition that the low half of an argument is one of these values."""
 
     argument: int
     values: tuple[int, ...]
@@ -67,7 +67,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Bits:
-    """Allowed if an argument has one of the bits; if `wanted` is false, allowed if it has none of them."""
+    """Condition that an argument has one of the bits or, if `wanted` is false, none of them."""
 
     argument: int
     bits: int

@@ -22,7 +22,11 @@ KEY_FRAMES_MAX = 1200  # of one chunk in the mode "key-frames"
 
 
 def plan(video: Video, chunk_ms: int, mode: str = "frames") -> list[Chunk]:
-    """Return chunks of at least `chunk_ms` milliseconds that begin at key frames and together own every frame once."""
+    """Divide a video into chunks that together own every frame once.
+
+    Chunks begin at key frames that are at least `chunk_ms` milliseconds apart. If `video.counted`, they begin at any
+    frame and are longer. In the mode "key-frames" they are runs of key frames alone.
+    """
     if mode == "key-frames":
         return _runs(len(video.key_frames))
     total = len(video.frame_ms)
@@ -60,7 +64,7 @@ def _counted_starts(video: Video, chunk_ms: int, total: int) -> list[int]:
 
 
 def _starts(video: Video, chunk_ms: int, total: int) -> list[int]:
-    """Return the key frames that chunks begin at, far enough apart and from the end."""
+    """Return the key frames that chunks begin at: far enough from each other, and from the end of the video."""
     starts = [0]
     for key in video.key_frames.tolist():
         long_enough = video.frame_ms[key] - video.frame_ms[starts[-1]] >= chunk_ms

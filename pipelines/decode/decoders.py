@@ -1,10 +1,10 @@
 """The two decoders, PyAV and decord: the frames of a chunk in presentation order, each with the time from its packet.
 
 PyAV decodes every file correctly and gives the planes as the codec made them, so frames that are only measured need not
-become RGB; it is used where cuts are looked for, since that takes every frame. decord skips frames behind the last
-sample of a group of pictures and takes two thirds of the time; it is used where only samples are wanted, in files that
-it reads correctly (not transport streams, edit lists, open groups of pictures, rotated or damaged files; see `probe`).
-Runs inside the sandbox.
+become RGB. It is used to look for cuts, which takes every frame. decord skips the frames behind the last sample of a
+group of pictures, and takes two thirds of the time. It is used if only samples are wanted, for files that it reads
+correctly: no transport streams, edit lists, open groups of pictures, rotated or damaged files (see `probe`). Runs
+inside the sandbox.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def pictures(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame | None]]:
     None in place of a frame: players show a frame at that time, but the decoder has filled in lost parts of it.
 
     Raises:
-        Undecodable: decord refuses the file, reports damage, or sees another number of frames than the index.
+        Undecodable: the file cannot be opened, or decord refuses it, reports damage, or sees another number of frames
+            than the index.
     """
     return _with_decord(order) if order.decoder == "decord" else _with_av(order)
 
@@ -125,7 +126,7 @@ def _samples(plane: Any, depth: int) -> shots.Plane:
 
 
 def _with_av(order: DecodeRequest) -> Iterator[tuple[int, DecodedFrame | None]]:
-    """Decode with PyAV: from the key frame before the chunk, or from the file's start where the request needs that."""
+    """Decode with PyAV, from the key frame before the chunk; from the start if the file is one chunk or `counted`."""
     wanted_pts, position, scaler = order.frame_pts, 0, VideoReformatter()
     with open_container(order.path) as container:
         stream = picture(container, order.track)

@@ -1,8 +1,7 @@
 """Decoding a chunk once, in presentation order, into measurements of every frame and pictures of the candidates.
 
-The only module in which frames are decoded; `decoders` chooses and runs the decoder. A frame is released as soon as the
-next one comes: only its small plane is kept, and its pixels where it is a candidate or may become one. Runs inside the
-sandbox.
+The frames come from `decoders`, which runs the decoder that the request names. A frame is released as soon as the next
+one comes: only its small plane is kept, and its pixels if it is a candidate or may become one. Runs inside the sandbox.
 """
 
 from __future__ import annotations
@@ -42,7 +41,8 @@ def decode(**order: Any) -> tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]
     (candidates, side, side, 3), and the thumbnails with their sizes.
 
     Raises:
-        Undecodable: nothing could be decoded, or the decoder sees another number of frames than the index.
+        Undecodable: the file cannot be opened, or decord refuses it, reports damage, or sees another number of frames
+            than the index.
     """
     return _decode(DecodeRequest(**order))
 

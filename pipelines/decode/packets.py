@@ -187,7 +187,7 @@ class Facts:
         return max((end * self._bases[index] for index, end in self.ends.items()), default=Fraction(0))
 
     def sound_end_s(self) -> Fraction | None:
-        """Return where the sound ends, in seconds; None if there is no sound or the clock jumps."""
+        """Return where the sound ends, in seconds; None without sound, or if the clock jumps."""
         ends = (end * self._bases[index] for index, end in self._sounds.items())
         return None if self.jumps else max(ends, default=None)
 
@@ -354,7 +354,9 @@ def _declared_ms(container: InputContainer, index: PacketIndex) -> int:
 
 
 def _declared_end_ms(container: InputContainer, index: PacketIndex) -> int:
-    """Return the earliest end of the picture by the header, on a player's clock; negative if the header does not say.
+    """Return the earliest time at which the picture can end by the header, in milliseconds on a player's clock.
+
+    It is negative if the header states no length.
 
     Muxers of Matroska disagree on whether its length counts from 0 or from the first picture.
     """

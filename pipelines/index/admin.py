@@ -2,7 +2,8 @@
 
 Figures per row follow from pgvector's page layout and were measured on PostgreSQL 18 with pgvector 0.8.5 (512 and 1536
 dimensions, m = 16): heap 1,171 B, HNSW 1,366 B and 1,739 B of build memory a row at 512 dimensions. Building a graph
-that does not fit into memory takes days in place of hours, so such a build is refused with the figure.
+that does not fit into memory takes days in place of hours, so such a build is refused; the refusal says how much memory
+it needs.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def model(connection: Connection[Any], name: str) -> ModelCoverage:
     """Return a model by name, or the active one for "".
 
     Raises:
-        Rejected: the model does not exist.
+        Rejected: the model does not exist, or no model is active.
     """
     known = models(connection)
     matching = [each for each in known if (each.name == name if name else each.active)]

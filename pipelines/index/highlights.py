@@ -1,9 +1,9 @@
 """Highlights: which words of a moment's title, tags and description match those of a query.
 
 Words are compared as full text compares them: by their stems, in the video's language and the query's. Each word of a
-token joined by signs ("node.js") is compared alone; a token of stop words ("how-to") is found as a whole and not
-marked. Positions count characters (Unicode code points) of the text as an answer shows it. The order of an answer is
-not affected.
+token joined by signs ("node.js") is compared alone; a token of stop words ("how-to"), which a search finds as a whole,
+is not marked. Positions count characters (Unicode code points) of the text as an answer shows it. Highlights do not
+affect the order of an answer.
 
 Three steps: `words_of`, `matched`, `marked`. The first and the last use no database and may take tens of milliseconds, so
 they run in a thread. The words of a text are bounded by constants here, however long it is.

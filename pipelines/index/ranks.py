@@ -1,4 +1,4 @@
-"""Ranks in the two lists of a search, by vector and by words; equal values share a rank. Fusion scores by ranks."""
+"""Ranks in the two lists of a search, by vector and by words, from which fusion computes scores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterable
 
 
 def dense_ranks(values: Iterable[float]) -> list[int]:
-    """Return the rank of each value of a sorted list: 1 for the first, one more each time the value changes."""
+    """Return the rank of each value of a sorted list: 1 for the first, one more each time the value changes.
+
+    Equal values share a rank.
+    """
     ranks: list[int] = []
     rank, last = 0, None
     for value in values:

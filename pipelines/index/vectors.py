@@ -2,9 +2,9 @@
 
 This module and `fulltext` hold all SQL that a search runs on media tables. The choice between the index and an exact
 comparison is made here, because PostgreSQL's planner picks an index that is 24 times slower under a selective filter.
-`estimate_fitting` estimates how many rows pass the filters. If comparing all of these is estimated to cost less than
-walking the HNSW graph until enough of them are met (pgvector's iterative scan), they are compared; so they are if the
-graph returns too few rows. Only public, ready videos are seen.
+`estimate_fitting` estimates how many rows pass the filters. All of these are compared if that costs less than walking
+the HNSW graph until enough of them are met (pgvector's iterative scan), or if the graph has returned too few. Only
+public, ready videos are seen.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class SearchModel:
 
 @dataclass(frozen=True)
 class Filters:
-    """The conditions on the moments of an answer and on their videos; an empty field is no condition."""
+    """The conditions on the moments of an answer and on their videos; an empty field adds none."""
 
     creator_ids: tuple[int, ...] = ()
     video_ids: tuple[int, ...] = ()
@@ -173,9 +173,10 @@ class SearchLimits:
     whole: bool = True  # compare all passing rows if the index returns too few
 
     def exact(self, fitting: int, rows: int, limit: int) -> bool:
-        """Whether comparing all `fitting` rows costs less than finding `limit` of them in a graph of `rows`.
+        """Whether to compare all `fitting` rows, in place of finding `limit` of them in a graph of `rows` rows.
 
-        In a graph of a million rows both cost the same if about 2 % of the rows fit.
+        They are compared if they are at most `exact_rows`, or if that costs less. In a graph of a million rows both
+        cost the same if about 2 % of the rows fit.
         """
         met = limit * rows / max(1, fitting)  # rows of the graph until `limit` of them fit
         return fitting <= self.exact_rows or fitting <= SCAN_COST * met
@@ -218,9 +219,11 @@ class MomentDetails:
 async def state(connection: Connection) -> tuple[int, SearchModel | None, tuple[str, ...], int]:
     """Return the state of the catalogue for searches.
 
-    That is the generation, which rises with every change that a search could see; the active model, None before the
-    first ingest; the names of all registered models; and how many of the changes only added moments. The model's rows
-    are derived from the size of its table, which needs no statistics.
+    The number of the model's rows is estimated from the size of its table, which needs no statistics.
+
+    Returns:
+        The generation, which rises with every change that a search could see; the active model, None before the first
+        ingest; the names of all registered models; and how many of the changes only added moments.
     """
     row = await (await connection.execute(STATE + "m.active")).fetchone()
     assert row is not None  # a migration has inserted it
@@ -307,12 +310,11 @@ async def exact(
 
 
 async def configure(connection: Connection, settings: Mapping[str, Any]) -> None:
-    """Set a session's settings, and reset those that an earlier call set and this one does not name.
+    """Set the settings of a session, and reset those that an earlier call has set and `settings` does not name.
 
-    Takes one round trip, and none if nothing changes. Nothing else may change these settings of a connection. What is
-    set inside a transaction may end with it and is not remembered. `SET LOCAL` is not used: the transaction around it
-    takes two or three more messages for each statement, also in pipeline mode, while connections that search keep their
-    settings.
+    Takes one round trip, or none if nothing changes. Nothing else may change these settings of the connection. What is
+    set inside a transaction may end with it, so it is not remembered. `SET LOCAL` is not used, because the transaction
+    around it takes two or three more messages for each statement, also in pipeline mode.
     """
     known = _SESSIONS.setdefault(connection, {})
     values = {name: str(value) for name, value in settings.items()}
@@ -364,8 +366,8 @@ async def _walk(
 ) -> list[Hit]:
     """Find moments by the index.
 
-    Without filters a single walk is tried first, and continued only if hidden videos leave too few moments. A walk that
-    may continue keeps the rows it rejects, which costs a sixth more (benchmarks/LOG.md).
+    Without filters a single walk is tried first, and an iterative one only if hidden videos leave too few moments. An
+    iterative walk keeps the rows that it rejects, which costs a sixth more (benchmarks/LOG.md).
     """
     if filters == Filters():
         met = await _by_index(connection, model, vector, limit, filters, plan, iterative=False)
@@ -404,7 +406,7 @@ async def _by_index(
 
 
 def _scan(model: SearchModel, plan: SearchLimits, rows: int, *, iterative: bool) -> dict[str, Any]:
-    """Return the session settings for walking the index: once for `rows` rows, or continuing if `iterative`."""
+    """Return the session settings for a walk of the index that returns `rows` rows, or continues if `iterative`."""
     common = {"statement_timeout": plan.timeout_ms, "enable_seqscan": "off"}
     going = "relaxed_order" if iterative else "off"
     if model.profile == "ivfflat":
@@ -481,7 +483,7 @@ async def vector_of(connection: Connection, model: SearchModel, segment_id: int)
 
 
 async def sampled(connection: Connection, model: SearchModel, count: int) -> list[NDArray[np.float32]]:
-    """Return vectors of moments from all over the catalogue, one a video, from a few pages of the table.
+    """Return vectors of moments from all over the catalogue, at most one per video, from a few pages of the table.
 
     Args:
         connection: Connection to the primary or a standby.

@@ -275,7 +275,7 @@ def fill_followed(settings: Settings, connection: Connection, model: str) -> Non
 
 
 def submit(settings: Settings, connection: Connection, job_id: str) -> bool:
-    """Hand an unfinished job to Ray under a new submission number; return False if as many are at work as allowed.
+    """Hand an unfinished job to Ray under a new submission number; return False if too many jobs are at work.
 
     Until Ray has accepted it, the job names a submission that Ray does not know yet (see `watch`).
 
@@ -338,8 +338,8 @@ def begin(connection: Connection, job_id: str, submission: int) -> tuple[str, Op
     """Start a driver's work: mark the job as running, and return its source and options.
 
     Raises:
-        Rejected: the job is unknown, finished, or taken over by a later submission; or its options, stored by another
-            release, are refused, and the job is failed.
+        Rejected: the job is unknown, finished, or taken over by a later submission; or another release stored options
+            that this one refuses, and the job has failed for that reason.
     """
     row = connection.execute(
         "UPDATE media.jobs SET status = 'running', started_at = coalesce(started_at, now()), heartbeat_at = now()"
@@ -358,7 +358,7 @@ def begin(connection: Connection, job_id: str, submission: int) -> tuple[str, Op
 
 
 def _options(connection: Connection, stored: Mapping[str, Any]) -> Options:
-    """Return options from how they are stored.
+    """Return the options of a job from their stored form.
 
     Raises:
         Rejected: an option is refused, or only another release knows it.
@@ -504,11 +504,13 @@ def cancel(settings: Settings, connection: Connection, job_id: str) -> dict[str,
 
 
 def retry(settings: Settings, connection: Connection, job_id: str) -> dict[str, Any]:
-    """Create a job for the videos of an older one that failed, were quarantined or never started; return its document.
+    """Create a job with the source and options of an older one; return the new job's document.
+
+    Videos of the older job that failed, were quarantined or were not finished are queued again.
 
     Raises:
-        Rejected: the job is unknown, still at work, or a back-fill, which is simply created again; or `create` would
-            refuse its source now. Nothing has changed then.
+        Rejected: the job is unknown, still at work, or a back-fill (create a new one instead); or `create` would refuse
+            its source now. Nothing has changed then.
     """
     older = get(connection, job_id)
     if older["source"] == CATALOGUE:
@@ -672,7 +674,7 @@ def unfinished(connection: Connection) -> list[tuple[str, str | None, int, float
 
 
 def reconcile(job: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a finished job's counts, or None: every video must be accounted for."""
+    """Return what is wrong with a finished job's counts, or None: a video is not accounted for, or has failed."""
     videos = job["videos"]
     accounted = videos["ready"] + videos["failed"] + videos["quarantined"] + videos["removed"]
     if accounted != videos["total"]:

@@ -134,9 +134,10 @@ def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> 
 def fail(connection: Connection, video_id: int, token: int, failure: Failure, ingest: IngestSettings) -> str | None:
     """End an attempt with a failure.
 
-    A final failure quarantines the video at once. After any other failure the video is queued again, each time for longer,
-    until it has failed `failures_max` times; failures that are not its fault (`NO_FAULT`) never quarantine it. A video that
-    can be searched stays so: when a further attempt at it (for another model or version) is refused, only the job records that.
+    A final failure quarantines the video at once. After any other failure the video is queued again, and waits longer
+    each time; the failure number `failures_max` quarantines it. Failures that are not the video's fault (`NO_FAULT`) do
+    not count. A searchable video stays searchable: if a further attempt at it (for another model or version) is
+    refused, only the job records that.
 
     Args:
         connection: Connection to the primary.

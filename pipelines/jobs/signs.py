@@ -2,8 +2,8 @@
 
 Ray Data ends a run in which no row has moved for a while, but a large download, a long chunk or loading a model takes
 its time. Steps run in a thread of their own, one at a time, in the order in which they were begun. If Ray repeats a
-task after its worker's death, it drops as many of the task's rows as it had received before. The second time there may be
-fewer signs among them, and real rows are lost: the next round takes those up. Knows no step.
+task after its worker's death, it drops as many of the task's rows as it had received before. If fewer of these are
+signs the second time, real rows are lost; the next round of the job takes up their videos. Knows no step.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ class Encoder:
         return tower
 
     def _bf16_is_safe(self) -> bool:
-        """Whether bf16 is faster here and safe: near the exact vectors, and the same at any place of a batch."""
+        """Whether bf16 is faster on this device and safe: nearly exact vectors, the same at any place of a batch."""
         self.bf16 = False
         if not self._bf16_pays():
             return False

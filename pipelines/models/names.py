@@ -16,7 +16,7 @@ from pipelines.settings import ModelSettings
 
 
 def require_known(settings: Settings, connection: Connection, name: str) -> None:
-    """Refuse a model that the operator has not named; an empty name stands for that of the settings.
+    """Refuse a model that jobs may not ask for; an empty name stands for that of the settings.
 
     Raises:
         Rejected: the model is unknown.

@@ -1,9 +1,9 @@
 """Frame vectors: what a video's moments are made of, kept in S3 as Parquet, so moments can be remade without decoding.
 
-They are remade when the rules for shots have changed, or when moments were lost. Each video has a folder,
-`frames/<video>/`:
-`measurements.parquet` has one row per frame, `model-<id>.parquet` one row per candidate. They are written before the moments
-and read by `pixr index repool`. Knows objects and columns, not how moments are made.
+They are remade when the rules for shots have changed, or when moments were lost. In a video's folder,
+`frames/<video>/`, `measurements.parquet` has one row per frame, and `model-<id>.parquet` one row per candidate. Both
+files are written before the moments and read by `pixr index repool`. Knows objects and columns, not how moments are
+made.
 """
 
 from __future__ import annotations

@@ -360,10 +360,10 @@ def _runs(mask: NDArray[np.bool_], gap: int) -> list[tuple[int, int]]:
 
 
 def _cut(start: int, stop: int, rules: Rules, new: Times) -> list[Shot]:
-    """Divide a shot into parts of at most `rules.shot_max_ms`, equal unless the picture stands still.
+    """Divide a shot that is longer than `rules.shot_max_ms` into the fewest equal parts that are not.
 
     `new` holds the times in milliseconds at which the picture changed. An edge within a picture that is held for long
-    is moved to an end of that picture; an edge that makes a part shorter than `rules.shot_min_ms` is left out.
+    is then moved to an end of that picture. An edge that makes a part shorter than `rules.shot_min_ms` is left out.
     """
     parts = -(-(stop - start) // rules.shot_max_ms)
     edges = [start]

@@ -136,7 +136,7 @@ def finalise(
         job_id: Job whose figures count the segments.
 
     Returns:
-        How many segments were written; None if the lease has expired or chunks are missing.
+        The counts of the video's segments; None if the lease has expired or chunks are missing.
     """
     staged, duration_ms = _staged(connection, video_id, token)
     if staged is None:
@@ -184,7 +184,7 @@ def repool(
         spared: URIs of older thumbnails to keep, besides those that were shown until now.
 
     Returns:
-        How many segments were written; None if the video is not ready, is being ingested, or was changed meanwhile.
+        The counts of the video's segments; None if the video is not ready, is being ingested, or was changed meanwhile.
 
     Raises:
         Rejected: the frame vectors are of another version of the pipeline.

@@ -47,7 +47,7 @@ class Thumbnails:
         return uris
 
     def are_late(self, shown: Iterable[str]) -> bool:
-        """Whether any of these URIs belongs to a later attempt, so that this one may no longer be shown."""
+        """Whether a later attempt wrote one of these thumbnails; if so, this attempt's must not replace them."""
         return any(self._token_of(uri) > self._token for uri in shown)
 
     def keep(self, shown: Collection[str]) -> None:
@@ -71,7 +71,7 @@ class Thumbnails:
 
     @contextmanager
     def _tidying(self) -> Iterator[None]:
-        """Log, and do not raise, that the object store is away during the block, in which objects are deleted.
+        """Log errors of the object store in the block, which deletes objects, in place of raising them.
 
         The next committed attempt deletes what is left.
         """

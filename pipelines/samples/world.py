@@ -119,7 +119,7 @@ class Artwork:
 
     @cached_property
     def _sheets(self) -> dict[str, Image.Image]:
-        """The picture sheet of each set that was opened."""
+        """The picture sheets that were opened so far, by the name of their set."""
         return {}
 
     def sprite(self, concept: int, name: str = SEEN) -> Image.Image:

@@ -28,7 +28,7 @@ def background(wanted: Background, width: int, height: int) -> Pixels:
 
 @dataclass
 class Painter:
-    """Paints scenes at one size, and keeps the scaled pictures of the current scene's items."""
+    """Painter of scenes at one size; it keeps the scaled pictures of the current scene's items."""
 
     artwork: Artwork
     width: int
@@ -176,7 +176,7 @@ def _forest(rng: np.random.Generator, x: Plane, y: Plane) -> Plane:
 def _part(values: Plane) -> Plane:
     """Return the fractional part.
 
-    NumPy's `% 1` sometimes warns although nothing is wrong with the values.
+    NumPy's `% 1` is not used, because it sometimes warns although nothing is wrong with the values.
     """
     return (values - np.floor(values)).astype(values.dtype)
 

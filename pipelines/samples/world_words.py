@@ -66,7 +66,7 @@ def queries(concept: Concept) -> tuple[str, ...]:
 
 
 def with_article(name: str) -> str:
-    """Return 'a dog', 'an apple', 'jeans'."""
+    """Return a name with its article, if it takes one: 'a dog', 'an apple', 'jeans'."""
     last = name.split()[-1]
     if last.endswith("s") and not last.endswith(("ss", "us", "is", "os")):
         return name

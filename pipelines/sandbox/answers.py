@@ -94,7 +94,7 @@ def _known(values: Mapping[str, Any], expected: Mapping[str, Is]) -> bool:
 
 
 def _text(chars_max: int, chars_min: int = 0) -> Is:
-    """Return a check for printable text of a length."""
+    """Return a check for printable text with a number of characters within bounds."""
     return lambda value: isinstance(value, str) and chars_min <= len(value) <= chars_max and value.isprintable()
 
 

@@ -2,7 +2,7 @@
 
 It imports neither torch nor Ray nor anything that holds credentials. The keeper has one thread and ends when its parent
 does; a child ends when the keeper does. A child opens the files it was given, is confined irrevocably (`confinement`),
-and only then reads them; if a layer cannot be applied, it does nothing.
+and only then reads them; if a layer cannot be applied, the task is not run.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def _lent(path: str, group: int) -> int:
 
 
 def _made(path: str, owner: int) -> int:
-    """Create an empty file for writing, in place of any file that is there."""
+    """Create an empty file for writing, in place of any file that is there; `owner` becomes its owner unless 0."""
     Path(path).unlink(missing_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     if owner:

@@ -100,7 +100,7 @@ class Sandbox:
         return self._with_keeper(profile, ask)
 
     def refusal(self, profile: Profile) -> Failure | None:
-        """Return why this machine would run no task of this profile, or None; asked before files are fetched."""
+        """Return why this machine would run no task of this profile, or None. To be called before files are fetched."""
         return self._with_keeper(profile, lambda _: None)
 
     def _with_keeper(self, profile: Profile, action: Callable[[socket.socket], Answer]) -> Answer | Failure:

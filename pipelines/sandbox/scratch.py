@@ -193,7 +193,7 @@ class Scratch:
             return None
 
     def _sweep(self) -> None:
-        """Delete files and notes that were left behind."""
+        """Delete files and notes that were not used for `IDLE_MAX_S`."""
         for path, stat in self._files():
             if time.time() - stat.st_mtime > IDLE_MAX_S:
                 with contextlib.suppress(OSError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -241,7 +241,7 @@ def _locked(path: Path, how: int = fcntl.LOCK_EX) -> Iterator[int]:
 
     Raises:
         OSError: the lock is held, and `how` does not wait.
-        Temporary: others delete the lock each time it is held, for `LOCK_WAIT_S`.
+        Temporary: for `LOCK_WAIT_S`, another worker deleted the lock file each time before it was locked here.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     until_s = time.monotonic() + LOCK_WAIT_S

@@ -85,7 +85,7 @@ Known = Callable[[str], bool]  # whether a creator with this handle exists
 
 
 def no_creator(_handle: str) -> bool:
-    """Return False; takes the place of the lookup of creators if there is no database."""
+    """Return False; takes the place of the lookup of creators where a database is missing."""
     return False
 
 

@@ -1,7 +1,8 @@
 """The videos of a local file or folder, with the rows of the manifests in it.
 
 Symbolic links are skipped unless asked for, since a link may lead to anything this user can read. Hidden files are
-skipped too, since a disk's trash does not belong in a catalogue. Everything that is skipped is remarked on.
+skipped too, since a disk's trash does not belong in a catalogue. Each skipped link, hidden folder and hidden video gets
+a remark.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _is_taken(file: Path, name: str, remarks: Remarks, extent: Extent) -> bool:
-    """Whether to take a file; if not, add a remark."""
+    """Whether to take a file; if not, add a remark, except on hidden files other than videos."""
     if _is_hidden(file.name) and not extent.hidden:
         if manifest.is_video(file.name):  # other hidden files, such as a folder's settings, are of no interest
             remarks.add(LEFT_OUT, HIDDEN, name)

@@ -255,7 +255,7 @@ def _entry(row: Mapping[str, Any], is_known: Known) -> Entry:
     """Check and normalise a row.
 
     Raises:
-        ValueError, TypeError: what is wrong with it.
+        ValueError, TypeError: the row is invalid; the message says why.
     """
     if "" in row:
         raise ValueError(str(row[""]))
@@ -295,7 +295,7 @@ def _line(name: str, text: str) -> str:
     """Return a one-line text in the form that is stored.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the text is invalid; the message says why.
     """
     try:
         return characters.line(text)
@@ -307,7 +307,7 @@ def require_creator(entry: Entry, is_known: Known) -> Entry:
     """Return the entry if its creator's handle is valid or belongs to an existing creator.
 
     Raises:
-        ValueError: what is wrong with the handle.
+        ValueError: the handle is invalid; the message says why.
     """
     if (fault := handles.fault(entry.creator)) and not is_known(entry.creator):
         raise ValueError(fault)
@@ -338,7 +338,7 @@ def is_text(text: str) -> bool:
 
 
 def is_manifest(path: str) -> bool:
-    """Whether a path ends with a manifest's name, in any case."""
+    """Whether the last part of a path is a manifest's name, in any case."""
     return PurePosixPath(path).name.lower() in NAMES
 
 

@@ -1,8 +1,9 @@
 """Updates of stored videos, and of whom they belong to, from a manifest that has changed since the last ingest.
 
-A word (here: title, description, tags, language or visibility) is applied if the manifest states a different one than the
-last time. If it states the same one, what people have changed since stays; a word that was dropped from the manifest stays too.
-For videos of releases that did not record what manifests said, only words that were never set are filled in.
+A word (here: title, description, tags, language or visibility) is applied if the manifest states a different one than
+the last time. If it states the same one, what people have changed since stays. A word that was dropped from the
+manifest stays too. For videos of releases that did not record what manifests said, only words that were never set are
+filled in.
 
 A video's creator changes only while nothing can have been earned for a former one: no creator was named yet, or the
 video was never shown. After that it changes only if the job has `reassign`, and past earnings stay where they are. The
@@ -79,7 +80,7 @@ class _Known:
         return bool(getattr(self, name) == UNSAID[name])
 
     def kept_because(self, rights: Rights) -> str:
-        """Return why the video keeps its creator although another one is named; empty if it changes."""
+        """Return why the video keeps its creator although its row names another one; empty if the creator changes."""
         if not rights.covers(self.creator):
             return f"it is {self.creator}'s, whom this job does not speak for"
         if self.creator == UNKNOWN or not self.was_shown or rights.reassign:
@@ -90,7 +91,7 @@ class _Known:
 def apply(connection: Connection, page: Sequence[Listed], rights: Rights) -> tuple[list[Note], bool]:
     """Update the videos of a page from what their manifests say now, within the caller's transaction.
 
-    Returns remarks on what was and was not changed, and whether any change can be seen by a search.
+    Returns remarks on what was changed and on what was kept, and whether a search can see any of the changes.
     """
     listed = {video.source_uri: video for video in page}
     rows = [{"source_uri": uri, "creator": video.creator, "said": video.words()} for uri, video in listed.items()]
@@ -150,7 +151,7 @@ def _write(connection: Connection, changes: Sequence[dict[str, Any]]) -> None:
 
 
 def carry_over(connection: Connection, video_ids: Sequence[int]) -> None:
-    """Copy the words and the creator of these videos to their segments and embeddings."""
+    """Copy the words of these videos to their segments, and their creators to their segments and embeddings."""
     if not video_ids:
         return
     connection.execute(

@@ -173,7 +173,7 @@ def _folded(path: str) -> str:
 
 
 class _Names:
-    """Paths by the ways in which a row may write them; each index is built when it is first needed."""
+    """Index of paths by each form in which a row may write them; a form is indexed when it is first needed."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths

@@ -123,7 +123,7 @@ def groups(
 
 
 def _asked(held: Reference, vectors: Vectors, best: NDArray[np.floating]) -> LabelledTexts:
-    """Return texts with vectors (texts, dimensions) and best cosines (texts,)."""
+    """Return the figures of texts, from their vectors (texts, dimensions) and their best answers' cosines (texts,)."""
     known, attainable = (vectors @ held.texts.T).max(1), (vectors @ held.pictures.T).max(1)
     return LabelledTexts(best.astype(np.float64), known.astype(np.float64), attainable.astype(np.float64))
 

@@ -60,8 +60,8 @@ class Studio:
     def lesson(self, count: int, side: int, level: float = LEVEL_MAX) -> Lesson:
         """Paint a batch of pictures.
 
-        Up to level 1 each picture shows one concept; the nearer the level is to 0, the more plainly. From there to level 2 more
-        and more pictures show several concepts.
+        Up to `level` 1 each picture shows one concept, more plainly the nearer the level is to 0. From level 1 to 2
+        more and more pictures show several concepts.
         """
         self.ease = max(0.0, 1 - level)
         pixels = np.empty((count, side, side, 3), np.uint8)

@@ -75,7 +75,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def encoder(tokenizer: Tokenizer, context: int) -> Callable[[list[str]], torch.Tensor]:
-    """Return a function from texts to token ids, as open_clip has them.
+    """Return a function from texts to token ids, such as open_clip's tokenizers are.
 
     Args:
         tokenizer: The tokenizer.

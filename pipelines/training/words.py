@@ -22,7 +22,7 @@ PART_LETTERS_MIN = 3  # of each part of a compound, so that "the me" and "me at"
 
 
 class Phrasebook:
-    """Every mention of the world with the concepts that it stands for; makes texts with their targets."""
+    """Maker of texts with their targets; it knows all mentions, each with the concepts that it stands for."""
 
     def __init__(self, concepts: Sequence[Concept]) -> None:
         self.concepts = concepts
