@@ -112,7 +112,10 @@ class Loop:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self, part: Part) -> None:
-        """Do rounds until told to stop. A part that ends otherwise ends the process, so that no thread vanishes unnoticed."""
+        """Do rounds until told to stop.
+
+        If the part ends in any other way, end the process, so that no thread vanishes unnoticed.
+        """
         try:
             self._rounds(part)
             part.close()

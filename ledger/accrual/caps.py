@@ -101,7 +101,7 @@ def keys_of(subjects: NDArray[Any], days: Days) -> Keys:
         days: uint16, shape (rows,). UTC days since 1970.
 
     Returns:
-        uint64, shape (rows,), evenly spread. Two different pairs share a key with a chance of 2^-64.
+        uint64, shape (rows,), evenly spread. Two different pairs of subject and day share a key with a chance of 2^-64.
     """
     if not len(days):
         return np.zeros(0, np.uint64)
@@ -114,7 +114,7 @@ def keys_of(subjects: NDArray[Any], days: Days) -> Keys:
 
 
 def shape_of(kind: str) -> Shape:
-    """Return the shape of this kind's runs, whose columns are the key, its sum (base units of PIX) and its UTC day."""
+    """Return the shape of the runs of this kind of subject: key, its sum (base units of PIX) and its UTC day."""
     return Shape(
         kind, b"pixrday1", ("<i8", "<u2"), lambda columns: runfiles.summed(columns, 1, runfiles.key_starts(columns))
     )

@@ -43,7 +43,7 @@ UNJUDGED = Shape("fresh", b"pixrpair", PAIRS.columns, _by_pair)
 
 @dataclass(frozen=True)
 class Pairs:
-    """What sources have earned creators, one row a pair and day; a pair may have several rows."""
+    """What sources have earned creators; rows are of one source, creator and UTC day each, and may repeat."""
 
     viewers: Keys  # (rows,) the source: the first word of a keyed hash
     creators: NDArray[np.int64]  # (rows,)

@@ -2,8 +2,9 @@
 
 Each fold writes its run as one row of a table. Such a row never changes and is deleted when it is too old; the table
 alone is the truth. For searches, another thread merges older rows into a few sorted files (see `runfiles`). The newest
-rows stay in memory, about `MEMORY_ROWS_MAX` of a store. While the disk is full or away it may be up to `BEHIND` times
-that; then the store is full until a file can be made again. Without a folder all runs stay in memory. Knows no SQL.
+rows stay in memory, about `MEMORY_ROWS_MAX` of a store. While the disk is full or away, memory may hold up to `BEHIND`
+times as many; then the store is full until a file can be made again. Without a folder all runs stay in memory. Knows no
+SQL.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def newest(runs: list[Run], keys: Keys) -> NDArray[np.int64]:
 def _read(connection: Connection[Any], now_s: int, rows: Known) -> Iterator[Columns]:
     """Yield what some rows of the table hold, merged by key.
 
-    A single row is read piece by piece: an older version merged rows into ones that may be too large for memory.
+    A single row is read piece by piece: an older version merged rows into single ones that may not fit into memory.
     """
     if len(rows) == 1:
         yield from _pieces(connection, now_s, rows[0])

@@ -20,7 +20,7 @@ BEFORE_DAYS = 8  # a day is compared with the best of this many days before: the
 
 @dataclass(frozen=True)
 class Leap:
-    """A creator's UTC day (days since 1970) whose earnings are out of proportion, in base units of PIX."""
+    """A creator's UTC day (in days since 1970) that is out of proportion. Amounts are base units of PIX."""
 
     day: int
     creator_id: int

@@ -126,11 +126,11 @@ class Recorder:
 
         Args:
             appearances: the moments on its first page, all of one viewer.
-            origin: the keyed hash of an anonymous viewer's network; `NO_ORIGIN` of a viewer with a key.
+            origin: the keyed hash of an anonymous viewer's network; `NO_ORIGIN` for a viewer with a key.
             idempotency_key: the client's Idempotency-Key, if it sent one.
             request: what the client asked for; tells a repeated request from another one with the same Idempotency-Key.
-            principal_id: the principal of the viewer's key, None without a key. Segments that they have invested in earn
-                nothing.
+            principal_id: the principal of the viewer's key, None without a key. Segments that they have invested in
+                earn nothing.
             own_creator_ids: creators of that principal; their moments earn nothing.
 
         Returns:

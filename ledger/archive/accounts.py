@@ -102,7 +102,7 @@ class Index:
 
         Args:
             shelf: where the archive lies.
-            kind: of the part: "journal".
+            kind: the kind of the part: "journal".
             day: the UTC day of the part.
             first: the part's first entry.
             last: the part's last entry.

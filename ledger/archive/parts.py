@@ -55,7 +55,7 @@ def add(
         day: the UTC day of its rows.
         written: its object on the shelf.
         newest_at: the time of its newest row.
-        head: of a part of the journal, the hash of its last entry.
+        head: the hash of its last entry, for a part of the journal; None for all others.
 
     Returns:
         The id of the part.

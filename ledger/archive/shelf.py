@@ -167,7 +167,7 @@ class Shelf:
 
         Args:
             content: the bytes.
-            kind: of the part.
+            kind: the kind of the part.
             day: the UTC day of the part.
             first: the number of the part's first row.
             last: the number of the part's last row.

@@ -6,7 +6,7 @@ protects them from deletion. The audit compares the anchors with the journal: an
 be there with the same hash. By the hash chain this also holds for every entry before it.
 
 A declared restore loses entries without rewriting any. Anchors that are older than the restore and name an entry that
-the restored database did not have are counted separately; they are no errors.
+the restored database did not have are counted separately, and not as errors.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ All sums of the journal can be right while money is credited to the wrong creato
 creator:
 
 * each fold's credits with the appearances that the fold took,
-* each payout with the account that it was taken from, the plan of its transaction, and the wallets that its creator has
-named,
+* each payout with the account that it was taken from, with the plan of its transaction, and with the wallets that its
+  creator has named,
 * attempts with the chain's history as the ledger has read it.
 
 Each check returns what is wrong, one sentence for each finding.

@@ -27,7 +27,7 @@ ADMIN_KEY = "api_admin_key"  # under secrets/, where Pixr has made the first one
 
 @click.group()
 def order() -> None:
-    """Have the ledger do what no rule does, in an administrator's name: adopt, book withdrawal or correction, new secret."""
+    """Order work that no rule of the ledger does: adopt, book a withdrawal or a correction, use a new secret."""
 
 
 def order_options(command: Function) -> Function:
@@ -59,7 +59,7 @@ def adopt(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Declare that the database was set back; book what the ledger has paid since a slot or time, and does not know."""
+    """Declare that the database was set back; book what was paid since a slot or time and is forgotten."""
     if (since_slot is None) == (since is None):
         raise Rejected("say --since-slot or --since", code="since-when")
     body = {"since_slot": since_slot} if since is None else {"since": since.replace(tzinfo=UTC).isoformat()}
@@ -113,7 +113,7 @@ def correction(
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Move an amount from one account of the journal to another: a new entry, and nothing on chain."""
+    """Move an amount from one account of the journal to another by a new entry. Moves nothing on chain."""
     body = {"from": taken, "to": given, "amount": amount, "asset": asset}
     _place(context, "correction", body, reason, key_file, timeout_s, as_json)
 

@@ -40,7 +40,7 @@ def stops(context: Context, as_json: bool) -> None:
 @click.option("--unknown", is_flag=True, help="Also a creator who has neither earned nor a wallet yet.")
 @click.pass_obj
 def hold(context: Context, creator_id: int, reason: str, unknown: bool) -> None:
-    """Stop payouts to a creator, for a REASON that they are shown. What is owed waits; what is signed may still arrive."""
+    """Stop payouts to a creator, for a REASON shown to them. What is owed waits; what is signed may still arrive."""
     from ledger.risk import stops as risk_stops
 
     with context.connect(LEDGER) as connection:

@@ -3,14 +3,12 @@
 How long payouts wait after a wallet is set:
 
     by a manifest, for a creator without one   `manifest_wallet_hold_h`, or until the creator confirms it, since anybody
-    who
-                                               may ingest may name any creator
-    first wallet with a proof                  not at all (see `challenges`) first wallet without a proof
-    `wallet_hold_s`; for example an exchange's wallet, whose key the creator does
-                                               not hold
+                                               who may ingest may name any creator
+    first wallet with a proof                  not at all (see `challenges`)
+    first wallet without a proof               `wallet_hold_s`; for example an exchange's wallet, whose key the creator
+                                               does not hold
     change to another wallet                   `wallet_hold_s`, with a proof or without: a thief of the creator's API
-    key
-                                               can prove that they hold the new wallet's key
+                                               key can prove that they hold the new wallet's key
 
 A wallet must be payable: it is the public key of a key pair, and not an address of a program or of the platform. This
 is checked when the wallet is set, and again when a payout is planned, since the rules may have become stricter in

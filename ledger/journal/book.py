@@ -101,7 +101,7 @@ def take_epoch(connection: Connection, owner: str) -> int:
 
     Returns the epoch. It is at least the clock's microseconds since 1970. So a restored database never gives out an
     epoch that it has forgotten and that another process may still hold. If the clock is behind the last epoch, because
-    one of them was ahead or was set back, the epoch grows by a random step instead, so that no other process takes the
+    it was ahead then or has been set back, the epoch grows by a random step instead, so that no other process takes the
     same one.
     """
     row = connection.execute(

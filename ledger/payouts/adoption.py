@@ -156,7 +156,7 @@ def retry(rail: ChainRail) -> None:
 
 
 def adopt(rail: ChainRail, effect: Effect) -> bool:
-    """Book a transaction of the treasury that no attempt knows.
+    """Book a transaction of the treasury that belongs to no attempt in the database.
 
     Returns:
         Whether it was booked; False if it is not certain that the ledger made it.

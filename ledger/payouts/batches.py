@@ -644,7 +644,7 @@ def reclaimable(connection: Conn, retention_s: int, pause_s: float, limit: int) 
 def look_later(connection: Conn, batch_ids: Sequence[str], waited_s: float = 0.0) -> None:
     """Start the wait of these batches' markers again, as there is nothing to take back from them at present.
 
-    `waited_s` seconds of it count as over.
+    `waited_s` seconds of the wait count as over already.
     """
     if batch_ids:
         connection.execute(

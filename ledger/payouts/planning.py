@@ -74,7 +74,7 @@ def _due(rail: Rail, creators: Collection[int] | None = None) -> tuple[list[Due]
 
 
 def _payable(rail: Rail, due: Sequence[Due]) -> list[Due]:
-    """Return those whose wallet can be paid; hold each other one until they name another wallet."""
+    """Return those whose wallet can be paid; hold all others until they name another wallet."""
     reasons = wallets.unpayable_of(rail.connection, {each.creator_id: each.wallet for each in due})
     for each in due:
         if each.creator_id in reasons:
@@ -106,7 +106,7 @@ def screen(rail: Rail, recipients: Sequence[screening.Recipient]) -> set[int]:
 
 
 def parts(rail: Rail, ready: Sequence[Due]) -> list[list[Due]]:
-    """Divide recipients into batches: as many in each as fit into a transaction beside the markers of its lineage.
+    """Divide recipients into batches: as many in each as fit beside the markers of its lineage (see `batches.lineage`).
 
     A creator is left out if their own lineage is too long for one transaction, until its batches are too old to matter.
     """
@@ -205,7 +205,7 @@ def take_apart(rail: Rail, batch: Batch, reason: str) -> None:
 
 
 def plan_again(rail: Rail, parent: Batch, recipients: Sequence[BatchLine]) -> None:
-    """Plan some recipients of a batch that was given back again, if all rules of a payout allow it now.
+    """Plan payouts to `recipients` of a given-back batch again, if all rules of a payout allow it now.
 
     Recipients who are left out will be due as usual. The limit of waiting batches does not apply; otherwise a part that
     it left out would later be planned together with the recipient at fault.

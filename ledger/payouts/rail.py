@@ -4,10 +4,10 @@ The steps of a payout use the interface `Rail`; `ledger.solana_rail` implements 
 know batches, money and states. The rail knows how a batch becomes bytes and what proves its end. Three rules hold for
 any rail:
 
-* The answer to `submit` is a hint. Only `outcome` and `effect` tell how an attempt ended, and they may return None for
-days.
+* The answer to `submit` is a hint. Only `outcome` and `effect` tell how an attempt ended; they may return None for
+  days.
 * A batch is signed again only if `expired` has proof that its last attempt can never pay: on Solana its expiry (see
-  `evidence`), at a bank a rejection or a confirmed recall. That time has passed is never enough. If the batch itself
+  `evidence`), at a bank a rejection or a confirmed recall. Time alone is never enough. If the batch itself
   ends in the same database transaction, less proof is enough to give up its attempt: `may_expire_with_batch`,
   `require_expired` for a person's request, or that another transaction of the batch has landed (see `adoption`).
 * Signing again must not be able to pay twice, even if something was overlooked. On Solana the marker ensures that; at a

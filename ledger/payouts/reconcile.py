@@ -2,8 +2,8 @@
 
 Every finalized transaction that touches the treasury is read once, oldest first. It is expected to be an attempt of
 ours, a deposit (which funds `reward_pool`), or a transaction that changes no balance. Any other transaction freezes
-payouts, and so does a balance on chain that differs from the journal's; the freeze names it. Knows nothing of how
-payouts are made.
+payouts, and so does a balance on chain that differs from the journal's. The freeze names the transaction or the
+balances. Knows nothing of how payouts are made.
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ class Finding:
     """The result of a reconciliation.
 
     `conclusive` is False if nothing follows from it: too few nodes report the same, transactions are not booked yet, or
-    the journal knows a newer slot than the one compared. `waits_for` is the signature of a transaction that is not
-    booked yet, because it is an attempt of ours that is not settled or because nodes disagree about it.
+    the journal knows a newer slot than the one compared.
+
+    `waits_for` is the signature of a transaction that is not booked yet, because it is an attempt of ours that is not
+    settled or because nodes disagree about it.
     """
 
     slot: int
@@ -161,7 +163,7 @@ def reconcile(
         connection: of the ledger. It is committed.
         chain: the nodes that are asked.
         treasury: the treasury whose transactions and balances are compared.
-        adopt: called with each transaction that no attempt knows; returns whether it has booked it.
+        adopt: called with each transaction that is no attempt of ours; returns whether it has booked it.
         opinions: nodes that must report the same before it is believed; all of them if there are fewer nodes.
         difference: remembers from round to round how often history was read again.
         distrust: remembers from round to round which nodes have named transactions that others deny.
@@ -215,7 +217,7 @@ def adopt_history(
         chain: the nodes that are asked.
         treasury: the treasury whose history is read.
         slot: the last slot that is read.
-        adopt: called with each transaction that no attempt knows; returns whether it has booked it.
+        adopt: called with each transaction that is no attempt of ours; returns whether it has booked it.
         opinions: nodes that must report the same before it is believed.
         distrust: the nodes that are not believed alone; it is told which transactions are denied.
         again: because of a difference, also book what is missing of the last `AGAIN_SLOTS` before the newest slot that
@@ -255,7 +257,7 @@ def _book_piece(
         connection: of the ledger. It is committed.
         chain: the nodes that are asked.
         treasury: the treasury whose transactions these are.
-        adopt: called with each transaction that no attempt knows; returns whether it has booked it.
+        adopt: called with each transaction that is no attempt of ours; returns whether it has booked it.
         opinions: nodes that must report the same before it is believed.
         named: the transactions, oldest first.
         distrust: is told which transactions enough nodes deny; these are left out. Without it none is left out.
@@ -324,7 +326,7 @@ def _denied(connection: Connection[Any], chain: Chain, unknown: Sequence[New]) -
     """Return the transactions among `unknown` that a node has made up.
 
     A transaction is denied if at least `OPINIONS` nodes have the block that it should be in and do not know it, and
-    these are more than report it. Otherwise a node that makes up transactions could keep later ones from being booked.
+    fewer nodes report it. Otherwise a node that makes up transactions could keep later ones from being booked.
     An attempt of ours is never denied; it is waited for. If nodes together deny a transaction that has moved money, a
     difference between chain and journal remains. Then the history is read again and nothing is denied, so that the
     transaction is booked or payouts are frozen.

@@ -123,8 +123,8 @@ def _revive(rail: Rail, attempt: Attempt, effect: Effect, live: Sequence[Attempt
 
     If the attempt has paid, later attempts of its batch (`live` has them) must end first. They can only fail, at the
     marker. Returns False, without booking the attempt, while a later one may still land, or if a later one has paid as
-    well (without markers): that one is settled first. A later attempt that can never land is given up without checking
-    the marker, since the first attempt has made it.
+    well (possible only without markers): that one is settled first. A later attempt that can never land is given up
+    without checking the marker, since the first attempt has made it.
     """
     stops.freeze(rail.connection, LANDED_LATE, proof_of(attempt, effect))
     # And before nodes are asked: what is written meanwhile would keep the fold waiting.
@@ -169,7 +169,7 @@ def book_landed(rail: Rail, attempt: Attempt, effect: Effect) -> None:
 
 
 def book_cost(rail: Rail, attempt: Attempt, effect: Effect) -> None:
-    """Book the cost of an attempt. Its batch goes on, or ends in another way."""
+    """Book only the cost of an attempt, for a batch that goes on or has ended in another way."""
     key, kind = f"fail:{attempt.signature}", f"{attempt.batch.kind}_late"
     planning.post(rail.connection, key, kind, rail.cost_lines(effect), proof_of(attempt, effect))
 

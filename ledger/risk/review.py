@@ -8,14 +8,14 @@ follows (all amounts are base units of PIX; a *suspicion* is the row of `ledger.
     taken back = the part of `doubtful` that has not matured yet: it moves from the creator's account `maturing` to
                  `reward_pool`
     held       = doubtful - taken back: it is in `payable` already, and a partial hold withholds it until a person
-    decides given back = the difference, if a later judgement of the day finds less doubtful than was taken back: it
-    comes from
-                 `reward_pool`, as far as that suffices, and matures again
+                 decides
+    given back = the difference, if a later judgement of the day finds less doubtful than was taken back: it comes
+                 from `reward_pool`, as far as that suffices, and matures again
 
 Everything else is paid, so that nobody can ruin a creator with fake clicks.
 
 Example (`source_day_pix` 30,000; `beside_share_ppm` 100 %; creators get 90 %). One network earned a creator 100,000
-gross, 90,000 net. Vouched for are 30,000, and 30,000 count beside them: 60,000 of 100,000, so `earned` is 54,000 and
+gross, 90,000 net. 30,000 are vouched for, and 30,000 more count: 60,000 of 100,000, so `earned` is 54,000 and
 36,000 are taken back. A day later a spool arrives late: ten other people earned the creator 100,000 on the same day,
 all of it vouched for. Now 130,000 + min(70,000, 130,000) = 200,000 of 200,000 count: the 36,000 are given back.
 (`tests/ledger/risk/test_abuse.py` runs this example.)
@@ -181,7 +181,7 @@ def _taken_before(connection: Connection[Any], judged: Judged) -> dict[int, int]
 
 
 def _lift(connection: Connection[Any], day: date, creators: Collection[int]) -> None:
-    """Lower suspicions to the amount taken back for creators of whose day nothing is doubtful any more."""
+    """For creators who have nothing doubtful on the day any more, lower the suspicion to what was taken back."""
     if creators:
         connection.execute(
             "UPDATE ledger.suspicions SET captive_pix = reversed_pix"
@@ -193,7 +193,10 @@ def _lift(connection: Connection[Any], day: date, creators: Collection[int]) -> 
 def _give_back(
     connection: Connection[Any], judged: Judged, taken_before: Mapping[int, int], economics: Economics
 ) -> None:
-    """Give back what was taken back and counts now, as far as the pool suffices; it matures with the day's last."""
+    """Give back, as far as the pool suffices, what was taken back and counts now.
+
+    It matures with the day's last earnings.
+    """
     doubtful = dict(zip(judged.creators.tolist(), judged.doubtful.tolist(), strict=True))
     pool = book.account(connection, "reward_pool")
     left, returned = book.balance(connection, pool), {}
@@ -257,7 +260,7 @@ def _hold_leaps(
     trusted: Ids,
     economics: Economics,
 ) -> None:
-    """Hold what is above proportion on judged days; end this for days that are in proportion now and were not before.
+    """Hold what is above proportion on judged days; forget the leaps of days that are in proportion now.
 
     A day is compared only if the totals hold all `BEFORE_DAYS` days before it. `earned` has the shape of `totals`.
     """

@@ -166,7 +166,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Simulation:
-    """The result of a simulation on one node: the error (None if there would be none), compute units, the node's slot."""
+    """The result of a simulation on one node: the error (None if it would succeed), compute units, the node's slot."""
 
     error: Any
     units: int
@@ -232,7 +232,7 @@ class Chain:
         return self._runner.run(self._first(method, list(params), read=read))
 
     def ask_all(self, method: str, *params: Any, least: int = 1, read: Read = _as_it_is) -> list[Any]:
-        """Call a method on all nodes at once. Returns what `read` returns for the answers that it accepts, in node order.
+        """Call a method on all nodes at once. Returns the results of `read` for accepted answers, in order of the nodes.
 
         Raises:
             Temporary: `read` accepts the answers of fewer than `least` nodes.

@@ -103,7 +103,7 @@ def pay(payer: Payer, to: Pubkey, amount: int) -> Instruction:
     """Make the transfer of `amount` base units from the treasury's token account to another one.
 
     It is a TransferChecked, which names the mint. If another key than the treasury's pays the fees, it is a Transfer,
-    which names no mint: that key takes one of the 64 addresses, and the mint's is saved for it. The program still
+    which names no mint: that key takes one of the 64 addresses, so the mint's is left out. The program still
     requires that both accounts are of one mint, and the treasury's was checked when it was opened.
     """
     if payer.gas != payer.treasury:
@@ -131,7 +131,7 @@ def create_marker(payer: Payer, mark: Marker) -> Instruction:
 
 
 def memo(text: str) -> Instruction:
-    """Make a memo instruction. Its unique text makes transactions different that create no marker."""
+    """Make a memo instruction. Its unique text distinguishes transactions that have no marker."""
     return Instruction(MEMO_PROGRAM, (), (), text.encode())
 
 

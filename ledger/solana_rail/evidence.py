@@ -5,10 +5,10 @@ hold. The finalized height is past the last one at which the attempt can land. A
 knows the attempt, and enough nodes remember the whole time since it was signed. And the batch's marker does not exist.
 Each function answers one question:
 
-    expired                 which attempts may be given up, and their batches signed again?      settling
-    may_expire_with_batch   may an attempt be given up if its batch ends at the same time?       settling, adoption
-    may_give_back           may a batch's money go back, to be planned again?                    settling, signing,
-    trials require_expired         may a person's request end a batch whose end is not known?           resolving
+    expired                 which attempts may be given up, and their batches signed again? settling
+    may_expire_with_batch   may an attempt be given up if its batch ends at the same time?  settling, adoption
+    may_give_back           may a batch's money go back, to be planned again?               settling, signing, trials
+    require_expired         may a person's request end a batch whose end is not known?      resolving
 
 Decides nothing, writes nothing.
 """

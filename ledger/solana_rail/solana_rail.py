@@ -80,7 +80,7 @@ class SolanaRail:
     def with_free_ids(self, planned: Sequence[Batch]) -> list[Batch]:
         """Return the batches; each whose marker is or was on chain gets another id.
 
-        Its id is then that of a batch that a restore has forgotten.
+        The old id is that of a batch that a restore has forgotten.
         """
         taken = self._marked(planned)
         while taken:

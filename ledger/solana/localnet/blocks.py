@@ -184,7 +184,7 @@ class LocalChain:
     # ── Blocks ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def produce(self, time: int) -> Block:
-        """Make one block from the queue, at a Unix time. As on a real chain, old blockhashes are refused."""
+        """Make one block from the queue, at a Unix time; as on a real chain, drop transactions with an old blockhash."""
         self.height += 1
         block = self._new_block(self.height, time)
         self._set_clock(time)

@@ -92,7 +92,7 @@ def put_treasury(
     separate_gas: bool = False,
     word: str = "",
 ) -> Treasury:
-    """Create on a chain a mint, and a treasury that holds all its tokens.
+    """Create a mint on a chain, and a treasury that holds all its tokens.
 
     Args:
         chain: the chain.

@@ -1,4 +1,4 @@
-"""The JSON-RPC methods, one function each: it takes the chain, parameters and options, and answers as Agave does.
+"""The JSON-RPC methods: functions of the chain, the parameters and the options that answer as Agave does.
 
 An answer that depends on the chain carries `context.slot`. A block's slot is its height. Knows nothing of HTTP.
 """
