@@ -354,7 +354,7 @@ def forget_removed(storage: Storage, bucket: str, registered: catalog.Registered
 
 
 def name_of(note: Note) -> str:
-    """Return how a remark names its video: the file's name, and the creator where the remark is about the creator."""
+    """Return how a remark names its video: by file name, followed by the creator if the remark is about the creator."""
     name = note.video.source_uri.rpartition("/")[2]
     return f"{name} for {note.video.creator}" if note.kind == CREATOR_KEPT else name
 

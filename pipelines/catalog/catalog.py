@@ -157,7 +157,10 @@ def _register_videos(connection: Connection, page: Sequence[Listed]) -> None:
 
 def _add_to_job(connection: Connection, job_id: str, page: Sequence[Listed], model_id: int) -> None:
     # Videos that are ingested already are skipped here, in one statement a page, without reading any object.
-    """Add the videos of a page to the job: those that need no work with their outcome, failed ones queued again."""
+    """Add the videos of a page to the job.
+
+    Videos that need no work get their outcome at once; failed videos are queued again.
+    """
     connection.execute(
         """
         INSERT INTO media.job_videos (job_id, video_id, position, outcome, error, error_code)
@@ -249,7 +252,7 @@ def _take_turns(connection: Connection, job_id: str) -> None:
 
 
 def change(connection: Connection, video_id: int, **words: Any) -> bool:
-    """Change title, description, tags, visibility or language of a video, for search in the same transaction.
+    """Change title, description, tags, visibility or language of a video, and what searches see, in one transaction.
 
     `words` maps these columns to their new values. Returns False if the video does not exist or was removed.
 

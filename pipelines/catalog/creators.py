@@ -109,7 +109,7 @@ def known_handles(connection: Connection, handles: Iterable[str]) -> frozenset[s
 
 
 def _storable(handles: Iterable[str]) -> list[str]:
-    """Return the handles without those that PostgreSQL cannot store as text, which belong to no creator."""
+    """Return the handles that PostgreSQL can store as text; the others cannot belong to a creator."""
     return [handle for handle in handles if is_text(handle) and "\0" not in handle]
 
 

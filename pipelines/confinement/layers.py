@@ -101,7 +101,8 @@ def leave_network() -> str:
 def find(uid: int, without: Sequence[str] = ()) -> AvailableLayers:
     """Try every layer except `without`, each in a child, and return which ones work.
 
-    The caller must have one thread. Unless `without` names the layer "own network", it loses its network for good.
+    The caller must have one thread. Unless `without` names the layer "own network", the caller loses its network for
+    good.
     """
     missing = dict.fromkeys(without, "left out")
     if OWN_NETWORK not in missing and (reason := leave_network()):

@@ -39,7 +39,7 @@ class Profile:
 
 
 def probe(settings: IngestSettings) -> Profile:
-    """Return the profile for probing a file, which writes nothing and starts nothing."""
+    """Return the profile for probing a file; it allows no writing."""
     return Profile(
         settings.probe_cpu_max_s, settings.probe_timeout_s, settings.probe_memory_max_mb, settings.probe_output_max_mb,
         file_max_mb=settings.probe_file_max_mb, writes=(), programs=settings.probe_programs,
@@ -49,7 +49,7 @@ def probe(settings: IngestSettings) -> Profile:
 
 
 def decode(settings: IngestSettings) -> Profile:
-    """Return the profile for decoding a chunk, which may write one file, a copy of the chunk."""
+    """Return the profile for decoding a chunk; it allows writing one file, a copy of the chunk."""
     return Profile(
         settings.decode_cpu_max_s, settings.decode_timeout_s, settings.decode_memory_max_mb,
         settings.decode_output_max_mb, file_max_mb=settings.decode_file_max_mb, programs=settings.decode_programs,

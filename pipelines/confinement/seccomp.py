@@ -73,7 +73,7 @@ def assemble(machine: str, pid: int, *, programs: bool) -> list[Instruction]:
 
 
 def _looked_at(condition: Condition) -> list[Instruction]:
-    """Return instructions that check the low half of an argument, and allow or refuse."""
+    """Return instructions that check the low half of an argument, and allow or refuse the call."""
     allow, refuse = (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, ERRNO | errno.EPERM)
     load = (LOAD, 0, 0, ARGUMENTS_AT + 8 * condition.argument)
     if isinstance(condition, Bits):

@@ -30,7 +30,7 @@ CODEC_ID = re.compile(r"Video: ([^\s,]+)")
 
 
 class Undecodable(Exception):
-    """The file cannot be decoded, and the fault is the file's. Fields as in `media.Failure`."""
+    """Error for a file that cannot be decoded, with the fields of `media.Failure`."""
 
     def __init__(self, code: str, reason: str, final: bool = False) -> None:
         super().__init__(code, reason, final)

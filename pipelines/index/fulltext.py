@@ -295,7 +295,10 @@ async def _collect(
 
 
 def _nearest(model: SearchModel) -> Composed:
-    """Return the query that compares all moments of each video; the minus sign keeps the planner off the vector index."""
+    """Return the query for the moments of each video that are nearest to a vector.
+
+    It sorts by the negated distance, so that PostgreSQL compares all moments of the video and uses no vector index.
+    """
     return SQL(
         "SELECT w.video_id, m.segment_id, m.cosine FROM unnest(%(videos)s::bigint[]) AS w (video_id) CROSS JOIN LATERAL ("
         "SELECT e.segment_id, -({distance}) AS cosine FROM {leaf} e WHERE e.video_id = w.video_id"

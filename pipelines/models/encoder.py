@@ -201,7 +201,7 @@ class Encoder:
         return tower
 
     def _bf16_is_safe(self) -> bool:
-        """Whether bf16 is faster on this device and safe: nearly exact vectors, the same at any place of a batch."""
+        """Whether bf16 is faster on this device and safe: vectors nearly exact, and equal at any place of a batch."""
         self.bf16 = False
         if not self._bf16_pays():
             return False
@@ -410,7 +410,7 @@ class _Pixels:
         return scaled.round().clamp(0, 255)
 
     def _cut(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Crop the centre of what is too large, and pad what is too small around the centre."""
+        """Bring pixels (n, 3, height, width) to the model's size: crop them to the centre, or pad them around it."""
         import torch
 
         height, width = pixels.shape[2:]

@@ -169,7 +169,7 @@ def change(before: Floats, plane: Floats) -> float:
 
 
 def _apart(rows: Floats, other_rows: Floats) -> Floats:
-    """Return the mean absolute difference of each row, (n, values) and (n, values) to (n,)."""
+    """Return the mean absolute difference of each pair of rows: two arrays (n, values) give (n,)."""
     difference = rows - other_rows
     means: Floats = np.abs(difference, out=difference).mean(axis=1)
     return means

@@ -1,9 +1,9 @@
 """Thumbnails of moments, as objects under `thumbnails/<video>/<token>/`: each attempt writes under its own fencing token.
 
 So an attempt whose lease has expired overwrites nothing that is shown, and deletes its own thumbnails. If the outcome
-of an attempt is unknown (a connection that breaks at COMMIT), its thumbnails stay, since they may be shown. The attempt
-that commits deletes those of older attempts, except what was shown until then: browsers have cached links to it. The
-next committed attempt deletes that. Knows objects, no tables.
+of an attempt is unknown (a connection that breaks at COMMIT), its thumbnails stay, since they may be shown. An attempt
+that commits deletes the thumbnails of older attempts. It spares those that were shown until then, because browsers have
+cached links to them; the next attempt that commits deletes these. Knows objects, no tables.
 """
 
 from __future__ import annotations

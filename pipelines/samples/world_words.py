@@ -50,7 +50,7 @@ def plain(scene: Scene, concepts: Sequence[Concept]) -> str:
 
 
 def varied(rng: random.Random, scene: Scene, concepts: Sequence[Concept]) -> str:
-    """Return a caption as a person might search for the scene."""
+    """Return a caption such as people might type to find the scene."""
     names = [_called(rng, concepts[index]) for index in scene.concepts]
     rng.shuffle(names)
     joined = _listed(names) if rng.random() < 0.8 else " ".join(names)

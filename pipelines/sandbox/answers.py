@@ -79,7 +79,7 @@ def _pictures(arrays: Mapping[str, Array], requested_ms: Array, side: int) -> No
 
 
 class _Unreadable(ValueError):
-    """The answer is invalid."""
+    """Error for an invalid answer."""
 
 
 def _require(holds: bool, what: str) -> None:

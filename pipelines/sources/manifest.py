@@ -191,7 +191,7 @@ def _file_of(row: Mapping[str, Any] | str) -> str:
 
 
 def _creator_of(row: Mapping[str, Any] | str, is_known: Known) -> str:
-    """Return the creator that an invalid row names, or "". Only jobs that may speak for them are told what is wrong."""
+    """Return the creator that an invalid row names, or ""; only a job that may speak for them is told the reason."""
     creator = row.get("creator") if isinstance(row, Mapping) else None
     return handles.resolve(str(creator), is_known).strip() if creator else ""
 

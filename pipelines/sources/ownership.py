@@ -168,7 +168,10 @@ def without(
 
 
 def is_covered(video: Listed, rights: Rights, remarks: Remarks) -> bool:
-    """Whether the job may speak for a video's creator; a refused video is counted, and named only if its creator is unknown."""
+    """Whether the job may speak for a video's creator; if not, add a remark.
+
+    The remark names the video only if its creator is unknown.
+    """
     reason = rights.refusal(video.creator)
     if reason:
         remarks.add(LEFT_OUT, reason, video.source_uri.rpartition("/")[2] if video.creator == UNKNOWN else "")

@@ -131,7 +131,7 @@ def _nothing(detail: str, hint: str, remarks: Remarks) -> Rejected:
 
 
 def _unique(videos: list[Listed], remarks: Remarks) -> list[Listed]:
-    """Return each URI once; equal content under equal names in two folders is one video."""
+    """Return the first video of each URI, and add a remark on each further one."""
     first: dict[str, Listed] = {}
     for video in videos:
         if video.source_uri in first:
@@ -290,7 +290,7 @@ class _Local:
 
 
 def _each_once(files: list[tuple[Path, Entry]], path: Path, bucket: str, remarks: Remarks) -> Iterator[_Local]:
-    """Yield local files with their URIs; equal content under equal names in two folders is one video."""
+    """Yield local files with their URIs; of files with equal content and equal names only the first."""
     top, first_names = path if path.is_dir() else path.parent, dict[str, str]()
     for file, entry in files:
         name = str(file.relative_to(top))

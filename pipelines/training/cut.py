@@ -152,7 +152,7 @@ def nonsense(rng: random.Random, count: int) -> list[str]:
 
 
 def fit(model: encoder.Encoder, held: Reference, by_group: Mapping[str, LabelledTexts]) -> Cutoff:
-    """Return, of the cuts that hide at most LOSS_MAX of the found answers, the one that hides most of the others."""
+    """Return the cut that hides most of `absent` and `nonsense`, among cuts that hide at most LOSS_MAX of `found`."""
     phrases, found = Phrasebook(world.artwork().concepts), by_group["found"]
     texts = model.texts(phrases.texts(random.Random(1), KNOWN_TEXTS)[0])
     trained = float(np.quantile((texts @ held.texts.T).max(1), KNOWN_LOSS_MAX))

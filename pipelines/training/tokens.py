@@ -75,7 +75,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def encoder(tokenizer: Tokenizer, context: int) -> Callable[[list[str]], torch.Tensor]:
-    """Return a function from texts to token ids, such as open_clip's tokenizers are.
+    """Return a function from texts to token ids, called like the tokenizers of open_clip.
 
     Args:
         tokenizer: The tokenizer.
