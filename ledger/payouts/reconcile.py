@@ -163,7 +163,7 @@ def reconcile(
         connection: of the ledger. It is committed.
         chain: the nodes that are asked.
         treasury: the treasury whose transactions and balances are compared.
-        adopt: called with each transaction that is no attempt of ours; returns whether it has booked it.
+        adopt: called with each transaction that belongs to no attempt of ours; returns whether it has booked it.
         opinions: nodes that must report the same before it is believed; all of them if there are fewer nodes.
         difference: remembers from round to round how often history was read again.
         distrust: remembers from round to round which nodes have named transactions that others deny.
@@ -217,7 +217,7 @@ def adopt_history(
         chain: the nodes that are asked.
         treasury: the treasury whose history is read.
         slot: the last slot that is read.
-        adopt: called with each transaction that is no attempt of ours; returns whether it has booked it.
+        adopt: called with each transaction that belongs to no attempt of ours; returns whether it has booked it.
         opinions: nodes that must report the same before it is believed.
         distrust: the nodes that are not believed alone; it is told which transactions are denied.
         again: because of a difference, also book what is missing of the last `AGAIN_SLOTS` before the newest slot that
@@ -257,7 +257,7 @@ def _book_piece(
         connection: of the ledger. It is committed.
         chain: the nodes that are asked.
         treasury: the treasury whose transactions these are.
-        adopt: called with each transaction that is no attempt of ours; returns whether it has booked it.
+        adopt: called with each transaction that belongs to no attempt of ours; returns whether it has booked it.
         opinions: nodes that must report the same before it is believed.
         named: the transactions, oldest first.
         distrust: is told which transactions enough nodes deny; these are left out. Without it none is left out.
