@@ -73,7 +73,7 @@ def place(connection: Conn, key: str, kind: str, body: Mapping[str, Any], reason
         kind: `ADOPT`, `WITHDRAWAL`, `CORRECTION` or `SECRET`.
         body: the details that this kind of order needs, as values of JSON.
         reason: why, in words; stored with what is booked.
-        lives_s: seconds until it expires, if it is not approved.
+        lives_s: seconds until it expires, if it was not carried out by then.
 
     Returns:
         The order's number.

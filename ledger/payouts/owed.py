@@ -169,7 +169,7 @@ def fit(connection: Conn, least_pix: int, opening_pix: int) -> None:
     """Fill the table again with the creators whose balance reaches `least_pix`, if that amount has changed. Commits.
 
     `least_pix` is the least amount of a payout, `opening_pix` that of a first payout. If the latter has changed,
-    creators who wait until some time are woken.
+    creators who wait for a point in time are woken.
     """
     row = connection.execute("SELECT least_pix, opening_pix FROM ledger.owed_least").fetchone()
     connection.commit()

@@ -37,7 +37,7 @@ def run_once(rail: Rail, *, plan: bool = True) -> None:
 
     Args:
         rail: the rail that pays.
-        plan: whether to plan new batches, too; never while payouts are frozen.
+        plan: whether to plan and sign, too. While payouts are frozen, neither is done.
 
     Raises:
         Temporary, RpcRefusal: a step could not be done now; the other steps were done.

@@ -171,7 +171,7 @@ def _post_received(rail: Rail, attempt: Attempt, effect: Effect, received: Seque
 
 
 def _book_never(rail: Rail, batch: Batch, attempts: Sequence[Attempt], effects: Effects, height: int) -> str:
-    """Cancel a batch if none of its transactions has landed or can land. Returns a description of what was done."""
+    """Cancel a batch; none of its transactions may have landed or may still land. Returns what was done, in words."""
     for attempt in attempts:
         effect = effects[attempt.signature]
         if effect is not None:
