@@ -11,7 +11,8 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cluster.database import database, migrations
 from cluster.embedded import postgres_programs
@@ -65,16 +66,8 @@ def restore(url: str, file: Path) -> None:
         raise Rejected(
             "the database is not empty", status=409, code="database-not-empty", hint="restore into a new one"
         )
-    _run(
-        url,
-        "pg_restore",
-        "--exit-on-error",
-        "--single-transaction",
-        "--no-owner",
-        "--no-privileges",
-        f"--dbname={_place(url)}",
-        str(file),
-    )
+    options = ("--exit-on-error", "--single-transaction", "--no-owner", "--no-privileges")
+    _run(url, "pg_restore", *options, str(file))
     with database.connect(url) as connection:
         adoption.begin(connection, {"file": file.name})
         connection.execute("UPDATE ledger.fence SET epoch = epoch + 1000")  # no earlier writer may ever write again
@@ -85,11 +78,17 @@ def restore(url: str, file: Path) -> None:
 
 
 def _run(url: str, program: str, *arguments: str) -> None:
-    parts = urlsplit(url)
-    place = () if program == "pg_restore" else (_place(url),)
-    environment = {**os.environ, "PGPASSWORD": unquote(parts.password or "")}
+    """Run a program on a database, given by a URL or by key=value pairs; the password travels in the environment.
+
+    Raises:
+        Rejected: `pg_restore` failed.
+        Temporary: `pg_dump` failed.
+    """
+    options = conninfo_to_dict(url)
+    password = options.pop("password", None)
+    environment = {**os.environ, "PGPASSWORD": str(password)} if password else {**os.environ}
     done = subprocess.run(
-        (_binary(program), *arguments, *place),
+        (_binary(program), f"--dbname={make_conninfo('', **options)}", *arguments),
         env=environment,
         capture_output=True,
         text=True,
@@ -102,13 +101,6 @@ def _run(url: str, program: str, *arguments: str) -> None:
         if program == "pg_restore":
             raise Rejected(f"pg_restore failed: {line}", code="restore-failed")
         raise Temporary(f"pg_dump failed: {line}")
-
-
-def _place(url: str) -> str:
-    """Return the URL without its password, which the program gets through the environment."""
-    parts = urlsplit(url)
-    user = f"{parts.username}@" if parts.username else ""
-    return f"postgresql://{user}{parts.hostname}:{parts.port or 5432}{parts.path}"
 
 
 def _binary(program: str) -> str:

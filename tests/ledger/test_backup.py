@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cluster import runtime
 from cluster.database import database
@@ -168,6 +170,18 @@ def test_numbers_that_were_given_after_the_dump_are_not_given_again(
     assert forgotten is not None
     assert after is not None
     assert after[0] > forgotten[0] + backup.NUMBERS_SKIPPED // 2 > first[0]
+
+
+def test_a_database_may_be_named_as_postgresql_itself_has_it(postgres_url: str, empty_url: str, tmp_path: Path) -> None:
+    """By key=value pairs, and by a URL of several hosts with options."""
+    source, target = conninfo_to_dict(postgres_url), conninfo_to_dict(empty_url)
+    backup.dump(make_conninfo(**source), tmp_path / "pixr.dump")
+    places = f"{target['host']}:{target['port']},{target['host']}:{target['port']}"
+    login = f"{target['user']}:{quote(str(target['password']))}"
+    several = f"postgresql://{login}@{places}/{target['dbname']}?connect_timeout=20&application_name=restore"
+    backup.restore(several, tmp_path / "pixr.dump")
+    with database.connect(empty_url) as connection:
+        assert connection.execute("SELECT count(*) FROM ledger.fence").fetchone() == (1,)
 
 
 def test_a_server_that_knows_no_role_has_them_after_a_restore_with_what_they_may(
