@@ -154,6 +154,7 @@ class Folding(Part):
         self._end_fold()
         folder = self.settings.data_dir / SEEN_FOLDER
         networks = SharedNetworks.of(self.settings)
+        review.begin(connection)
         self._fold, self._unreviewed = Fold(connection, self.economics, self.own, folder, networks), True
 
     def close(self) -> None:

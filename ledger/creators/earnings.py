@@ -6,6 +6,7 @@ in_flight  in a payout that is not settled
 paid       settled, by the journal
 on_chain   received, by the finalized transactions themselves
 accrued    pending + payable + in_flight + paid: everything ever earned, less reversals
+withheld   the part of payable that partial holds keep back; appearances to other people make it smaller
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Earnings:
     payouts: int = 0  # how many are settled
     wallet: str | None = None
     held: str | None = None  # the reason of the oldest hold in force
+    withheld: int = 0
 
     @property
     def accrued(self) -> int:
@@ -37,7 +39,7 @@ class Earnings:
 
     def document(self) -> dict[str, Any]:
         """Return the earnings as the HTTP interface shows them: amounts and ids as strings."""
-        names = ("pending", "accrued", "payable", "in_flight", "paid", "on_chain")
+        names = ("pending", "accrued", "payable", "in_flight", "paid", "on_chain", "withheld")
         amounts: dict[str, Any] = {name: str(getattr(self, name)) for name in names}
         others = {"payouts": self.payouts, "wallet": self.wallet, "held": self.held}
         return {"creator_id": str(self.creator_id), **amounts, **others}
@@ -54,7 +56,9 @@ OF = """
         (coalesce(p.on_chain, 0) + coalesce(b.on_chain_pix, 0))::bigint, p.settled + coalesce(b.settled, 0),
         (SELECT wallet FROM ledger.wallets WHERE creator_id = c.id),
         (SELECT reason FROM ledger.holds WHERE creator_id = c.id AND released_at IS NULL
-         AND (until IS NULL OR until > now()) ORDER BY id LIMIT 1)
+         AND (until IS NULL OR until > now()) ORDER BY id LIMIT 1),
+        least(ledger.withheld(c.id), coalesce((SELECT balance FROM ledger.accounts
+                  WHERE (kind, party, owner, asset) = ('payable', 'creator', c.id, 'PIX')), 0))
     FROM unnest(%s::bigint[]) WITH ORDINALITY AS c (id, place) CROSS JOIN LATERAL (
         SELECT sum(t.amount_pix) FILTER (WHERE t.state = 'pending') AS in_flight,
                sum(CASE t.state WHEN 'posted' THEN t.amount_pix WHEN 'voided' THEN o.on_chain_pix END) AS paid,

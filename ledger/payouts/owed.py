@@ -35,10 +35,12 @@ class Due(NamedTuple):
     address: str | None
 
 
-# Creators who are held, have no wallet, or changed it a moment ago, wait; so does the part of a balance that is doubtful. The
-# last column is the instant until which one waits, NULL for who can be paid: `greatest` leaves out what is NULL.
+# Creators who are held, have no wallet, or changed it a moment ago, wait; so does the part of a balance that is doubtful, and
+# what was earned since the last review. The last column is the instant until which one waits, NULL for who can be paid:
+# `greatest` leaves out what is NULL.
 LOOK = """
-    SELECT o.creator_id, a.id, w.wallet, least(a.balance - h.doubtful_pix, %(most)s), (now() AT TIME ZONE 'utc')::date,
+    SELECT o.creator_id, a.id, w.wallet, least(a.balance - h.doubtful_pix - f.earned_pix, %(most)s),
+           (now() AT TIME ZONE 'utc')::date,
            (SELECT count(*) FROM ledger.payouts p
             WHERE p.creator_id = o.creator_id AND p.period = (now() AT TIME ZONE 'utc')::date)::int, t.address,
            nullif(greatest(CASE WHEN w.wallet IS NULL THEN 'infinity'::timestamptz END, w.hold_until, h.until,
@@ -48,6 +50,10 @@ LOOK = """
     JOIN ledger.accounts a ON a.id = o.account_id
     LEFT JOIN ledger.wallets w ON w.creator_id = o.creator_id
     LEFT JOIN ledger.token_accounts t ON t.wallet = w.wallet AND t.mint = %(mint)s
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(p.amount), 0)::bigint AS earned_pix FROM ledger.postings p
+        JOIN ledger.entries e ON e.id = p.entry_id AND starts_with(e.key, 'fold:')
+        WHERE p.account_id = a.id AND p.entry_id > (SELECT entry_id FROM ledger.reviewed)) f
     CROSS JOIN LATERAL (
         SELECT max(coalesce(until, 'infinity')) FILTER (WHERE NOT partial AND (until IS NULL OR until > now())) AS until,
                CASE WHEN coalesce(bool_or(partial), false) THEN ledger.withheld(o.creator_id) ELSE 0 END AS doubtful_pix
@@ -78,7 +84,7 @@ def look(
 
     Returns:
         The creators who can be paid, the longest waiting first; and for each of the others the instant until which they
-        wait, or "infinity".
+        wait, or "infinity". Creators who have too little without what no review has seen yet are in neither.
     """
     most = payable_max_pix(economics)
     if most < economics.payout_min_pix:  # an operator's emergency stop
@@ -88,10 +94,11 @@ def look(
     due: list[Due] = []
     waiting: dict[int, str] = {}
     for *columns, until in connection.execute(ALL if creators is None else NAMED, values):
-        if until is None:
-            due.append(Due(*columns))
-        else:
-            waiting[columns[0]] = until
+        each = Due(*columns)
+        if until is not None:
+            waiting[each.creator_id] = until
+        elif each.amount_pix >= economics.payout_min_pix:
+            due.append(each)  # else it waits for the next review, a moment later
     return due[:limit], waiting
 
 

@@ -96,6 +96,13 @@ LEAPS = """
     ON CONFLICT (day, creator_id) DO UPDATE SET above_pix = excluded.above_pix, matures_at = excluded.matures_at"""
 
 
+# The connection that reviews also writes all accruals, so a review has seen all that are committed. Before the ledger has begun
+# a first time, no review had seen any: what is there then is paid as it was.
+REVIEWED = """
+    UPDATE ledger.reviewed r SET entry_id = h.entry_id FROM ledger.chain_head h WHERE r.entry_id IS DISTINCT FROM h.entry_id"""
+BEGUN = f"{REVIEWED} AND r.entry_id IS NULL"
+
+
 @dataclass(frozen=True)
 class Judged:
     """The creators of one UTC day that a review judges. The arrays have the shape (creators,)."""
@@ -106,6 +113,13 @@ class Judged:
     doubtful: Amounts  # net - earned, in base units of PIX
     is_over: bool  # whether the day has ended
     is_known: bool  # whether all its pairs are still kept, so that an earlier finding may be lowered
+
+
+def begin(connection: Connection[Any]) -> None:
+    """Note, the first time, that from now on only what a review has seen is paid. Commits."""
+    with book.refusals():
+        connection.execute(BEGUN)
+    book.commit(connection)
 
 
 def review(connection: Connection[Any], audience: Audience, economics: Economics) -> int:
@@ -119,6 +133,7 @@ def review(connection: Connection[Any], audience: Audience, economics: Economics
     ahead = closed if economics.maturity_s >= OVER_MATURITY_S else now_s // DAY_S + 1
     judgement = audience.judge(closed, ahead)
     if judgement is None:
+        _note_seen(connection)
         return 0
     trusted = np.array(sorted(stops.trusted(connection, FAN_IN_BEGINS, economics.fan_in_trust_s)), np.int64)
     known_from, taken = now_s // DAY_S - DAYS_KEPT + 1, 0
@@ -129,9 +144,17 @@ def review(connection: Connection[Any], audience: Audience, economics: Economics
         _hold_leaps(connection, judgement, totals, earned, trusted, economics)
     with book.refusals():
         kept = audience.keep(connection, judgement)
+        connection.execute(REVIEWED)
     book.commit(connection)
     audience.judged(judgement, kept)
     return taken
+
+
+def _note_seen(connection: Connection[Any]) -> None:
+    """Note that everything earned so far has been reviewed, where there was nothing to judge. Commits."""
+    with book.refusals():
+        connection.execute(REVIEWED)
+    book.commit(connection)
 
 
 def _by_day(totals: Totals, earned: Amounts, closed: int, known_from: int) -> Iterator[Judged]:

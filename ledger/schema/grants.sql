@@ -10,7 +10,7 @@ GRANT USAGE ON SCHEMA ledger TO pixr_serve, pixr_ledger, pixr_reader;
 -- Nothing is called by whom it is not for: a trigger's function with its owner's rights could be put on another table.
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger FROM PUBLIC, pixr_serve, pixr_jobs, pixr_ledger, pixr_reader;
 GRANT EXECUTE ON FUNCTION ledger.entry_hash(ledger.entries), ledger.archived(text) TO pixr_serve, pixr_ledger, pixr_reader;
-GRANT EXECUTE ON FUNCTION ledger.withheld(bigint) TO pixr_ledger, pixr_reader;
+GRANT EXECUTE ON FUNCTION ledger.withheld(bigint) TO pixr_serve, pixr_ledger, pixr_reader;
 GRANT EXECUTE ON FUNCTION ledger.confirms_wallet(ledger.wallets, ledger.wallets) TO pixr_serve;
 GRANT EXECUTE ON FUNCTION ledger.begin_incarnation(uuid, text, text, double precision), ledger.hold_incarnation(uuid),
   ledger.record_batch(uuid, bigint, integer, integer, smallint, bytea, bytea, boolean),
@@ -20,7 +20,7 @@ GRANT EXECUTE ON FUNCTION ledger.place_order(text, text, jsonb, text, integer), 
 
 GRANT SELECT ON ledger.accounts, ledger.postings, ledger.entries, ledger.transfers, ledger.payouts, ledger.batches,
   ledger.wallets, ledger.wallet_rules, ledger.holds, ledger.incarnations, ledger.own_addresses, ledger.markers,
-  ledger.segment_stakes, ledger.stakes_version, ledger.ages TO pixr_serve;
+  ledger.segment_stakes, ledger.stakes_version, ledger.ages, ledger.suspicions, ledger.leaps TO pixr_serve;
 GRANT SELECT (batch_id, n, signature, state, slot) ON ledger.attempts TO pixr_serve;
 -- Of what is archived, so that a statement is whole.
 GRANT SELECT ON ledger.archives, ledger.archived_accounts, ledger.carried, ledger.past_batches, ledger.paid_before,
@@ -32,7 +32,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON ledger.wallet_challenges TO pixr_serve;
 GRANT SELECT, INSERT ON ledger.wallet_proofs TO pixr_serve;
 
 GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO pixr_ledger;
-GRANT UPDATE ON ledger.fence, ledger.wallet_rules TO pixr_ledger;
+GRANT UPDATE ON ledger.fence, ledger.wallet_rules, ledger.reviewed TO pixr_ledger;
 -- To lock it: the end of the chain is moved by a trigger, and this column has one value.
 GRANT UPDATE (id) ON ledger.chain_head TO pixr_ledger;
 GRANT INSERT ON ledger.entries, ledger.postings, ledger.outcomes, ledger.folds, ledger.set_aside, ledger.idempotency,

@@ -109,7 +109,7 @@ ANSWER = {
 EARNINGS = {
     "creator_id": "2", "creator_public_id": CREATOR_NAME,
     "pending": "0", "accrued": "125000", "payable": "1000", "in_flight": "0", "paid": "124000",
-    "on_chain": "124000", "payouts": 1, "wallet": "4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T", "held": None,
+    "on_chain": "124000", "withheld": "0", "payouts": 1, "wallet": "4Nd1mBQtrMJVYVfKf2PJy9NZUZdTAsp7D4xWLs4gDB4T", "held": None,
     "currency": "PIX", "decimals": 6,
 }  # fmt: skip
 KEY = {

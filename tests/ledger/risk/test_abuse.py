@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -21,10 +21,11 @@ from ledger.accrual import velocity
 from ledger.accrual.fold import Fold, mature
 from ledger.appearances import spool
 from ledger.appearances.appearances import search_record
+from ledger.creators import earnings
 from ledger.journal import book
 from ledger.payouts import owed
 from ledger.risk import stops
-from ledger.risk.review import FAN_IN, JUDGED_AFTER_S, review
+from ledger.risk.review import FAN_IN, JUDGED_AFTER_S, begin, review
 from ledger.rounds import Epoch, Folding
 from ledger.settings import PPM, Economics, LedgerSettings
 from tests.ledger.accrual.test_fold import assert_whole, change, earned, open_incarnation, record, search, shown
@@ -32,6 +33,7 @@ from tests.ledger.journal.test_book import fund
 from tests.ledger.simulator.ground import CLOCK
 
 DAY_S = 86_400
+NOW_MS = int(time.time() * 1000)
 ECONOMICS = Economics(anonymous_weight_ppm=1_000_000)  # the worst case: whoever has no key earns in full
 AT_ONCE = Economics(maturity_s=36 * 3600, source_day_pix=30_000)  # what matures so soon is judged as it goes
 NARROW = dataclasses.replace(
@@ -294,6 +296,75 @@ def test_a_day_that_bots_have_filled_pays_what_people_would_have_earned(journal:
     assert got[7] == (100_000 + 30_000) * 9 // 10  # with all that the audience has shown, of which nothing was funded
     assert journal.execute("SELECT captive_pix, reversed_pix FROM ledger.suspicions").fetchall() == [(243_000, 243_000)]
     assert_whole(journal)
+
+
+@pytest.mark.parametrize("bound", ["segment_day_max_pix", "creator_day_max_pix"])
+def test_a_bound_that_one_client_has_filled_costs_the_creator_nothing(journal: Connection[Any], bound: str) -> None:
+    """Where money flows at once, too: each look of other people at what is full lets more of it be paid, as it comes."""
+    fund(journal, 10**12)
+    economics = dataclasses.replace(NARROW, maturity_s=0, **{bound: 200_000})
+    accountant = Fold(journal, economics, LedgerSettings())
+
+    def show(searches: Iterable[bytes]) -> None:
+        record(journal, *searches)
+        while accountant.run_once() is not None:
+            pass
+        review(journal, accountant.audience, economics)
+
+    show(
+        search_record([shown(7, 7, 1000, f"cookie {n}")], spool.NO_KEY, bytes(8), NOW_MS, b"n" * 16) for n in range(400)
+    )
+    filled = earned(journal)[7]
+    assert filled == 200_000 * 9 // 10
+    assert due_to(journal, 7) == 30_000 * 16 // 10 * 9 // 10  # its source's day, and what counts beside that
+    people = 40
+    for viewer in range(people):
+        show([search(shown(7, 7, 1000, f"key {viewer}"))])
+        assert earned(journal)[7] == filled  # the moment's own day is full
+        assert due_to(journal, 7) == (30_000 + 1_000 * (viewer + 1)) * 16 // 10 * 9 // 10
+        assert earnings.of(journal, 7).withheld == filled - due_to(journal, 7)
+    assert_whole(journal)
+
+
+def test_nothing_is_due_of_what_no_review_has_seen(journal: Connection[Any]) -> None:
+    """Where money flows at once: between a fold and its review a payout would take what does not count."""
+    fund(journal, 10**12)
+    economics = dataclasses.replace(NARROW, maturity_s=0)
+    begin(journal)
+    accountant = Fold(journal, economics, LedgerSettings())
+    counts = 30_000 * 9 // 10
+    for part in range(3):
+        record(journal, *clicks(901, 10 * (part + 1), 1, 10, first=1 + part))
+        while accountant.run_once() is not None:
+            pass
+        assert due_to(journal, 901) == part * counts * 16 // 10
+        again = journal.execute("SELECT parked_until FROM ledger.owed WHERE creator_id = 901").fetchone()
+        assert again == (None,)  # it is looked at again at once
+        if part == 1:  # the ledger is started again in between
+            accountant = Fold(journal, economics, LedgerSettings())
+        review(journal, accountant.audience, economics)
+        assert due_to(journal, 901) == (part + 1) * counts * 16 // 10
+    assert_whole(journal)
+
+
+def test_a_review_that_finds_nothing_has_seen_what_there_is(journal: Connection[Any]) -> None:
+    """Else what the last fold of all has earned would wait for somebody to search."""
+    fund(journal, 10**12)
+    economics = dataclasses.replace(NARROW, maturity_s=0)
+    accountant = Fold(journal, economics, LedgerSettings())
+    begin(journal)
+    record(journal, *clicks(901, 10, 1, 10))
+    while accountant.run_once() is not None:
+        pass
+    assert due_to(journal, 901) == 0
+    review(journal, accountant.audience, economics)
+    due = due_to(journal, 901)
+    assert due > 0
+    journal.execute("UPDATE ledger.reviewed SET entry_id = 0")  # as where what was folded left nothing to judge
+    journal.commit()
+    assert due_to(journal, 901) < due
+    review(journal, accountant.audience, economics)
+    assert due_to(journal, 901) == due
 
 
 def test_appearances_that_a_full_cap_refused_count_in_their_viewers_day(journal: Connection[Any]) -> None:
