@@ -1,7 +1,8 @@
 """What a query names without carrying it: a picture in the deployment's store, the moments that have a stake.
 
 Both are looked up before a kept answer is looked for, since answers are kept by what the query means. Only one folder of
-the deployment's bucket can be named, so that a search reads nothing that its caller may not see.
+the deployment's bucket can be named, and none that Pixr itself writes, so that a search reads nothing that its caller may
+not see.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from cluster.errors import Rejected
 from cluster.storage import Storage
 from ledger.creators import stakes
+from pipelines.sources import prefixes
 from serve.http import problems
 from serve.http.deadlines import within
 from serve.http.threads import Threads
@@ -34,11 +36,13 @@ class PictureStore:
         """Read a picture in the folder that searches may name.
 
         Raises:
-            Rejected: the address lies outside of that folder, no object has it, or the object has too many bytes.
+            Rejected: the address lies outside of that folder or in one that Pixr writes, no object has it, or the object
+                has too many bytes.
             Temporary: the store does not answer in time.
         """
         folder = f"s3://{self.bucket}/{search.image_folder}"
-        if not uri.startswith(folder) or not NO_FILE.isdisjoint(uri.removeprefix(folder).split("/")):
+        is_named = uri.startswith(folder) and NO_FILE.isdisjoint(uri.removeprefix(folder).split("/"))
+        if not is_named or prefixes.is_own(uri, self.bucket):
             hint = f"put it under {folder}, or send it as base64"
             raise Rejected(f"{uri} is no picture that a search can name", status=422, code="bad-image", hint=hint)
         reading = self.threads.run(_read, self.storage, uri, search.image_max_bytes)

@@ -30,6 +30,7 @@ from tests.serve.scenes import Gallery, Scenes
 from tests.serve.search.test_answer import Room, videos
 
 HELD_S = 30.0
+WRITTEN = ("thumbnails/1.png", "frames/1.png", "uploads/1.png", "ledger/1.png")
 
 
 @pytest.fixture
@@ -89,6 +90,19 @@ async def test_what_is_no_such_picture_is_refused(room: Room, uri: str, status: 
     put(room.doors, "queries/words.png", b"no picture at all")
     answer = await asked(room.doors, image=uri.format(bucket=room.doors.settings.s3.bucket))
     assert (answer.status_code, said in answer.json()["detail"]) == (status, True), answer.text
+
+
+async def test_what_pixr_wrote_is_not_named_where_all_of_the_bucket_may_be(
+    hung: tuple[Settings, Gallery], model: QueryEncoder, painted: Scenes
+) -> None:
+    """A thumbnail may be of a private video."""
+    everywhere = dataclasses.replace(hung[0].section(SearchSettings), image_folder="")
+    async with opened(hung[0].with_section(everywhere), near(model)) as doors:
+        doors.services.storage.ensure_bucket(doors.settings.s3.bucket)
+        banana = painted.picture("banana")
+        answers = {key: await asked(doors, image=put(doors, key, banana)) for key in ("mine/1.png", *WRITTEN)}
+    codes = {key: (answer.status_code, answer.json().get("code")) for key, answer in answers.items()}
+    assert codes == {"mine/1.png": (200, None)} | dict.fromkeys(WRITTEN, (422, "bad-image"))
 
 
 async def test_a_store_that_is_away_is_said(room: Room) -> None:
