@@ -68,7 +68,7 @@ class Liveness:
     async def _watch(self) -> None:
         """Ask the database now and then, also without traffic; where it does not answer, try a fresh connection.
 
-        One answer over a fresh connection proves nothing: a database that is just back answers a fresh connection first.
+        One answer over a fresh connection proves nothing: a database that has just come back may give that one first.
         """
         is_answered_directly = False
         while True:
