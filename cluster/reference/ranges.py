@@ -81,15 +81,16 @@ class _Number:
         self._section, self._name = section, name
         self._kind: type[int] | type[float] = type(default)
         self._start = default
-        # 0 that stands for "none" or "for ever", apart from the numbers that are accepted
+        # 0 that stands for "none" or "for ever", apart from the numbers that are accepted; a negative default is another one
         self._zero_apart = isinstance(default, int) and self._takes(0) and not self._takes(1)
-        if default == 0 and self._zero_apart:
+        self._apart = ["0"] if default >= 0 else [shown(default), "0"]
+        if default <= 0 and self._zero_apart:
             self._start = self._first_above_zero()
 
     def words(self) -> str:
         """Return both bounds in words."""
         if self._start == 0 and self._zero_apart:
-            return "0"
+            return ", ".join(self._apart)
         lower, upper = self._bound(-1), self._bound(+1)
         both = [bound for bound in (lower, upper) if bound is not None]
         if len(both) == 2 and not any(bound.is_open or bound.rule for bound in both):
@@ -98,7 +99,7 @@ class _Number:
             sides = [lower.words("or more", "above")] if lower else []
             sides += [upper.words("or less", "below")] if upper else []
             said = "; ".join(dict.fromkeys(sides))
-        return f"0, or {said}" if self._zero_apart else said
+        return ", ".join([*self._apart, f"or {said}"]) if self._zero_apart else said
 
     def _takes(self, value: float) -> bool:
         return not self._refusal(value)

@@ -21,6 +21,7 @@ class Section:
     below: float = 1.0
     days: int = 30
     days_off: int = 0
+    days_own: int = -1
     low: int = 2
     high: int = 9
     parts: int = 4
@@ -44,6 +45,8 @@ class Section:
             raise ValueError("out of range")
         if any(days and days < 8 for days in (self.days, self.days_off)) or min(self.days, self.days_off) < 0:
             raise ValueError("expected 0 (for ever) or 8 or more")
+        if self.days_own not in (-1, 0) and not 500 < self.days_own <= 1000:
+            raise ValueError("expected 0, -1 (as in the file) or above 500 to 1000")
         if not 1 <= self.low <= self.high:
             raise ValueError("low must be 1 or more and at most high")
         if self.parts > self.high * 7:
@@ -74,6 +77,7 @@ class Section:
         ("below", "below 2.5"),
         ("days", "0, or 8 or more"),
         ("days_off", "0, or 8 or more"),
+        ("days_own", "-1, 0, or 501 to 1000"),
         ("low", "1 or more; low must be 1 or more and at most high"),
         ("high", "low must be 1 or more and at most high"),
         ("parts", "high must be at least N, a seventh of the parts"),
