@@ -36,7 +36,7 @@ from cluster.resilience import backoff_s
 from cluster.roles import JOBS
 from cluster.settings import S3Settings, Settings
 from cluster.storage import Storage
-from pipelines.catalog import catalog, creators
+from pipelines.catalog import catalog, creators, reposts
 from pipelines.index import admin as index_admin
 from pipelines.jobs import jobs, leases, signs
 from pipelines.jobs.gauges import Gauges
@@ -48,7 +48,7 @@ from pipelines.sources import lists, source
 from pipelines.sources.handles import ANY_CREATOR, Rights
 from pipelines.sources.listed import Note
 from pipelines.sources.lists import UPLOADS
-from pipelines.sources.remarks import CREATOR_KEPT, TAKEN_DOWN, Remarks
+from pipelines.sources.remarks import CREATOR_KEPT, REPOST, TAKEN_DOWN, Remarks
 from pipelines.stages import AT_WORK, Decode, Embed, JobContext, Plan, Refused, Store
 
 if TYPE_CHECKING:
@@ -196,6 +196,8 @@ def run(settings: Settings, job_id: str, submission: int) -> int:
                 heart.lease_s = context.ingest.lease_s
                 rounds(connection, context, heart, survey)
                 jobs.settle(connection, job_id, context.model.id)
+                if job_source != jobs.CATALOGUE:
+                    note_reposts(connection, job_id)
                 error = jobs.reconcile(jobs.get(connection, job_id))
             except Rejected as refused:
                 error = str(refused)
@@ -344,6 +346,14 @@ def list_videos(
     if len(refused) == len(listing.videos):
         raise Rejected(f"no video of {len(refused)} could be registered: {refused[0].reason}", code="nothing-to-do")
     return registered
+
+
+def note_reposts(connection: Connection, job_id: str) -> None:
+    """Store in a job which of its videos are reposts, besides the remarks on its source."""
+    remarks = Remarks()
+    remarks.extend(row for row in jobs.get(connection, job_id)["remarks"] if row["kind"] != REPOST)
+    reposts.note(connection, job_id, remarks)
+    jobs.note(connection, job_id, {"remarks": remarks.rows()})
 
 
 def forget_removed(storage: Storage, bucket: str, registered: catalog.Registered) -> None:

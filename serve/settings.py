@@ -108,7 +108,8 @@ class SearchSettings:
     image_pixels_max: int = 12_000_000  # size of a decoded picture, which takes 4 bytes a pixel, twice
     # Size of a JPEG that is not progressive: a large one is decoded at a lower scale.
     image_jpeg_pixels_max: int = 64_000_000
-    image_folder: str = "queries/"  # folder of our bucket with the pictures that a search can name; empty: all of it
+    # Folder of our bucket with the pictures that a search can name; empty: all of it but what Pixr itself writes.
+    image_folder: str = "queries/"
 
     # Candidates and their fusion (reciprocal rank, Cormack et al., SIGIR 2009).
     candidates_max: int = 100  # candidates of the list of vectors, and of both fused; words: `text_videos_max`
@@ -121,6 +122,9 @@ class SearchSettings:
     text_weight: float = 0.7  # weight of the list of words
     # Least relevance of moments found by vectors alone; -1: as the model is calibrated; 0: show all.
     relevance_min_ppm: int = -1
+    # Least cosine of two videos' moments that show the same pictures, one of which earns; -1: as the model is calibrated;
+    # 0: both earn. Half a cosine or less never means the same pictures.
+    copies_cosine_ppm: int = -1
     bit_reranked: int = 4  # for a bit index: vectors compared exactly, per candidate
     ivfflat_probes: int = 0  # lists that are searched; 0: twice the square root of their number
     text_rows_max: int = 1000  # for several words: videos that are read per word, the best first
@@ -304,6 +308,9 @@ class SearchSettings:
         """Check that settings are not too low."""
         if not -1 <= self.relevance_min_ppm <= PPM:
             raise ValueError(f"relevance_min_ppm is {self.relevance_min_ppm}, expected 0 to {PPM}, or -1")
+        if self.copies_cosine_ppm not in (-1, 0) and not PPM // 2 < self.copies_cosine_ppm <= PPM:
+            expected = f"above {PPM // 2} to {PPM}, 0 or -1"
+            raise ValueError(f"copies_cosine_ppm is {self.copies_cosine_ppm}, expected {expected}")
         if not self.key_weight > 1:
             raise ValueError(
                 "key_weight must be above 1, which those without a key weigh: places for keys would be nobody's"

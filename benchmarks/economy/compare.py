@@ -202,8 +202,12 @@ def _farm(
     worth = _a_day(free, *uncapped)
     if ruled.strategy.stuffs:
         worth = sent.worth * kept[0].economics.creator_share_ppm // PPM // kept[0].pace.days
+    gained = _a_day(ruled, *kept)
+    if ruled.strategy.clones:  # one of them is theirs
+        due = worth // ruled.strategy.clones
+        gained, worth = max(0, gained - due), worth - due
     return FarmResult(
-        ruled.strategy.name, _a_day(ruled, *kept), worth, ruled.sources, ruled.learner.evaluations,
+        ruled.strategy.name, gained, worth, ruled.sources, ruled.learner.evaluations,
         _best(ruled), _best(free), stopped,
     )  # fmt: skip
 

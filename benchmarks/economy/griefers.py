@@ -33,6 +33,7 @@ class Attack:
     cover: int = 0  # looks at others, beside each page
     theirs: str = ""  # it sits in the networks of honest people whose names begin so, instead of in some of its own
     keys: int = 0
+    moments: int = 0  # of the targets, those that are found most; 0 is all
 
     @property
     def is_of_all(self) -> bool:
@@ -61,6 +62,12 @@ def _known(people: People) -> Ids:
     return np.array(there[:1])
 
 
+def _best_known(people: People) -> Ids:
+    """Choose the most popular creator of those there from the first day: their moments leave the least room in a day."""
+    there = [each for each in people.catalogue.by_size().tolist() if not people.catalogue.begins[each]]
+    return np.array(there[:1])
+
+
 def _everybody(people: People) -> Ids:
     return people.creators
 
@@ -78,6 +85,11 @@ ATTACKS = (
     Attack("viewers of nobody else, at a family's creator", _family, _family, (6, 7, 8), networks=30, looks=4),
     Attack("a flood from few networks, at a niche creator", _niche, _niche, (6, 7, 8), networks=3, looks=2000, cookies=100),
     Attack("the day's bounds are filled first", _smallest, _smallest, (6, 7, 8), networks=16, looks=2000, cookies=400),
+    # Each a new cookie with every page: a moment's day is full with 5,300 looks, and a creator's with ten of those.
+    Attack("one client fills a moment's day", _best_known, _best_known, (7, 8), networks=1, looks=6_000, cookies=6_000,
+           moments=1),
+    Attack("two clients fill a creator's day", _best_known, _best_known, (10, 11), networks=2, looks=31_000, cookies=3_100,
+           moments=10),
     # Every third day, so that the days before are small again: what was earned before the first push waits too, or not.
     Attack("pushes, so that days leap", _known, _known, (6, 9, 12), networks=600, looks=12, cover=5),
     Attack("a stranger lets many more creators earn", _everybody, _idle, (15, 16), keys=1, looks=IDLE_CREATORS),
@@ -135,7 +147,9 @@ class Griefer:
         if self.attack.targets is _own:
             return (targets[:, None] * SEGMENTS_MAX + np.arange(100)).reshape(-1)
         catalogue = self._people.catalogue
-        found: Ids = catalogue.segments[np.isin(catalogue.creators, targets)]
+        places = np.flatnonzero(np.isin(catalogue.creators, targets))
+        most = np.argsort(-catalogue.weights[places], kind="stable")[: self.attack.moments or None]
+        found: Ids = catalogue.segments[places[np.sort(most)]]
         return found
 
     def _targets(self, pages: int, width: int) -> Ids:

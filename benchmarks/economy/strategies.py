@@ -56,6 +56,7 @@ class Strategy:
     )
     pads: bool = False  # the creators have an audience of their own
     stuffs: bool = False  # no bots: moments that are found by words they do not show
+    clones: int = 0  # no words either: moments that show what was asked for, each in so many copies of its video
 
     def plain(self) -> Strategy:
         """Return the same means without the tricks, which cost a bot's time and gain nothing in a world without rules."""
@@ -95,6 +96,7 @@ STRATEGIES = (
     Strategy("a person deceived", Means(networks=2, creators=24), deceives=True, is_believed=True),
     Strategy("holds of its own making, released", Means(networks=2, keys=2, creators=3), deceives=True),
     Strategy("stuffed words", Means(creators=8), stuffs=True),
+    Strategy("copies of one video", Means(), stuffs=True, clones=6),
 )
 BY_NAME = {each.name: each for each in STRATEGIES}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from benchmarks.economy.strategies import Strategy
 from ledger.accrual.caps import DAY_S
 from ledger.accrual.fold import Outcome
 from ledger.settings import PPM, Economics
+from pipelines.index import originals
+from pipelines.index.vectors import MomentDetails
 from pipelines.models import relevance
 
 SLOT_ENDS_S = (50 * 60, 12 * 3600, DAY_S - 10 * 60)  # whole buckets of maturity
@@ -28,6 +31,7 @@ NOON = 1
 START_DAYS = (690 * 30 - 15, 705 * 30 - 15)
 RESTART_DAYS = 5  # after which the ledger is started again
 WALLET_DAYS, DECEIVED_DAYS = 3, 4  # between changes of a wallet, and between a person's mistakes
+CLONED_MOMENTS = 1000  # of each copy of a video
 STUFFED_SHARE = 0.05  # of honest pages, on which a stuffed moment is the last
 STRANGER_COSINE, STRANGER_SPREAD = 0.15, 0.03  # of such a moment with what was asked, by models of pictures and texts
 
@@ -114,7 +118,8 @@ class World:
         for slot, searches in enumerate(self.people.day(number, day) if self._has_people else ()):
             for farm in self.farms:
                 if farm.strategy.stuffs:
-                    searches = self._stuffed(searches, farm)
+                    add = self._cloned if farm.strategy.clones else self._stuffed
+                    searches = add(searches, farm)
             slots[slot].append((HONEST, searches))
 
     def _stuffed(self, searches: Searches, farm: Farm) -> Searches:
@@ -133,6 +138,24 @@ class World:
         outcomes = self.platform.sent[farm.party].by_outcome
         outcomes[Outcome.UNEARNED] = outcomes.get(Outcome.UNEARNED, 0) + worth - earned
         outcomes[Outcome.FUNDED] = outcomes.get(Outcome.FUNDED, 0) + earned
+        return dataclasses.replace(searches, segments=segments, creators=creators, amounts=amounts)
+
+    def _cloned(self, searches: Searches, farm: Farm) -> Searches:
+        """Let some pages end with a moment of the farm and all its copies, of which one earns."""
+        count, look = farm.strategy.clones, strategies.look_pix(self.economics)
+        ends = np.cumsum(searches.counts)
+        pages = np.flatnonzero((self._rng.random(len(ends)) < STUFFED_SHARE) & (searches.counts >= count))
+        places = (ends[pages] - count)[:, None] + np.arange(count)  # (pages, copies)
+        creator = int(farm.creators[0])
+        shown = self._rng.integers(0, CLONED_MOMENTS, len(pages))[:, None] + np.arange(count) * CLONED_MOMENTS
+        segments, creators, amounts = searches.segments.copy(), searches.creators.copy(), searches.amounts.copy()
+        segments[places], creators[places] = creator * SEGMENTS_MAX + shown, creator
+        moments = [MomentDetails(number, number, creator, "", "") for number in range(count)]
+        earning = originals.of(moments, combinations(range(count), 2))
+        amounts[places] = np.where(np.isin(np.arange(count), list(earning)), look, 0)
+        outcomes, unearned = self.platform.sent[farm.party].by_outcome, count - len(earning)
+        outcomes[Outcome.UNEARNED] = outcomes.get(Outcome.UNEARNED, 0) + len(pages) * unearned * look
+        outcomes[Outcome.FUNDED] = outcomes.get(Outcome.FUNDED, 0) + len(pages) * len(earning) * look
         return dataclasses.replace(searches, segments=segments, creators=creators, amounts=amounts)
 
     def _meddle(self, number: int) -> None:

@@ -16,7 +16,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from cluster.errors import Rejected
-from pipelines.catalog import creators
+from pipelines.catalog import creators, reposts
 from pipelines.media import PIPELINE_VERSION
 from pipelines.sources import mending
 from pipelines.sources.handles import ANY_CREATOR, Rights
@@ -272,6 +272,15 @@ def change(connection: Connection, video_id: int, **words: Any) -> bool:
         if row is None:
             return False
         mending.carry_over(connection, [video_id])
+        bump_generation(connection)
+        return True
+
+
+def accept_repost(connection: Connection, video_id: int, *, is_accepted: bool) -> bool:
+    """Let a repost earn, or no longer (see `reposts`); return False if the video does not exist or was removed."""
+    with connection.transaction():
+        if not reposts.accept(connection, video_id, is_accepted=is_accepted):
+            return False
         bump_generation(connection)
         return True
 

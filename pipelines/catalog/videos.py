@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import class_row
 from psycopg.sql import SQL
 
-from pipelines.catalog import public_ids
+from pipelines.catalog import public_ids, reposts
 
 # The one definition of what a search may find, on a row `v` of videos.
 VISIBLE: LiteralString = "v.status = 'ready' AND v.visibility = 'public'"
@@ -40,6 +40,7 @@ VIDEO: LiteralString = (
     "SELECT v.id, v.public_id, v.creator_id, c.public_id AS creator_public_id, c.handle AS creator, v.source_uri,"
     " v.playback_uri, v.content_hash, v.title, v.description, v.tags, v.language, v.duration_ms, v.width, v.height, v.fps,"
     " v.has_audio, v.visibility, v.status, v.attempts, v.error, v.error_code, v.warning, v.created_at, v.ready_at,"
+    f" v.repost_accepted, {reposts.REPOST_OF} AS repost_of,"
     " (SELECT count(*) FROM media.segments s WHERE s.video_id = v.id) AS segments"
 )
 MOMENT: LiteralString = (
@@ -78,6 +79,8 @@ class VideoDetails:
     warning: str | None
     created_at: datetime
     ready_at: datetime | None
+    repost_accepted: bool
+    repost_of: str | None  # public id of the first public video with the same file, if that is another creator's
     segments: int
     place: str = ""  # in a list: the value sorted by, as the cursor carries it
 

@@ -26,6 +26,7 @@ from psycopg.sql import SQL, Composed, Identifier
 from psycopg.sql import Literal as Constant
 
 from cluster import characters
+from pipelines.catalog import reposts
 from pipelines.catalog.videos import VISIBLE
 
 Connection = AsyncConnection[Any]
@@ -214,6 +215,8 @@ class MomentDetails:
     creator: str = ""
     video_public_id: str = ""
     creator_public_id: str = ""
+    shown_since: dt.datetime | None = None  # when its video first had these pictures
+    is_repost: bool = False  # its video is a repost that was not accepted (see `catalog/reposts.py`)
 
 
 async def state(connection: Connection) -> tuple[int, SearchModel | None, tuple[str, ...], int]:
@@ -456,11 +459,35 @@ async def cosines(
     Returns:
         The cosine by segment id; moments without a vector are missing.
     """
-    query = SQL("SELECT e.segment_id, -({distance}) FROM {leaf} e WHERE e.segment_id = ANY(%(ids)s)").format(
-        distance=distance(model), leaf=model.leaf
+    query = SQL("SELECT e.segment_id, -({distance}) FROM {leaf} e WHERE {by_key}").format(
+        distance=distance(model), leaf=model.leaf, by_key=_by_key(model)
     )
     measured = await hits(connection, query, {"vector": to_text(vector), "ids": list(segment_ids)})
     return {hit.segment_id: hit.value for hit in measured}
+
+
+async def alike(
+    connection: Connection, model: SearchModel, segment_ids: Sequence[int], cosine_min: float
+) -> list[tuple[int, int]]:
+    """Return which of the given moments show the same pictures as one of another video, by their vectors.
+
+    Args:
+        connection: Connection to the primary or a standby.
+        model: The model whose vectors to compare.
+        segment_ids: The moments; those without a vector are like none.
+        cosine_min: Least cosine of moments that show the same pictures.
+
+    Returns:
+        Pairs of segment ids, the smaller id first; the two are of different videos.
+    """
+    query = SQL(
+        "WITH m AS MATERIALIZED (SELECT e.segment_id, e.video_id, e.embedding::halfvec({d}) AS embedding FROM {leaf} e"
+        " WHERE {by_key})"
+        " SELECT a.segment_id, b.segment_id FROM m a JOIN m b ON a.segment_id < b.segment_id"
+        " AND a.video_id <> b.video_id WHERE -(a.embedding <#> b.embedding) >= %(least)s"
+    ).format(d=Constant(model.dimensions), leaf=model.leaf, by_key=_by_key(model))
+    cursor = await connection.execute(query, {"ids": list(segment_ids), "least": cosine_min})
+    return [(int(one), int(other)) for one, other in await cursor.fetchall()]
 
 
 async def vector_of(connection: Connection, model: SearchModel, segment_id: int) -> NDArray[np.float32] | None:
@@ -476,10 +503,18 @@ async def vector_of(connection: Connection, model: SearchModel, segment_id: int)
     """
     query = SQL(
         "SELECT e.embedding::text FROM {leaf} e JOIN media.videos v ON v.id = e.video_id"
-        f" WHERE e.segment_id = %s AND {VISIBLE}"
-    ).format(leaf=model.leaf)
-    row = await (await connection.execute(query, (segment_id,))).fetchone()
+        f" WHERE {{by_key}} AND {VISIBLE}"
+    ).format(leaf=model.leaf, by_key=_by_key(model))
+    row = await (await connection.execute(query, {"ids": [segment_id]})).fetchone()
     return _vector(row[0]) if row else None
+
+
+def _by_key(model: SearchModel) -> Composed:
+    """Return the condition that a vector `e` belongs to one of the moments %(ids)s.
+
+    It also names the model, the only one in its leaf, because the primary key begins with it.
+    """
+    return SQL("e.model_id = {model} AND e.segment_id = ANY(%(ids)s)").format(model=Constant(model.id))
 
 
 async def sampled(connection: Connection, model: SearchModel, count: int) -> list[NDArray[np.float32]]:
@@ -507,7 +542,8 @@ async def moment_details(connection: Connection, segment_ids: Sequence[int]) -> 
         await cursor.execute(
             "SELECT s.id AS segment_id, s.video_id, s.creator_id, v.title, s.description, v.tags, s.start_ms, s.end_ms,"
             " s.best_frame_ms, c.name AS creator, v.public_id AS video_public_id,"
-            " c.public_id AS creator_public_id FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
+            " c.public_id AS creator_public_id, coalesce(s.shown_since, v.content_at, v.created_at) AS shown_since,"
+            f" {reposts.IS_REPOST} AS is_repost FROM media.segments s JOIN media.videos v ON v.id = s.video_id"
             " JOIN media.creators c ON c.id = s.creator_id"
             f" WHERE s.id = ANY(%s) AND {VISIBLE}",
             (list(segment_ids),),

@@ -120,12 +120,26 @@ def next_token(connection: Connection) -> int:
 
 
 def describe(connection: Connection, lease: Lease, facts: Mapping[str, Any]) -> bool:
-    """Store what probing found; return False if the lease has ended."""
+    """Store what probing found; return False if the lease has ended.
+
+    If the content is another one than before, the video's segments, which are shown until they are replaced, note since
+    when they have been shown.
+    """
     updated = connection.execute(
-        "UPDATE media.videos SET content_hash = %(content_hash)s, container = %(container)s, codec = %(codec)s,"
-        " width = %(width)s, height = %(height)s, fps = %(fps)s, duration_ms = %(duration_ms)s,"
-        " has_audio = %(has_audio)s, warning = nullif(%(warning)s, '')"
-        " WHERE id = %(video)s AND lease_token = %(token)s",
+        """
+        WITH held AS (
+            SELECT id, coalesce(content_at, created_at) AS since, content_hash IS DISTINCT FROM %(content_hash)s AS is_other
+            FROM media.videos WHERE id = %(video)s AND lease_token = %(token)s FOR UPDATE),
+        kept AS (
+            UPDATE media.segments s SET shown_since = h.since FROM held h
+            WHERE h.is_other AND s.video_id = h.id AND s.shown_since IS NULL)
+        UPDATE media.videos v SET content_hash = %(content_hash)s,
+            content_at = CASE WHEN h.is_other THEN now() ELSE v.content_at END,
+            repost_accepted = v.repost_accepted AND NOT h.is_other,
+            container = %(container)s, codec = %(codec)s, width = %(width)s, height = %(height)s, fps = %(fps)s,
+            duration_ms = %(duration_ms)s, has_audio = %(has_audio)s, warning = nullif(%(warning)s, '')
+        FROM held h WHERE v.id = h.id
+        """,
         {**facts, "video": lease.video_id, "token": lease.token},
     )
     return updated.rowcount == 1

@@ -28,6 +28,7 @@ WALLET_KEPT = "wallet kept"  # the row claims another wallet than the creator ha
 WORDS_CHANGED = "words changed"  # of an existing video, because the manifest has changed
 WORDS_KEPT = "words kept"  # of an existing video, although the manifest has others
 TAKEN_DOWN = "taken down"  # a listed video that was taken down before
+REPOST = "repost"  # another creator's public video had the same file before
 
 STAYS = "it stays so"  # the reason given with TAKEN_DOWN
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
+from psycopg import Connection
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.errors import Rejected
@@ -58,6 +59,12 @@ class Video(BaseModel):
     warning: str | None = None
     attempts: int | None = None
     source_uri: str | None = None
+    repost_of: str | None = Field(
+        default=None,
+        description="The public id of the first public video of another creator that is the same file; then this one earns "
+        "nothing, unless `repost_accepted`. Both are told to those who may change the video.",
+    )
+    repost_accepted: bool | None = None
     segments: int
     created_at: str
     ready_at: str | None
@@ -103,11 +110,16 @@ class Change(BaseModel):
     tags: texts.Tags | None = None
     visibility: Visibility | None = None
     language: texts.Language | None = None
+    repost_accepted: bool | None = Field(
+        default=None, description="Whether it earns although another creator's video is the same file. Scope admin."
+    )
 
     @model_validator(mode="after")
     def _something(self) -> Change:
         if not self.model_dump(exclude_none=True):
-            raise ValueError("nothing to change; give title, description, tags, visibility or language")
+            raise ValueError(
+                "nothing to change; give title, description, tags, visibility, language or repost_accepted"
+            )
         return self
 
 
@@ -183,10 +195,8 @@ def router(services: Services) -> APIRouter:
     async def change(video_id: VideoId, new: Change, caller: Principal = needs_key) -> Any:
         """Change title, description, tags, visibility or language. Searches find the new words at once."""
         video = await _changeable(services, ids.key(video_id), caller)
-        words = new.model_dump(exclude_none=True)
-        if video.status == "removed" or not await services.threads.ask(
-            lambda connection: catalog.change(connection, video.id, **words)
-        ):
+        changes = _permitted(new, caller)
+        if video.status == "removed" or not await services.threads.ask(_change, video.id, changes):
             raise Rejected(f"video {video_id} has been removed", status=409, code="removed")
         services.generation.expire()
         return _document(await _changeable(services, video.id, caller), caller)
@@ -204,6 +214,27 @@ def router(services: Services) -> APIRouter:
         return {"id": str(video.id), "public_id": video.public_id, "status": "removed"}
 
     return routes
+
+
+def _permitted(new: Change, caller: Principal) -> dict[str, Any]:
+    """Return the fields to change with their new values.
+
+    Raises:
+        Rejected: 403, only an administrator decides whether a repost earns.
+    """
+    changes = new.model_dump(exclude_none=True)
+    if "repost_accepted" in changes:
+        keys.check(caller, (keys.ADMIN,))
+    return changes
+
+
+def _change(connection: Connection[Any], video_id: int, changes: dict[str, Any]) -> bool:
+    """Change a video in one transaction; return False if it was removed."""
+    words = dict(changes)
+    is_accepted = words.pop("repost_accepted", None)
+    with connection.transaction():
+        is_there = is_accepted is None or catalog.accept_repost(connection, video_id, is_accepted=is_accepted)
+        return is_there and (not words or catalog.change(connection, video_id, **words))
 
 
 def seen_by(caller: Principal | None) -> Seen:
@@ -254,7 +285,9 @@ def _document(video: videos.VideoDetails, caller: Principal | None) -> dict[str,
     shown |= {"id": str(video.id), "creator_id": str(video.creator_id), "created_at": video.created_at.isoformat()}
     shown["ready_at"] = video.ready_at.isoformat() if video.ready_at else None
     if not _may_change(video, caller):
-        shown |= dict.fromkeys(("error", "error_code", "warning", "attempts", "source_uri"))
+        shown |= dict.fromkeys(
+            ("error", "error_code", "warning", "attempts", "source_uri", "repost_of", "repost_accepted")
+        )
     return shown
 
 

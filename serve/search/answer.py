@@ -37,14 +37,14 @@ from serve.search import cursors, references
 from serve.search import page as pages
 from serve.search.candidates import Candidates, Lists
 from serve.search.context import SearchContext
-from serve.search.page import CURSOR, POPULAR, SearchResult
+from serve.search.page import CURSOR, POPULAR, RELEVANCE, SearchResult
 from serve.search.query import OPERATING, GroupBy, Intent, Query
 from serve.settings import SearchSettings
 
 STALE = "database"  # in `degraded`: the state of the catalogue could not be asked
-# Answers that lack one of these make no appearances: the relevance of their moments is not known. The same search a
-# little later, when nothing is missing, is the first that the viewer has seen.
-UNPAID = frozenset((POPULAR, "vector", "relevance"))
+# Answers that lack one of these make no appearances: the relevance of their moments is not known, or which of them are
+# copies. The same search a little later, when nothing is missing, is the first that the viewer has seen.
+UNPAID = frozenset((POPULAR, "vector", RELEVANCE))
 TEXT, FUSED = "text", "fused"  # parts of a streamed answer
 
 

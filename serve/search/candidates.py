@@ -9,6 +9,7 @@ nothing of what an answer shows.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +22,7 @@ from cluster.resilience import Breaker
 from pipelines.index import fulltext, vectors
 from pipelines.index.fulltext import Named
 from pipelines.index.ranks import dense_ranks
-from pipelines.index.vectors import Hit, SearchLimits, SearchModel, VectorHits
+from pipelines.index.vectors import Hit, MomentDetails, SearchLimits, SearchModel, VectorHits
 from serve.replica.encoder import EncoderInfo, Encoding, Vector
 from serve.replica.generation import State
 from serve.replica.readers import Readers
@@ -31,7 +32,7 @@ from serve.search.cursors import Ranked
 from serve.search.cut import Cut, Passing
 from serve.search.query import Query
 from serve.search.relevance import Measured, QueryParts
-from serve.settings import SearchSettings
+from serve.settings import PPM, SearchSettings
 
 log = logging.getLogger(__name__)
 seldom = Seldom(log)
@@ -84,8 +85,9 @@ class VectorList:
 class Candidates:
     """The fused list, best first and cut, with what explains it and what could not be asked (`degraded`).
 
-    `ranks` are by list, then by moment. `creator_id` is the creator of the moment that the query wants more of: that
-    creator's own moments pay nothing.
+    `ranks` are by list, then by moment. `similar_to` is the moment that the query wants more of: its creator's own moments
+    pay nothing, nor do copies of it. From a cosine of `same_cosine` on, by the vectors of `model`, moments of two videos
+    show the same pictures.
     """
 
     ranked: list[Ranked]
@@ -95,7 +97,9 @@ class Candidates:
     cosines: Mapping[int, float] = field(default_factory=dict)
     vector_hits: VectorHits | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
-    creator_id: int | None = None
+    similar_to: MomentDetails | None = None
+    model: SearchModel | None = None
+    same_cosine: float = math.inf
     cut: Cut = field(default_factory=Cut)
 
 
@@ -283,7 +287,9 @@ class Lists:
             cosines=measured.cosines,
             vector_hits=nearest.vector_hits,
             watch=self.watch,
-            creator_id=parts.creator_id if parts else None,
+            similar_to=parts.similar_to if parts else None,
+            model=nearest.encoded.model,
+            same_cosine=same_cosine(search, nearest.encoded.info),
             cut=rule,
         )
 
@@ -338,6 +344,14 @@ def limits_of(search: SearchSettings) -> SearchLimits:
         search.bit_reranked,
         search.ivfflat_probes,
     )
+
+
+def same_cosine(search: SearchSettings, info: EncoderInfo | None) -> float:
+    """Return the least cosine of two videos' moments that show the same pictures; infinity if no moments are compared."""
+    ppm = search.copies_cosine_ppm
+    if ppm == 0 or info is None:
+        return math.inf
+    return info.calibration.same_cosine if ppm == cut.CALIBRATED else ppm / PPM
 
 
 def fuse(ranks: Mapping[str, Mapping[int, int]], weights: Mapping[str, float], k: int) -> dict[int, float]:

@@ -17,7 +17,7 @@ import psycopg
 
 from cluster.errors import Temporary
 from cluster.observability.seldom import Seldom
-from pipelines.index import highlights, vectors
+from pipelines.index import highlights, originals, vectors
 from pipelines.index.highlights import Highlight
 from pipelines.index.vectors import Filters, MomentDetails
 from serve.http.deadlines import left_s, within
@@ -38,6 +38,7 @@ Result = TypeVar("Result")
 Details = dict[int, MomentDetails]  # by segment id
 
 HIGHLIGHTS, FACETS = "highlights", "facets"  # in `degraded`: their lack changes nothing of what is found
+RELEVANCE = "relevance"  # in `degraded`: cosines could not be looked up, or moments not compared with each other
 POPULAR = "popular"  # in `degraded`: the answer is what is popular, and has nothing to do with the query
 CURSOR = "cursor"  # where a further page comes from
 FILL_ROUNDS_MAX = 4  # of looking up moments for one page, while some of them may no longer be shown
@@ -114,8 +115,10 @@ async def make(
     counted: Mapping[str, object] | None = None
     with candidates.watch.time("moments"):
         groups, remaining, details = await _grouped(readers, query, candidates.ranked)
+        shown = [details[group[0].segment_id] for group in groups]
+        earning = await _earning(readers, search, candidates, shown, degraded)
         if query.highlight:
-            work = _highlights(readers, search, query, [details[group[0].segment_id] for group in groups])
+            work = _highlights(readers, search, query, shown)
             marked = await _extra(HIGHLIGHTS, work, search.deadline_s, degraded)
         if query.facets:
             counted = await _extra(FACETS, _facets(readers, candidates.ranked), search.deadline_s, degraded)
@@ -123,13 +126,12 @@ async def make(
     if query.highlight:
         for document, group in zip(documents, groups, strict=True):
             document["highlights"] = None if marked is None else marked[group[0].segment_id]
-    best = [(group[0], details[group[0].segment_id]) for group in groups]
     return ResultPage(
         orjson.dumps(documents),
         tuple(
             Shown(moment.segment_id, moment.creator_id, moment.best_frame_ms, each.relevance_ppm)
-            for each, moment in best
-            if _may_earn(candidates, moment)
+            for (each, *_), moment in zip(groups, shown, strict=True)
+            if moment.segment_id in earning
         ),
         _next_cursor(remaining, candidates.generation, cursor_key, search, query.group_by),
         tuple(degraded),
@@ -217,9 +219,37 @@ def _document(
     return document
 
 
+async def _earning(
+    readers: Readers,
+    search: SearchSettings,
+    candidates: Candidates,
+    shown: Sequence[MomentDetails],
+    degraded: list[str],
+) -> set[int]:
+    """Return the segment ids of the shown moments that earn: those that may, without copies (see `originals`).
+
+    None of them earns, and `RELEVANCE` is noted in `degraded`, if they cannot be compared in time.
+    """
+    may_earn = {moment.segment_id for moment in shown if _may_earn(candidates, moment)}
+    similar_to, model = candidates.similar_to, candidates.model
+    firsts = [moment for moment in shown if not moment.is_repost]  # a repost never makes another video's moment a copy
+    compared = [*firsts, *([] if similar_to is None else [similar_to])]
+    is_one_video = len({moment.video_id for moment in compared}) <= 1
+    if not may_earn or is_one_video or model is None or candidates.same_cosine > 1 or RELEVANCE in degraded:
+        return may_earn
+    segment_ids = sorted({moment.segment_id for moment in compared})
+    work = readers.ask(lambda connection: vectors.alike(connection, model, segment_ids, candidates.same_cosine))
+    pairs = await _extra(RELEVANCE, work, search.deadline_s, degraded)
+    return may_earn & originals.of(firsts, pairs, similar_to) if pairs is not None else set()
+
+
 def _may_earn(candidates: Candidates, moment: MomentDetails) -> bool:
-    """Whether a moment may earn: not if its creator is that of the moment to find more of, nor if `Cut.pays` says no."""
-    return moment.creator_id != candidates.creator_id and candidates.cut.pays(moment.segment_id)
+    """Whether a moment may earn by itself.
+
+    It may not if its creator is that of the moment to find more of, if it belongs to a repost, or if `Cut.pays` says no.
+    """
+    is_own = candidates.similar_to is not None and moment.creator_id == candidates.similar_to.creator_id
+    return not is_own and not moment.is_repost and candidates.cut.pays(moment.segment_id)
 
 
 def _next_cursor(

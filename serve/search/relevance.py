@@ -17,7 +17,7 @@ import numpy as np
 from cluster.errors import Rejected
 from cluster.tasks import ended
 from pipelines.index import vectors as index
-from pipelines.index.vectors import Connection, SearchModel
+from pipelines.index.vectors import Connection, MomentDetails, SearchModel
 from pipelines.models.relevance import Calibration
 from serve.replica.encoder import Encoding, Vector
 from serve.replica.readers import Readers
@@ -40,12 +40,12 @@ class Part:
 class QueryParts:
     """The parts that a query asks for (at least one), and the parts to keep away from.
 
-    `creator_id` is the creator of the moment to find more of: their moments, copies too, are found and pay nothing.
+    `similar_to` is the moment to find more of: its creator's other moments, and copies of it, are found and pay nothing.
     """
 
     wanted: tuple[Part, ...]
     unwanted: tuple[Part, ...] = ()
-    creator_id: int | None = None
+    similar_to: MomentDetails | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -110,7 +110,7 @@ async def parts_of(encoding: Encoding, readers: Readers, query: Query, model: Se
         wanted.append((blend.image, False, encoding.image(query.image, model.name)))
     share = blend.negative / max(1, len(query.negative))
     unwanted = [(share, True, encoding.text(negative, model.name)) for negative in query.negative]
-    named = [_vector_and_creator(readers, query.segment_id, model)] if query.segment_id is not None else []
+    named = [_vector_and_details(readers, query.segment_id, model)] if query.segment_id is not None else []
     encoded = [asyncio.ensure_future(vector) for _, _, vector in (*wanted, *unwanted)]
     lookups = [asyncio.ensure_future(moment) for moment in named]
     try:
@@ -122,22 +122,22 @@ async def parts_of(encoding: Encoding, readers: Readers, query: Query, model: Se
         for vector, (weight, is_text, _) in zip(vectors, (*wanted, *unwanted), strict=True)
     ]
     similar = [Part(vector, blend.segment, is_text=False) for vector, _ in moments]
-    creator_id = moments[0][1] if moments else None
-    return QueryParts((*parts[: len(wanted)], *similar), tuple(parts[len(wanted) :]), creator_id)
+    similar_to = moments[0][1] if moments else None
+    return QueryParts((*parts[: len(wanted)], *similar), tuple(parts[len(wanted) :]), similar_to)
 
 
-async def _vector_and_creator(readers: Readers, segment_id: int, model: SearchModel) -> tuple[Vector, int]:
-    """Look up the vector of a moment that can be shown, and the id of its creator.
+async def _vector_and_details(readers: Readers, segment_id: int, model: SearchModel) -> tuple[Vector, MomentDetails]:
+    """Look up a moment that can be shown, and its vector.
 
     Raises:
         Rejected: the moment does not exist, or a search does not show it.
     """
 
-    async def look(connection: Connection) -> tuple[Vector, int] | None:
+    async def look(connection: Connection) -> tuple[Vector, MomentDetails] | None:
         current = await index.redirected(connection, segment_id)
         vector = await index.vector_of(connection, model, current)
         details = await index.moment_details(connection, [current]) if vector is not None else {}
-        return (vector, details[current].creator_id) if vector is not None and current in details else None
+        return (vector, details[current]) if vector is not None and current in details else None
 
     moment = await readers.ask(look)
     if moment is None:

@@ -50,6 +50,8 @@ def test_numbers_booleans_and_lists_are_read_from_variables(tmp_path: Path) -> N
         ("[search]\ndeadline_s = nan", "deadline_s is nan, expected a number"),
         ("[search]\ndeadline_s = inf", "deadline_s is inf, expected a number"),
         ("[search]\nrelevance_min_ppm = -2", "relevance_min_ppm"),
+        ("[search]\ncopies_cosine_ppm = -2", "copies_cosine_ppm"),
+        ("[search]\ncopies_cosine_ppm = 98", "copies_cosine_ppm is 98, expected above 500000"),
         ("[supervisor]\ncheck_interval_s = 0", "check_interval_s must be above 0"),
         ("[serve]\nport = 0", "port is 0, expected 1 to 65535"),
         ("[serve]\nport = 80000", "port is 80000, expected 1 to 65535"),

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from psycopg import Connection
 
 from benchmarks import economy
-from benchmarks.economy import compare, platform, report, rules, towns
+from benchmarks.economy import compare, griefers, platform, report, rules, towns
 from benchmarks.economy.__main__ import main
 from benchmarks.economy.compare import CreatorResult, FarmResult, GriefResult, Paces, Result
 from benchmarks.economy.kept import Kept, version
@@ -26,6 +26,7 @@ from benchmarks.economy.strategies import BY_NAME, IN_TURN, LOOKS_A_DAY, SEARCHE
 from benchmarks.economy.world import World
 from cluster.database import database
 from ledger.settings import PIX, PPM
+from pipelines.index import originals
 
 SEED = 3
 CHOSEN = ("cookies of one network", "keys tied to no creator")
@@ -96,6 +97,31 @@ def test_a_seed_gives_the_same_result_each_time(connection: Connection[Any]) -> 
     assert first.honest
     assert first.farms[0].uncapped > PIX
     assert {each.lost for each in first.honest} != {0}
+
+
+@pytest.mark.parametrize("name", ["one client fills a moment's day", "two clients fill a creator's day"])
+def test_who_fills_bounds_that_others_share_takes_nothing_from_them(connection: Connection[Any], name: str) -> None:
+    """What other people look at takes the place of what does not count: the creator loses nothing, the griefer their time."""
+    (attack,) = (each for each in griefers.ATTACKS if each.name == name)
+    attack = dataclasses.replace(attack, days=(1, 2))
+    found = compare.run(connection, SEED, economy.ECONOMICS, [], [attack], paces=TINIER, town=towns.TOWNS[0])
+    (grief,) = found.griefs
+    assert grief.base > PIX // 10
+    assert grief.searches >= 6_000
+    assert grief.lost == 0
+
+
+def test_copies_of_a_video_bring_what_one_of_them_does(
+    connection: Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cloned,) = (each for each in STRATEGIES if each.clones)
+    found = compare.run(connection, SEED, economy.ECONOMICS, [cloned], [], paces=TINIER, town=towns.TOWNS[0])
+    assert found.farms[0].uncapped > PIX // 100
+    assert found.farms[0].share <= report.KEPT_MAX
+    with monkeypatch.context() as patched:  # where each of them earned for itself
+        patched.setattr(originals, "of", lambda moments, _: {each.segment_id for each in moments})
+        found = compare.run(connection, SEED, economy.ECONOMICS, [cloned], [], paces=TINIER, town=towns.TOWNS[0])
+    assert found.farms[0].share > 0.5
 
 
 def test_times_of_column_defaults_follow_the_economy_s_clock(connection: Connection[Any]) -> None:

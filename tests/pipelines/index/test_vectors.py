@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -228,3 +229,43 @@ EXPLAINED = {
 
 def text(vector: NDArray[np.float32]) -> str:
     return "[" + ",".join(map(str, vector)) + "]"
+
+
+class Told(Exception):
+    """What a question would have asked."""
+
+
+class Listening:
+    """A connection that is asked nothing."""
+
+    async def execute(self, query: Any, parameters: Any = None) -> Any:
+        raise Told(query, parameters)
+
+
+@pytest.mark.parametrize("lookup", ["cosines", "alike", "vector_of"])
+async def test_vectors_of_some_moments_are_looked_up_by_their_whole_key(
+    reading: AsyncConnection[Any], model: SearchModel, corpus: Catalogue, lookup: str
+) -> None:
+    """Else all of them are read where PostgreSQL does not skip in an index (before 18)."""
+    ids = [int(each) for each in corpus.corpus.ids[:20]]
+    questions = {
+        "cosines": lambda asked: vectors.cosines(asked, model, corpus.corpus.queries[0], ids),
+        "alike": lambda asked: vectors.alike(asked, model, ids, 0.98),
+        "vector_of": lambda asked: vectors.vector_of(asked, model, ids[0]),
+    }
+    with pytest.raises(Told) as told:
+        await questions[lookup](Listening())
+    query, parameters = told.value.args
+    rows = await (await reading.execute(psycopg.sql.SQL("EXPLAIN ") + query, parameters)).fetchall()
+    plan = "\n".join(row[0] for row in rows)
+    assert re.search(r"Index Cond: .*model_id = .*segment_id = ANY", plan), plan
+
+
+async def test_moments_of_one_video_are_no_copies_of_each_other(
+    reading: AsyncConnection[Any], model: SearchModel, corpus: Catalogue
+) -> None:
+    rows = await (await reading.execute("SELECT segment_id, video_id FROM media.embeddings LIMIT 200")).fetchall()
+    video = dict(rows)
+    pairs = await vectors.alike(reading, model, sorted(video), -1.0)
+    wanted = {(one, other) for one in video for other in video if one < other and video[one] != video[other]}
+    assert set(pairs) == wanted
