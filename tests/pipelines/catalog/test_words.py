@@ -188,7 +188,9 @@ def rewritten(connection: Connection) -> None:
 
 
 # They change no row of videos: their locks stop searches for a moment.
-AT_ONCE = {"0008_public_ids.sql", "0012_mended.sql", "0015_instants.sql"}
+AT_ONCE = {
+    "0008_public_ids.sql", "0012_mended.sql", "0015_instants.sql", "0018_reposts.sql", "0019_shown_since.sql",
+}  # fmt: skip
 
 
 def rehearsed(connection: Connection, migration: Migration, searches: Searches) -> None:
