@@ -6,7 +6,7 @@ in_flight  in a payout that is not settled
 paid       settled, by the journal
 on_chain   received, by the finalized transactions themselves
 accrued    pending + payable + in_flight + paid: everything ever earned, less reversals
-withheld   the part of payable that partial holds keep back; appearances to other people make it smaller
+withheld   the part of payable that partial holds keep back; it falls as other people see the same moments
 """
 
 from __future__ import annotations

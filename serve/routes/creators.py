@@ -52,8 +52,8 @@ class Earnings(BaseModel):
     paid: Amount
     on_chain: Amount
     withheld: Amount = Field(
-        description="The part of `payable` that waits until a person has looked. A moment whose day fake looks have filled "
-        "earns no more on that day; what other people look at of it makes this smaller instead."
+        description="The part of `payable` that waits until a person has looked. A moment whose day fake appearances have "
+        "filled earns no more on that day; what other people look at of it makes this smaller instead."
     )
     wallet: str | None
     currency: str
