@@ -56,7 +56,7 @@ class Strategy:
     )
     pads: bool = False  # the creators have an audience of their own
     stuffs: bool = False  # no bots: moments that are found by words they do not show
-    clones: int = 0  # with `stuffs`: copies of each video; their moments show what was asked for, and no words are stuffed
+    clones: int = 0  # with `stuffs`: copies of each video; they show what was asked for, and no words are stuffed
 
     def plain(self) -> Strategy:
         """Return the same means without the tricks, which cost a bot's time and gain nothing in a world without rules."""
