@@ -26,7 +26,7 @@ SEED = 1
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Measure a cold start, ingest, a search, and after a stop a warm start."""
+    """Measure a first start, an ingest, a search and, after a stop, a second start."""
     with tempfile.TemporaryDirectory(prefix="pixr-") as folder:
         environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": folder}
         try:

@@ -1,7 +1,8 @@
-"""The rules of what counts, each with the settings that switch it off: all for a free world, or one as a control.
+"""The rules that decide which views count, each with the settings that switch it off.
 
-The definition of an appearance is not among these rules and always holds: a viewer's repeats within a day do not count,
-a moment earns by its relevance, and the size of a page is bounded.
+A free world has all rules switched off; a control has one switched off, to show what that rule is good for. The
+definition of an appearance is not among these rules and always holds: a viewer's repeats within a day do not count, a
+moment earns by its relevance, and the size of a page is bounded.
 """
 
 from __future__ import annotations

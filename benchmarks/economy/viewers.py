@@ -25,7 +25,7 @@ LECTURE_SEARCH = 0.15  # of what people of a university search for
 
 
 class Viewer(NamedTuple):
-    """A viewer as Serve identifies them: `kind` is "key" or "cookie"; `network` is the address prefix, without a key only."""
+    """A viewer as Serve identifies them: `kind` is "key" or "cookie"; `network` is the address prefix, empty for a key."""
 
     kind: str
     identity: str
@@ -62,7 +62,7 @@ class Viewers:
         return made
 
     def of_kind(self, kind: str) -> list[int]:
-        """Return the creators who have this kind of audience."""
+        """Return the creators whose special audience is of this kind, such as "family" or "niche"."""
         return [creator for creator, each in self.kinds.items() if each == kind]
 
     def _add_families(self, rng: np.random.Generator, catalogue: Catalogue, but: Ids) -> None:
