@@ -76,7 +76,7 @@ def create(
 @json_option
 @click.pass_obj
 def list_command(context: Context, as_json: bool) -> None:
-    """List keys, the newest first; never the keys themselves."""
+    """List keys, the newest first, without the secrets."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -284,7 +284,10 @@ class Answered:
 
 
 class RequestIds:
-    """Middleware that uses a valid X-Request-Id or makes one, and sends it back unless Serve does (`stamped` is False)."""
+    """Middleware that gives each request an id: a valid X-Request-Id that the client sent, or else a new one.
+
+    The response carries the id. With `stamped` False this is left to Ray Serve, which adds the id itself.
+    """
 
     def __init__(self, app: ASGIApp, stamped: bool) -> None:
         self._app, self._stamped = app, stamped
