@@ -34,7 +34,7 @@ EXPECTED = (PixrError, psycopg.Error)  # that making a page may raise; every cal
 
 @dataclass(frozen=True)
 class Shown:
-    """A moment on a page that may earn, with what its appearance records."""
+    """A moment that is shown on a page and may earn, with the values that its appearance records."""
 
     segment_id: int
     creator_id: int
@@ -111,7 +111,7 @@ class Results:
             make: makes the page.
 
         Returns:
-            The page and where it comes from; a page that is too old only where none can be made.
+            The page and where it comes from. It is a page that has become too old only if no new one can be made.
 
         Raises:
             Temporary: no page can be made in time, and none was kept.
@@ -137,7 +137,7 @@ class Results:
             return page, REPLICA
 
     def _most_s(self) -> float:
-        """Return how long making a page may take, so that there is time left to answer with what is popular."""
+        """Return how many seconds making a page may take; the time that is left is for an answer from the feed."""
         most_s = deadlines.left_s(self._search.deadline_s)
         return max(most_s - ANSWER_S, most_s / 2)
 

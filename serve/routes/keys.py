@@ -33,7 +33,7 @@ class NewKey(BaseModel):
     """The key to make: its name, its scopes, and the creators that it stands for.
 
     For scope creator, `creator_id` is needed. For scope ingest, `creators` are the handles of the creators that the key
-    may speak for, or "any". If it names handles, its jobs read from the key's folders alone.
+    may act for, or "any". If they are handles, the key's jobs read only from the key's folders.
     """
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "web", "scopes": ["search"]}]})
@@ -66,7 +66,7 @@ class Rotation(BaseModel):
 
 
 class Key(BaseModel):
-    """A key as it is listed. `key` is the secret itself, which only the answer that made it shows."""
+    """A key as it is listed. `key` is the secret; only the answer that made the key shows it."""
 
     id: str
     name: str

@@ -75,15 +75,17 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/healthz", tags=["health"], responses={503: {"description": "This replica's own means are exhausted"}})
     async def read_health() -> Response:
-        """Tell whether this replica is alive. No dependency is asked, so one that is away for all replicas changes nothing."""
+        """Tell whether this replica is alive. Outages of its dependencies do not change the answer."""
         services.liveness.check()
         return json({"status": "ok"})
 
     @routes.get("/readyz", tags=["health"], responses={503: {"description": "A dependency that is needed is away"}})
     async def read_ready(request: Request) -> Response:
-        """Tell whether this replica is ready. Redis and the encoder may be away: their loss costs speed, or vectors, alone.
+        """Tell whether this replica is ready: the database and the index answer, and no background task keeps failing.
 
-        Administrators, and networks of `[search] operators_from`, are told each dependency.
+        It is ready without the others too. Without the encoder, searches use words only; without Redis, they are
+        slower; without the object store, pictures and videos are missing. Appearances that cannot be recorded wait on
+        the disk. Only administrators, and networks of `[search] operators_from`, are told how each dependency is.
         """
         document = await readiness.now()
         if not request.scope.get("state", {}).get("is_operator", True):
@@ -101,5 +103,8 @@ def router(services: Services) -> APIRouter:
 
 
 async def of_parameters(parameters: Annotated[Parameters, Query()]) -> Body:
-    """Return the body that the parameters of a `GET` stand for. A coroutine: FastAPI calls functions in threads."""
+    """Return the body that the parameters of a `GET` stand for.
+
+    It is a coroutine, since FastAPI would call a plain function in a thread.
+    """
     return parameters.body()

@@ -1,7 +1,8 @@
-"""What a query names without carrying it: a picture in the deployment's store, the moments that have a stake.
+"""What a query only names, and what it stands for: a picture in the deployment's store, the moments that have a stake.
 
-Both are looked up before a kept answer is looked for, since answers are kept by what the query means. Only one folder of
-the deployment's bucket can be named, so that a search reads nothing that its caller may not see.
+These are looked up first, and only then is a kept answer searched for: answers are kept under what a query means, not
+under what it names. A query can name pictures in only one folder of the deployment's bucket, so that a search does not
+read anything that its caller may not see.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class PictureStore:
 
 
 async def resolved(readers: Readers, pictures: PictureStore, search: SearchSettings, query: Query) -> Query:
-    """Replace what a query names by what it stands for.
+    """Replace the picture's address in a query by the picture, and the least stake by the moments that have it.
 
     Args:
         readers: where the moments with a stake are looked up.

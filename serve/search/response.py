@@ -1,4 +1,4 @@
-"""A search over HTTP, once the key is known: who calls and by which variant, the answer with its headers, the metrics.
+"""A search over HTTP, once the key is known: find out the viewer and variant, answer, set headers, count metrics.
 
 Shared by the routes and by the fast path before them (`kept`), which read the request. Knows no route.
 """
@@ -64,7 +64,7 @@ class Answering:
             The answer as JSON, with its headers.
 
         Raises:
-            Rejected: the body contradicts itself or a limit, or as `answer.answer`.
+            Rejected: the body contradicts itself or exceeds a limit, or `answer.answer` refuses the query.
             Temporary: nothing can be asked at present.
         """
         began = time.perf_counter()
@@ -148,14 +148,14 @@ def caller_of(request: Request, principal: Principal | None, viewer_key: bytes, 
 
 
 def seen(request: Request, query: Query, caller: Caller, cors_origins: Sequence[str]) -> Query:
-    """Return a query that counts only if a person may see its answer.
+    """Return a query that makes no appearances if a person cannot be taken to see its answer.
 
-    A HEAD shows nothing, and the page of another site can make strangers' browsers search without their knowing.
+    A HEAD shows nothing, and the page of another site can make a person's browser search without their knowledge.
 
     Args:
         request: the request, for its method and origin.
         query: the query as it was parsed.
-        caller: who searches; a caller with a key is taken to see the answer, whatever the page.
+        caller: who searches; for a caller with a key it does not matter which page sent the request.
         cors_origins: the sites whose pages may search.
 
     Returns:

@@ -33,7 +33,7 @@ class Variants:
         return NONE, self._plain
 
     def headers(self, name: str) -> dict[str, str]:
-        """Return the headers that name the variant of an answer; none where nothing is compared."""
+        """Return the headers that name the variant of an answer; empty if the deployment has no variants."""
         return {"x-pixr-variant": name or "none"} if self._variants else {}
 
     def _place(self, viewer: Viewer) -> int:
