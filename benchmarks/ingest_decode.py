@@ -122,7 +122,7 @@ def _ffmpeg(path: Path) -> Pass:
 
 
 def _memory_mb(path: Path) -> float:
-    """Decode a file in a process of its own; return the peak memory of this process and its largest decoding child together."""
+    """Decode a file in a new process; return the peak MB of that process and its largest decoding child together."""
     argv = (sys.executable, "-m", "benchmarks.ingest_decode", str(path))
     return float(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
 

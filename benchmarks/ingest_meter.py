@@ -92,7 +92,7 @@ class Meter(threading.Thread):
 
 
 def idle(stack: Settings, seconds: float) -> float:
-    """Return the CPU seconds per second that an idle cluster uses."""
+    """Return the CPU seconds per second that a cluster uses while it is idle, measured over `seconds`."""
     with Meter(stack) as meter:
         began = time.monotonic()
         time.sleep(seconds)

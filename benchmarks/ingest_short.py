@@ -1,4 +1,4 @@
-"""The cost of a video of two seconds in an ingest job of many videos, beside a job of few, in which the job costs more."""
+"""The cost of a short video in an ingest job: of many videos, and of few, where the job's own cost weighs more."""
 
 from __future__ import annotations
 

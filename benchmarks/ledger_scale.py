@@ -351,7 +351,7 @@ def _with_wallets(connection: Connection[Any]) -> list[int]:
 
 
 def _pay(connection: Connection[Any], creators: Sequence[int]) -> float:
-    """Book earnings for creators; return the seconds until all have been paid them."""
+    """Book earnings for creators; return the seconds until all of these are paid."""
     accounts = book.accounts_of(connection, "payable", "creator", list(creators))
     lines = [(book.account(connection, "reward_pool"), -PAID_PIX * len(creators)),
              *((accounts[creator], PAID_PIX) for creator in creators)]  # fmt: skip

@@ -91,7 +91,7 @@ def pictures(written: Sequence[Sample], seed: int, count: int = PICTURES) -> lis
 
 
 def likenesses(written: Sequence[Sample], seed: int) -> list[Question]:
-    """Return one question per clip, if it has a concept in common with another clip: which moments are like this shot?"""
+    """Return a question for each clip that shares a concept with another clip: which moments are like one of its shots?"""
     rng = random.Random(f"likenesses {seed}")
     clips_with = Counter(name for sample in written for name in {n for shot in sample.shots for n in shot.concepts})
     questions = []

@@ -1,8 +1,8 @@
 """How good a search is and what it costs: the SQL alone, with filters, over HTTP, from the cache, and as rows grow.
 
-Rows are synthetic but clustered (`search_corpus`), and query vectors come from a prepared table, so that the search is measured
-and not a model; `search_http` measures the same with real text towers in front. Of all figures, those of CPU are the least
-disturbed on a machine that others use too.
+Rows are synthetic but clustered (`search_corpus`). Query vectors come from a prepared table, so that the search is
+measured and not a model; `search_http` measures requests with real text towers too. Figures of CPU are the ones that
+other programs on the same machine disturb least.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DEFAULTS = SearchSettings()
 
 @dataclass(frozen=True)
 class Point:
-    """Result for one `ef`: recall@10, CPU milliseconds of PostgreSQL per query, and how long queries took one after another."""
+    """Result for one `ef`: recall@10, CPU milliseconds of PostgreSQL per query, and the latencies of queries one by one."""
 
     ef: int
     recall: float

@@ -216,7 +216,7 @@ def _apart(work: Callable[..., T], *arguments: Any) -> T:
 
 @dataclass(frozen=True)
 class Spent:
-    """CPU seconds so far, by stage. Processes that start later count from 0."""
+    """CPU seconds used so far, by stage; a process that has started between two readings counts from 0."""
 
     seconds: dict[str, float]
 

@@ -1,6 +1,6 @@
 """How long a new user waits: the stack's start (cold and warm), the demo catalogue's ingest, and one search.
 
-Runs through the command line in a data folder of its own, as a user would; a stack that is up is left alone.
+Runs through the command line in a data folder of its own, as a user would; a stack that already runs is left alone.
 """
 
 from __future__ import annotations

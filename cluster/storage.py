@@ -200,7 +200,7 @@ def _stored(info: dict[str, Any]) -> StoredObject:
 
 @contextmanager
 def _translated_errors(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
-    """Turn the exceptions of s3fs into `Temporary` or `Rejected`; refuse buckets that this endpoint may not use."""
+    """Turn the exceptions of s3fs into `Temporary` or `Rejected`, and refuse buckets that this endpoint may not use."""
     from botocore.exceptions import BotoCoreError
 
     bucket, key = split(uri)

@@ -1,10 +1,11 @@
 """A simulated economy: what farms of faked views keep, what honest creators lose, and what griefing costs its victims.
 
 `pixr bench economy` (or `python -m benchmarks.economy`) makes economies from seeds. Each consists of four worlds of the
-same honest people. Two worlds are without rules and two with rules; in one of each two, farms are at work that adapt.
-Griefers attack in the world with rules and farms (see `compare`). The ledger's own fold, bounds, review and holds
-decide, over databases of the benchmark's own and on a clock that it moves. There is no search engine and no Serve:
-`world` assumes which searches they would let count (not those by keys of a moment's own creator, or at low cosines).
+same honest people: two without rules and two with rules. In one world of each pair there are farms, which adapt; in the
+one with rules and farms there are griefers too (see `compare`). The ledger's own fold, bounds, review and holds decide,
+over databases of the benchmark's own and on a clock that it moves. There is no search engine and no Serve. Where they
+would keep a view from counting, the simulation assumes it: farms use no keys of their own creators, and moments that do
+not show what was asked have low cosines.
 
 Modules, from the ground up: `towns`, `catalogue`, `viewers` and `people` (the honest), `platform` (the ledger), `rules`
 (and what switches each off), `strategies`, `learning` and `farms`, `griefers`, `world` (one of the four), `compare`,
@@ -69,7 +70,7 @@ def require(found: Sequence[Result]) -> None:
 def results(
     url: str, seeds: Sequence[int], path: Path, economics: Economics = ECONOMICS, processes: int | None = None
 ) -> Iterator[tuple[Result, float]]:
-    """Run the economies of these seeds, one per core at once, and yield each with the seconds that it took.
+    """Run the economies of these seeds, as many at a time as there are cores; yield each result and the seconds it took.
 
     `url` names a PostgreSQL and a user who may create databases. Results that are in `path` are not computed again;
     each new one is added to it at once.

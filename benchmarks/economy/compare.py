@@ -1,12 +1,12 @@
 """One economy: four worlds of one seed, and what follows from comparing them.
 
-Two worlds are without rules and two with rules; one of each two is attacked. Farms are at work in both attacked worlds,
-griefers only in the one with rules. A farm has the same means in both attacked worlds and learns in each. Its uncapped
-take is what its best tactic earns without rules; what it keeps is what it earns with rules.
+Two worlds are without rules and two with rules; one world of each pair is attacked. Farms are at work in both attacked
+worlds, griefers only in the one with rules. A farm has the same means in both attacked worlds and learns in each. Its
+uncapped take is what its best tactic earns without rules; what it keeps is what it earns with rules.
 
-The loss of an honest creator is what they earn without rules and attack, minus what they earn with rules: with or
-without the attack, whichever is less, so that earnings from faked views do not reduce a loss. The part of it that
-occurs without an attack is caused by the rules alone. Withheld earnings do not count as earned.
+The loss of an honest creator is what they earn without rules and attack, minus what they earn with rules. Of the two
+worlds with rules, the one in which they earn less counts, so that earnings from faked views do not reduce a loss. The
+part of a loss that occurs without an attack is caused by the rules alone. Withheld earnings do not count as earned.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _uncapped(
     paces: Paces,
     farms: Sequence[Strategy],
 ) -> World:
-    """Run the world without rules, in which each farm learns what its means can earn; it does not affect other farms."""
+    """Run the world without rules, in which each farm learns what its means can earn, unaffected by the other farms."""
     needed = any(each.pads or each.stuffs for each in farms)
     plain = [each.plain() for each in farms]
     return World(connection, seed, free, people, paces.free, farms=plain, has_people=needed).run()

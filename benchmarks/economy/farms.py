@@ -185,7 +185,7 @@ class Farm:
         return [replace(searches, keys=one), replace(searches, keys=one), replace(searches, keys=self._keys(searches))]
 
     def _keys(self, searches: Searches) -> Bytes:
-        """Return new Idempotency-Keys as keyed hashes, uint8 (searches, 16): any bytes will do."""
+        """Return random hashes in place of the searches' Idempotency-Keys, uint8 (searches, 16)."""
         return self._rng.integers(0, 256, (len(searches), 16)).astype(np.uint8)
 
     # ── Means ──────────────────────────────────────────────────────────────────────────────────────────────────────

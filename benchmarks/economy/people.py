@@ -59,7 +59,7 @@ class _Pages:
     places: list[Ids] = field(default_factory=list)
 
     def add(self, who: Ids, places: Ids) -> None:
-        """Add the pages that viewers have seen; `places` is (pages, moments)."""
+        """Add a page for each viewer in `who`, (pages,); `places` are its moments in the catalogue, (pages, moments)."""
         self.who.append(who)
         self.counts.append(np.full(len(who), places.shape[1]))
         self.places.append(places.reshape(-1))
@@ -152,7 +152,7 @@ class People:
     # ── Pages ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _usual(self, rng: np.random.Generator, number: int, pages: _Pages) -> None:
-        """Add the pages of a day's usual viewers: those who search on it, whether or not there is an event."""
+        """Add the pages of the usual viewers who search on this day; events add other people's pages."""
         viewers = self.viewers
         rates = viewers.rates * towns.WEEK[number % len(towns.WEEK)]
         are_there = rng.random(len(rates)) < 0.2 + 0.6 * np.minimum(viewers.rates / 2, 1)

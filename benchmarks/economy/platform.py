@@ -265,7 +265,11 @@ class Platform:
         return len(held)
 
     def believe(self, creators: Sequence[int]) -> None:
-        """Release these creators' holds as a person does who has looked at their audience and believes it."""
+        """Release these creators' holds after a person has looked at their audience and believes it.
+
+        A partial hold for suspected fan-in (`FAN_IN`) is placed and released, so that the review trusts the creator for
+        a while.
+        """
         stops.hold_in_part(self._connection, creators, FAN_IN)
         self.release(creators)
 

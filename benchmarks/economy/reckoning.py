@@ -141,7 +141,7 @@ def _summed(creators: Ids, amounts: Ids, count: int) -> Ids:
 )
 @click.option("--write", is_flag=True, help="Append to benchmarks/LOG.md.")
 def main(names: Sequence[str], first: int, seeds: int, days: int, changes: Sequence[str], write: bool) -> None:
-    """Report what settings of vouching cost honest creators, and what they leave to farms that pad the best known."""
+    """Report what settings of vouching cost honest creators, and what one bot earns the best known creators under them."""
     others = {each: replace(economy.ECONOMICS, **_changed(each)) for each in changes}
     for town in (each for each in towns.TOWNS if each.name in names):
         for seed in range(first, first + seeds):

@@ -35,7 +35,7 @@ LIST_MAX = 3
 
 @dataclass(frozen=True)
 class Bar:
-    """A value that must be at most `most`; both are shares."""
+    """A bar: `value` must be at most `most`. Both are shares (0 to 1)."""
 
     name: str
     value: float

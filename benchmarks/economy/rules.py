@@ -26,8 +26,8 @@ OFF: Mapping[str, Mapping[str, int]] = {
 }
 NETWORKS = "viewers without a key are one source a network"  # no setting: a replica that sees no address leaves it out
 RULES = (*OFF, NETWORKS)
-# Without any one of these a farm of its own creators lives well, or those live well who pad what is popular. The others stand
-# behind them: what they stop alone is no farm's best tactic.
+# The rules that matter most: if one of the first is switched off, farms with creators of their own earn much; without the
+# last, farms that pad popular creators do. No farm's best tactic is stopped by one of the other rules alone.
 HOLDING = ("what one source is worth", NETWORKS)
 HOLDING_POPULAR = ("what one source brings a creator beside it",)
 

@@ -1,8 +1,8 @@
 """Viewers of an honest world: who they are to the ledger, how often they search, and for what.
 
-Most search for their own topics, and some are fans of a creator. A few small creators have a family that looks at hardly
-any other creator; niche creators have twenty fans each, most of whose searches are for them; a lecturer has the university
-at which they teach. All of this follows from a seed.
+Most search for their own topics, and some are fans of a creator. A few small creators have a family that looks at
+hardly any other creator. A niche creator has twenty fans, most of whose searches are for this creator. One creator, a
+lecturer, has the people of the universities as an audience. All of this follows from a seed.
 """
 
 from __future__ import annotations

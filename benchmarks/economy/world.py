@@ -1,4 +1,4 @@
-"""One world: honest people, farms and griefers on one ledger, day by day, and each creator's final earnings after each day."""
+"""One world: honest people, farms and griefers use one ledger, day by day; creators' final earnings are noted every day."""
 
 from __future__ import annotations
 

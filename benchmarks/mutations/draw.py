@@ -97,7 +97,7 @@ def sample(plan: Plan, texts: Mapping[str, str]) -> list[Mutant]:
 
 
 class Uses:
-    """An index of names: the statements in functions that use each name, and the constants made from others."""
+    """An index of names: the statements in functions that use each name, and the constants that are made from others."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         self._lines: dict[str, set[Lines]] = {}

@@ -198,7 +198,7 @@ class _Finder(ast.NodeVisitor):
     # ── Statements ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _removed(self, node: Statement) -> None:
-        """Add the mutant in which a statement does nothing, if it is of a kind that a test should miss.
+        """Add the mutant in which a statement does nothing, if it is of a kind whose absence a test should notice.
 
         These are calls, `raise`, `del`, `break`, a `return` without a value, and assignments such as `+=`. A `continue`
         becomes a `break`.

@@ -144,7 +144,7 @@ class Runner:
 
 
 class Worker:
-    """The warm process; requests and replies are lines of JSON."""
+    """The warm process in which tests run; requests to it and its replies are lines of JSON."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process

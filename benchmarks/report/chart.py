@@ -79,7 +79,7 @@ def svg(chart: Chart) -> str:
     """Draw a chart.
 
     Raises:
-        ValueError: it has no two numbers to span an axis.
+        ValueError: the points do not have two different values for an axis to span.
     """
     legend, top = _legend(chart)
     x, y = _x_axis(chart), _y_axis(chart, top)

@@ -278,7 +278,7 @@ def _notes_of(question: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
 
 
 def _notes(rows: dict[str, Any]) -> list[str]:
-    """Return a line for each note, coloured where it is a warning."""
+    """Return a line for each note, coloured yellow unless it begins with "strong"."""
     notes = [(title, text) for row in rows.values() for title, text in row["notes"].items()]
     return [f"[{'dim' if text.startswith('strong') else 'yellow'}]{title}: {escape(text)}[/]" for title, text in notes]
 

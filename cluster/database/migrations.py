@@ -2,8 +2,8 @@
 
 A package registers its folder (`<package>/schema/000N_*.sql`) under the entry point group `pixr.migrations`. A file
 that was applied must never change, move or get another name: its checksum is stored, and a difference stops the start
-before anything is applied. Changes expand first and contract in a later release, so that old code runs while new code
-starts, and an old release can be started again: files that only a newer release has are not treated as missing.
+before anything is applied. Changes expand first and contract in a later release: old code can run while new code
+starts, and an old release can be started again. So files that only a newer release has are not treated as missing.
 `grants.sql` beside the numbered files is not a migration.
 
 If an index that a file creates exists already, it is kept. A large table's index can therefore be created before the
@@ -254,7 +254,7 @@ def _require_made(connection: Connection, names: Sequence[str]) -> None:
 
 
 def _holders(connection: Connection) -> str:
-    """Return a text that names the sessions in whose open transactions locks on tables are held."""
+    """Return a text that names the sessions which hold locks on tables in open transactions."""
     rows = connection.execute(HOLDERS).fetchall()
     lines = [f"pid {pid} ({name}, {state}, for {seconds} s: {query})" for pid, name, state, seconds, query in rows]
     return "; ".join(lines) or "none any more"

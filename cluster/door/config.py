@@ -1,8 +1,8 @@
 """HAProxy's configuration, written as a whole from the values in `Door`.
 
 A pure function: the same values give the same text. To read it: a client's connection is counted by address before
-anything else happens; a request with a small body is received completely, within a deadline, before a replica sees it;
-then it goes to one of six backends, each with its own limits, so that none takes another's capacity: `searches`, `pixr`
+anything else happens. A request with a small body is received completely, within a deadline, before a replica sees it.
+Requests then go to six backends, each with its own limits, so that none takes another's capacity: `searches`, `pixr`
 (other small requests that are answered at once), `bodies` and `bodies_with_key` (uploads), `streams` (responses that
 last) and `objects` (media, from the object store). A backend sends a replica a limited number of requests at once.
 Further ones wait for a place; requests of an address that has few come first, and a client that gives up leaves the

@@ -171,7 +171,7 @@ class Keeper:
             self.process.wait()
 
     def stop(self, timeout_s: float) -> None:
-        """Send the stop signal, wait at most `timeout_s` seconds, or the command's own timeout, and kill what is left."""
+        """Send the stop signal, wait at most `timeout_s` seconds (or the command's own timeout), and kill what is left."""
         if self.process is not None and self._command is not None:
             timeout_s = min(timeout_s, self._command.stop_timeout_s or timeout_s)
             self.process.send_signal(self._command.stop_signal)
