@@ -352,7 +352,7 @@ class Client:
         visibility: str | None = None,
         language: str | None = None,
     ) -> Video:
-        """Change the fields of a video that are given. Needs the creator's own key, or one of scope `ingest`.
+        """Change the given fields of a video. Needs the creator's own key, or one of scope `ingest`.
 
         Args:
             video_id: Its number or public id.

@@ -25,7 +25,7 @@ class Segment:
         end_ms: Where it ends, exclusive.
         best_frame_ms: The frame that the thumbnail shows.
         thumbnail_url: A signed link to the thumbnail, relative to the server; it expires within hours.
-        play_url: A signed link that plays this moment of the video, also relative and for some hours.
+        play_url: A signed link that plays this moment; relative and short-lived like `thumbnail_url`.
     """
 
     segment_id: str

@@ -87,7 +87,7 @@ class Metrics:
 
 
 class _RecallCollector(Collector):
-    """A gauge for every model whose searches were checked; the models are known only when the metric is read."""
+    """A gauge of recall for each model whose searches were checked; the models are known only when it is read."""
 
     def __init__(self, recall: Callable[[], Mapping[str, float]]) -> None:
         self._recall = recall

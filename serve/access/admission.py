@@ -6,7 +6,7 @@ so that callers with keys who share an address do not use up each other's limit.
 
 A replica caches the results of key checks for a few seconds. Any other key is looked up in the database:
 
-* If it was valid a minute ago, the lookup takes no token.
+* If it was valid within the last minute, the lookup takes no token.
 * Otherwise the lookup takes a token from the address's small bucket for wrong keys. The token is given back if the key
   is valid or the database cannot answer, but not if the caller hangs up.
 * While that bucket is empty, a key is looked up only if it was ever created (`known_keys`). This lookup takes no token.
@@ -163,7 +163,8 @@ class Admission:
     async def _pay_for_lookup(self, token: str, identity: str) -> bool:
         """Take a token from the address's bucket for wrong keys unless the lookup is free; return whether it was taken.
 
-        A lookup is free if the key was valid a minute ago, or if the bucket is empty and the key was ever created.
+        A lookup is free if the key was valid within the last minute, or if the bucket is empty and the key was ever
+        created.
 
         Raises:
             Limited: the bucket is empty, and the key was never created.

@@ -59,7 +59,7 @@ VALID = f"""SELECT k.hash, p.id, k.scopes, p.creator_id, k.creators, extract(epo
 
 
 class KeyReaders(Protocol):
-    """What the check of a key needs from a replica: the database, and the settings of searches for the deadline."""
+    """What the check of a key needs from a replica: the database, and the search settings, which have the deadline."""
 
     @property
     def readers(self) -> Readers: ...
@@ -284,7 +284,7 @@ def _handle(connection: Connection[Any], creator_id: int) -> str:
     """Return the handle of a creator.
 
     Raises:
-        Rejected: 404, they do not exist; a key made now would belong to the creator who gets that number later.
+        Rejected: 404, the creator does not exist. A key made now would belong to the next creator with that number.
     """
     handle = catalogue_creators.handle(connection, creator_id)
     if handle is None:

@@ -154,7 +154,7 @@ class Limits:
         raise bucket.refusal(AHEAD_S)
 
     def give_back(self, kind: str, identity: str) -> None:
-        """Return the token of a request that, as was found later, does not have to pay."""
+        """Give back the token that a request has taken, if it is found later that the request does not have to pay."""
         bucket = self._buckets.get(_name(kind, identity))
         if bucket is not None:
             bucket.put_back()

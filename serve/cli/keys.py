@@ -49,7 +49,7 @@ def create(
     expires_days: float | None,
     as_json: bool,
 ) -> None:
-    """Create a key for NAME, a program or a person. It is shown once and stored nowhere."""
+    """Create a key for NAME, a program or a person. The key is shown once; only its hash is stored."""
     from cluster.errors import Rejected
     from pipelines.sources import prefixes
     from serve.access import keys as key_table

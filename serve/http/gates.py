@@ -108,7 +108,7 @@ class Gate:
             kind: The plural noun that refusals use, e.g. `searches`.
             places_max: How many operations run at once.
             waiting_max: How many requests wait for a place.
-            wait_s: How many seconds one waits; None: without a limit.
+            wait_s: How many seconds a request waits; None: without a limit.
             share_max: Places that one caller may hold; None: all.
             for_keys: Places for callers with a key only; for work that takes long, where fair turns would come too
                 late.

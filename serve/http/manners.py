@@ -61,8 +61,8 @@ def is_head(request: Request) -> bool:
 def is_from_another_site(request: Request, origins: Sequence[str]) -> bool:
     """Return whether a page that is neither ours nor of `origins` made a browser send the request (e.g. by an `<img>`).
 
-    The headers of a browser tell this; a program that sends no such headers counts as no page. `Sec-Fetch-Site` decides
-    where it is sent, to HTTPS and loopback addresses: a page on another host name of the same site then counts as
+    Browsers tell this in headers; a request without them is taken for a program's. To HTTPS and loopback addresses
+    browsers send `Sec-Fetch-Site`, which alone decides: a page on another host name of the same site then counts as
     another site's. Over plain HTTP the Origin decides, or without one the Referer.
     """
     headers = request.headers

@@ -258,7 +258,7 @@ def _in_loop(answer: Callable[[Request, Exception], Response]) -> Callable[[Requ
 
 
 class Answered:
-    """Middleware that answers a request whose work is cancelled by the end of the replica.
+    """Middleware that answers a request whose work is cancelled because the replica ends.
 
     It does so only if the request itself was not cancelled and no part of the response was sent.
     """

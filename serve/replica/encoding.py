@@ -155,8 +155,8 @@ class PictureThreads:
 def _decoded(data: bytes, pixels_max: int, side_px: int) -> Any:
     """Decode a picture to RGB, scaled down as early as possible until its shorter side is about `side_px`.
 
-    A JPEG is decoded at a lower scale. Any other picture is decoded at its full size, then averaged down here: the
-    model would copy each pixel and scale it as floats.
+    A JPEG is decoded at a lower scale. Any other picture is decoded at its full size and then averaged down, which
+    costs less than to let the model copy each pixel and scale it as floats.
 
     Raises:
         Rejected: the picture cannot be read.
@@ -230,7 +230,7 @@ class RemoteEncoding:
         await self._calls[0]("")
 
     async def facts(self, model: str = "") -> EncoderInfo:
-        """Return the facts of a model. If it is being loaded, wait for it as long as a search waits for the encoder.
+        """Return the facts of a model; have it loaded if need be, and wait as long as a search waits for the encoder.
 
         Raises:
             Temporary: the model is not loaded by then.

@@ -96,7 +96,7 @@ class Generation:
         self._looking = None  # a look that is under way may have been answered before the change
 
     def fresh(self) -> State | None:
-        """Return the state if it was asked for within `generation_interval_s`; else None."""
+        """Return the state if it was read within the last `generation_interval_s`; else None."""
         return self._known if time.monotonic() - self._looked_at < self._search.generation_interval_s else None
 
     async def close(self) -> None:

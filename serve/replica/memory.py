@@ -1,8 +1,8 @@
 """Gives freed memory back to the system: glibc keeps the memory that large bodies and decoded pictures have used.
 
-Objects that refer to each other in a circle are freed by the garbage collector only, e.g. an exception and the frames
-that it has passed through, with a request's body in them. The collector runs seldom (`app.GC_THRESHOLDS`), and not at
-all once requests have stopped, so garbage is collected here before memory is given back. Without glibc that is all that
+Only the garbage collector frees objects that refer to each other in a circle, such as an exception and the frames that
+it has passed through, in which a request's body may be. The collector runs seldom (`app.GC_THRESHOLDS`), and not at all
+once requests have stopped, so garbage is collected here before memory is given back. Without glibc that is all that
 happens. Knows nothing of what used the memory.
 """
 
@@ -67,7 +67,7 @@ def release(*, all_of_it: bool = False) -> None:
 
 
 def freeze() -> None:
-    """Exempt all present objects from garbage collection: a process that is ready has a million of them, which stay."""
+    """Exempt all present objects from garbage collection: a replica that is ready has a million objects that stay."""
     gc.collect()
     gc.freeze()
 

@@ -107,7 +107,7 @@ class Readers:
 
         Raises:
             Temporary: no database gives a connection, or one gives a connection and then hangs.
-            psycopg.Error: what the question raises; `QueryCanceled` where it took longer than its statements may.
+            psycopg.Error: what the question raises; `QueryCanceled` if a statement took longer than it may.
         """
         return await self._ask_twice(self._order, question, manner, limit_s)
 

@@ -39,7 +39,7 @@ CLOSE_WAIT_S = 1.0  # for the check that is under way
 
 @dataclass(frozen=True)
 class Shadow:
-    """A query for the catalogue's other models, by which their recall is checked although no search uses them.
+    """A query for the catalogue's other models, whose recall is checked too although no search uses them.
 
     It has the names of these models, the query's vector in each, and the limits.
     """
@@ -80,7 +80,7 @@ class Recall:
             vector: the query, (dimensions,), of unit length.
             filters: what the search was narrowed to.
             looked: what the index found.
-            shadow: how the query is put to the catalogue's other models; None where there are none.
+            shadow: the same query for the catalogue's other models; None if there are none.
         """
         every_s = self._search.recall_interval_s
         due = every_s > 0 and time.monotonic() - self._looked_at >= max(

@@ -111,10 +111,10 @@ class Results:
             make: makes the page.
 
         Returns:
-            The page and where it comes from. It is a page that has become too old only if no new one can be made.
+            The page and where it comes from; a page older than `result_cache_s` only if no new one can be made.
 
         Raises:
-            Temporary: no page can be made in time, and none was kept.
+            Temporary: no page can be made in time, and none is kept that may still be shown.
         """
         page = self.kept(identity, generation)
         if page is not None:
@@ -137,7 +137,7 @@ class Results:
             return page, REPLICA
 
     def _most_s(self) -> float:
-        """Return how many seconds making a page may take; the time that is left is for an answer from the feed."""
+        """Return how many seconds making a page may take; the rest of the time is kept for an answer from the feed."""
         most_s = deadlines.left_s(self._search.deadline_s)
         return max(most_s - ANSWER_S, most_s / 2)
 

@@ -3,10 +3,10 @@
 While Redis is away, searches are answered more slowly and pay as usual. Limits and Idempotency-Keys then hold in each
 replica by itself (see `access.limits`, `repeats`).
 
-Names begin with a prefix of the deployment, so that deployments can share a server. Each call runs in a task of its own
-with a time limit, which goes on when the caller is cancelled. Otherwise redis-py would close the connection, whose
-reply is not read to its end, and its pool would lose it for good if the caller were cancelled once more meanwhile.
-Knows nothing of what is stored.
+Names begin with a prefix of the deployment, so that deployments can share a server. Each call runs in a task of its
+own, which has a time limit and goes on if the caller is cancelled. Otherwise redis-py would close the connection in the
+middle of a reply, and its pool would lose it for good if the caller were cancelled once more. Knows nothing of what is
+stored.
 """
 
 from __future__ import annotations

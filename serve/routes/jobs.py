@@ -36,7 +36,7 @@ Text = Annotated[str, Field(max_length=2000, pattern=texts.LINE)]
 
 
 class JobOptions(BaseModel):
-    """How to sample videos, which jobs go first, and whether videos of another creator are moved to this one."""
+    """How to sample videos, which jobs go first, and whether other creators' videos are moved to the job's creator."""
 
     model_config = ConfigDict(extra="forbid")
     mode: Literal["", "frames", "key-frames", "interval"] = ""
@@ -101,8 +101,8 @@ def router(services: Services) -> APIRouter:
     ) -> Any:
         """Submit a job. It is queued at once, starts when the cluster takes it, and acts only for the key's creators.
 
-        If the key is for named creators, source and manifest must be in the key's folders. They may never be in Pixr's
-        own.
+        If the key is for named creators, source and manifest must be in the key's folders. They may never be in folders
+        of Pixr's own.
         """
         settings, storage = services.settings, services.storage
         job = await services.threads.ask(_create, settings, storage, request, caller, idempotency_key)
@@ -143,7 +143,7 @@ def _create(
     caller: Principal,
     idempotency_key: str | None,
 ) -> dict[str, Any]:
-    """Queue a job in the name of the caller. If it names no creator, it is for the key's creator, if there is only one.
+    """Queue a job in the name of the caller. A job that names no creator is for the key's, if the key has exactly one.
 
     Raises:
         Rejected: 403, the caller may not give the job a priority above 0; or as `jobs.queue`.

@@ -49,7 +49,7 @@ def router(services: Services) -> APIRouter:
         idempotency_key: IdempotencyKey = None,
         principal: Principal | None = anybody,
     ) -> Response:
-        """Moments for a text, or the next page of an answer. Open to all; earns for creators when intent is search."""
+        """Moments for a text, or the next page of an answer. Open to all; only intent `search` earns for creators."""
         query_string = request.scope["query_string"]
         return await answering.respond(request, body, principal, idempotency_key, query_string=query_string)
 
@@ -83,9 +83,9 @@ def router(services: Services) -> APIRouter:
     async def read_ready(request: Request) -> Response:
         """Tell whether this replica is ready: the database and the index answer, and no background task keeps failing.
 
-        It is ready without the others too. Without the encoder, searches use words only; without Redis, they are
-        slower; without the object store, pictures and videos are missing. Appearances that cannot be recorded wait on
-        the disk. Only administrators, and networks of `[search] operators_from`, are told how each dependency is.
+        Other dependencies may be away. Without the encoder, searches use words only; without Redis, they are slower;
+        without the object store, pictures and videos are missing; without the recorder, appearances wait on the disk.
+        Administrators, and networks of `[search] operators_from`, are also told the state of each dependency.
         """
         document = await readiness.now()
         if not request.scope.get("state", {}).get("is_operator", True):

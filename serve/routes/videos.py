@@ -35,7 +35,7 @@ LISTED_MAX = 100
 
 
 class Video(BaseModel):
-    """One video, at any stage of its ingest. `error` says why it failed, to keys that may act for its creator."""
+    """One video, at any stage of its ingest. `error` says why it failed; None for callers who may not change it."""
 
     id: str
     public_id: str

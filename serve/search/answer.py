@@ -130,7 +130,7 @@ def permit(query: Query, caller: Caller) -> None:
 def kept(generation: Generation, results: Results, query: Query) -> SearchResult | None:
     """Return the page that this replica has kept for a query; None if there is none, or the query has a cursor.
 
-    Nothing is awaited: None is returned too if the generation is not known to be current.
+    The database is not asked: if the generation is not known to be current, return None too.
     """
     state = generation.fresh()
     if state is None or query.cursor is not None:

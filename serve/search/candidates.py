@@ -82,10 +82,10 @@ class VectorList:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The fused list, best first and cut, with what explains it and what could not be asked (`degraded`).
+    """The fused list, best first and cut, with what explains the order, and what could not be asked (`degraded`).
 
     `ranks` are by list, then by moment. `creator_id` is the creator of the moment that the query wants more of: that
-    creator's own moments pay nothing.
+    creator's own moments earn nothing.
     """
 
     ranked: list[Ranked]

@@ -59,7 +59,7 @@ class Cut:
     def pays(self, segment_id: int) -> bool:
         """Return whether a moment may earn: it is near enough to every part of the query.
 
-        If there is nothing to judge by, any moment may (but see `answer.record`).
+        If there is nothing to judge by, return True; `answer.record` decides then.
 
         A moment that is shown only because its words match earns nothing, since a caller can choose which words match
         (by a language, a filter, a blend).

@@ -2,7 +2,7 @@
 
 Owns `app.watch_events`, and `app.watched`, which a trigger keeps in step with it. A search for which nothing else can
 be asked is answered from the feed, so a replica keeps the feed of the generation that it knows. An event records what
-was watched, by a keyed hash of the viewer; it does not tell who watched, or where.
+was watched, and the viewer as a keyed hash only; it does not tell who watched, or where.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Feed:
         return self._known[1] if self._known is not None and self._known[0] == state.generation else ()
 
     def follow(self, state: State) -> None:
-        """Fetch the feed of a new generation, beside the search that noticed it, at most once in `feed_interval_s`."""
+        """Begin to fetch the feed of a new generation, in the background, at most once in `feed_interval_s`."""
         is_due = time.monotonic() - self._tried_at >= self._search.feed_interval_s
         is_behind = self._known is None or self._known[0] != state.generation
         if is_behind and is_due and not state.stale:

@@ -91,7 +91,7 @@ class Shortcut:
 
 
 def _is_announced_json(request: Request) -> bool:
-    """Return whether a body is announced as JSON and with its length, which `Transfer` has found to be allowed."""
+    """Return whether a body is announced as JSON and with its length; `Transfer` has already checked the length."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" and "content-length" in request.headers
 

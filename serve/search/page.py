@@ -1,6 +1,6 @@
 """A page of an answer: the best candidates become moments with words and links, the others are packed into a cursor.
 
-`SearchResult` is a page with where it comes from, as it is sent. Ranks nothing and looks up only what the moments show.
+`SearchResult` is a page as it is sent, with where it comes from. Ranks nothing and looks up only what the moments show.
 Highlights and facets that cannot be looked up in time are left out and named in `degraded`.
 """
 
@@ -154,7 +154,7 @@ async def _extra(name: str, work: Awaitable[Result], deadline_s: float, degraded
 async def _highlights(
     readers: Readers, search: SearchSettings, query: Query, shown: Sequence[MomentDetails]
 ) -> Mapping[int, Sequence[Highlight]]:
-    """Find the words of the query in the texts shown of each moment; return their places by segment id."""
+    """Find the words of the query in the texts shown of each moment; return their positions by segment id."""
     if not shown:
         return {}
     limits, words = limits_of(search), await asyncio.to_thread(highlights.words_of, shown)
@@ -220,7 +220,7 @@ def _document(
 def _may_earn(candidates: Candidates, moment: MomentDetails) -> bool:
     """Return whether a moment may earn.
 
-    It may if `Cut.pays` allows it, unless its creator is also that of the moment which the query asks for more of.
+    It may not if `Cut.pays` denies it, or if the query asks for more of a moment by the same creator.
     """
     return moment.creator_id != candidates.creator_id and candidates.cut.pays(moment.segment_id)
 

@@ -107,7 +107,7 @@ class Blend(BaseModel):
 
 
 class Asked(BaseModel):
-    """The fields with the same names in `GET` and `POST`. In a `GET`, a sequence is a parameter that is repeated."""
+    """The fields of a search that `GET` and `POST` name alike. A `GET` gives a sequence by repeating its parameter."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     image: str | None = Field(
@@ -237,7 +237,7 @@ class Query:
 
     @cached_property
     def wanted(self) -> str:
-        """The text without its excluded words, which `negative` has."""
+        """The text without its excluded words, which are in `negative`."""
         return fulltext.without_excluded(self.text)
 
     @cached_property
@@ -274,10 +274,10 @@ class Query:
 
 
 class QueryCache:
-    """A cache of parsed queries by raw query string, for the `CACHED_MAX` that were used last.
+    """A cache of the `CACHED_MAX` most recently used queries, by the raw query string that they were parsed from.
 
     Args:
-        used: False where viewers have variants, so that one string means several queries: nothing is cached then.
+        used: False if viewers have variants: one string then means several queries, and nothing is cached.
     """
 
     def __init__(self, *, used: bool) -> None:

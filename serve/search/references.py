@@ -1,8 +1,8 @@
-"""What a query only names, and what it stands for: a picture in the deployment's store, the moments that have a stake.
+"""References of a query: it may name a picture in the deployment's store, and ask for moments that have a stake.
 
-These are looked up first, and only then is a kept answer searched for: answers are kept under what a query means, not
-under what it names. A query can name pictures in only one folder of the deployment's bucket, so that a search does not
-read anything that its caller may not see.
+The picture and the moments are read first; only then are the kept answers searched, since these are keyed by what a
+query means, not by the names in it. A query can name pictures in only one folder of the deployment's bucket, so
+that a search does not read anything that its caller may not see.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def known(parts: QueryParts, near: Cosines) -> list[Cosines]:
 async def looked_up(
     readers: Readers, model: SearchModel, parts: QueryParts, near: Cosines, segment_ids: Sequence[int]
 ) -> list[Cosines]:
-    """Look up the cosines of moments with each wanted part. The database is not asked if the search has told them all.
+    """Look up the cosines of moments with each wanted part. The database is not asked if `near` has all of them.
 
     Args:
         readers: where cosines are looked up.

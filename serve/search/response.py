@@ -86,7 +86,7 @@ class Answering:
         principal: Principal | None,
         idempotency_key: str | None,
     ) -> Response:
-        """Build the response to a query that is parsed already, from a page that was kept.
+        """Build the response to a parsed query from a kept page.
 
         Queries are cached only where viewers have no variants, so that the settings are those of the deployment.
 
@@ -101,7 +101,7 @@ class Answering:
             The answer as JSON, with its headers.
 
         Raises:
-            Rejected: the intent is not the caller's to state, or the Idempotency-Key was sent with another search.
+            Rejected: the caller may not state the intent, or the Idempotency-Key was sent with another search.
             Temporary: appearances cannot be recorded.
         """
         began = time.perf_counter()
@@ -148,7 +148,7 @@ def caller_of(request: Request, principal: Principal | None, viewer_key: bytes, 
 
 
 def seen(request: Request, query: Query, caller: Caller, cors_origins: Sequence[str]) -> Query:
-    """Return a query that makes no appearances if a person cannot be taken to see its answer.
+    """Return the query; if nobody can be taken to see its answer, change it so that it makes no appearances.
 
     A HEAD shows nothing, and the page of another site can make a person's browser search without their knowledge.
 
