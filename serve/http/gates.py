@@ -136,7 +136,7 @@ class Gate:
 
     @asynccontextmanager
     async def passed(self, name: str = "", weight: float = STRANGER) -> AsyncIterator[None]:
-        """Hold a place for the block, after waiting for one if necessary.
+        """Wait for a place if necessary, and hold it while the block runs.
 
         While both wait, all callers of weight 8 together get eight times as many places as all callers of weight 1.
 

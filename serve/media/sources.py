@@ -62,7 +62,7 @@ class Sources:
         return await self._get("video", video_id, read, private=private)
 
     async def _get(self, kind: str, number: int, read: Question[Source | None], *, private: bool) -> Source | None:
-        """Return a source from the cache, or else read it; None for a private one without access."""
+        """Return a source from the cache, or else read it; None if it is private and `private` does not give access."""
         if private:
             return await self._readers.primary(read)
         generation = (await self._generation.now()).generation

@@ -200,10 +200,10 @@ class RemoteEncoding:
         text: Callable[[str, str], Awaitable[Vector]],
         image: Callable[[bytes, str], Awaitable[Vector]],
     ) -> None:
-        """Keep the calls; none is made yet.
+        """Keep the functions that call the encoder; none is called yet.
 
         Args:
-            search: the limits in time, of the cache and of pictures.
+            search: the time limits, the size of the cache, and the limits of pictures.
             store: where vectors of texts are shared with other replicas.
             facts: returns the facts of a model (name).
             text: encodes (text, model) to a vector, (dimensions,), float32.

@@ -139,6 +139,6 @@ class Recall:
 
 
 def share_of(hits: Sequence[Hit], true: Sequence[Hit]) -> float:
-    """Return the share of the true nearest moments that are among the first that were found, from 0 to 1."""
+    """Return the recall, from 0 to 1: the share of `true` that is among the first `len(true)` of `hits`."""
     found = {hit.segment_id for hit in hits[: len(true)]}
     return len(found & {hit.segment_id for hit in true}) / max(1, len(true))

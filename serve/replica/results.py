@@ -161,7 +161,7 @@ class Results:
         await self._store.forget(PREFIX)
 
     async def close(self) -> None:
-        """Send Redis the pages that it has not got yet, and end those that are being made."""
+        """Send Redis the pages that it has not got yet; stop making further ones."""
         await self.shared()
         await self.tasks.close()
 

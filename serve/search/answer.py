@@ -97,7 +97,7 @@ async def answer(context: SearchContext, search: SearchSettings, query: Query, c
 
 @asynccontextmanager
 async def _placed(context: SearchContext, query: Query, share: str, weight: float) -> AsyncIterator[None]:
-    """Hold a search's place at the gate for the block; a search by a picture passes the gate of pictures first.
+    """Hold a search's place at the gate while the block runs; a search by a picture passes the gate of pictures first.
 
     Args:
         context: has the gates.

@@ -46,7 +46,7 @@ NEAREST, MATCHING = "nearest", "matching"  # manners of questions: a connection 
 
 @dataclass(frozen=True)
 class ListSources:
-    """What lists are made from: one replica's database, encoder, and watch over recall."""
+    """What a search needs to make its two lists: the database, the encoder, and the checks of recall and of late searches."""
 
     readers: Readers
     encoding: Encoding
@@ -321,7 +321,7 @@ def _warn_of_no_vectors(query: Query, error: Exception) -> None:
     """Log why a search has no vectors.
 
     Raises:
-        Temporary: the error, where nothing but vectors could find anything.
+        Temporary: the error itself, if only vectors could find anything.
     """
     seldom.warning(f"no vectors: {error}")
     if query.is_picture_alone and isinstance(error, Temporary):

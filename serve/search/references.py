@@ -25,7 +25,7 @@ NO_FILE = frozenset(("", ".", ".."))  # as a part of a path: a gateway may take 
 
 @dataclass(frozen=True)
 class PictureStore:
-    """The bucket that pictures are read from, in threads of their own."""
+    """Reads pictures that a query names from the deployment's bucket, in the threads of the object store."""
 
     storage: Storage
     threads: Threads
