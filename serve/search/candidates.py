@@ -46,7 +46,7 @@ NEAREST, MATCHING = "nearest", "matching"  # manners of questions: a connection 
 
 @dataclass(frozen=True)
 class ListSources:
-    """What a search needs to make its two lists: the database, the encoder, and the checks of recall and of late searches."""
+    """What a search needs to make its two lists: the database, the encoder, the checks of recall, and a breaker."""
 
     readers: Readers
     encoding: Encoding
