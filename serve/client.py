@@ -109,7 +109,7 @@ class Client:
         idempotency_key: str = "",
         **parameters: Any,
     ) -> Answer:
-        """Find the moments that match a text, a picture or both best.
+        """Find the moments that best match a text, a picture or both.
 
         Args:
             text: What the moments should show, in words.
@@ -753,7 +753,7 @@ def problem(response: httpx.Response) -> Rejected | Temporary:
 
 
 def _error(status: int, document: Mapping[str, Any], retry_after_s: float) -> Rejected | Temporary:
-    """Make the error of a problem document."""
+    """Turn a problem document into the error that it stands for."""
     detail = str(document["detail"])
     if status == 429 or status >= 500:  # also what only proxies answer with: 507, 520 …
         return Temporary(detail, retry_after_s=retry_after_s)

@@ -78,7 +78,7 @@ class Serve:
             self._was_ready = True
 
     def check_alive(self) -> None:
-        """Return when a replica answers; raise `Temporary` otherwise."""
+        """Check that a replica answers; raise `Temporary` if none does."""
         self._answering_url()
 
     def address(self) -> str:

@@ -59,7 +59,7 @@ class NewKey(BaseModel):
 
 
 class Rotation(BaseModel):
-    """For how many seconds the old key stays good."""
+    """For how many seconds the old key goes on working."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"grace_s": 3600}]})
     grace_s: Annotated[int, Field(ge=0, le=keys.LIFETIME_MAX_S)] = keys.ROTATION_GRACE_S
@@ -100,7 +100,7 @@ def router(services: Services) -> APIRouter:
     async def list_keys(
         cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=keys.LISTED_MAX)] = keys.LISTED_MAX
     ) -> Any:
-        """List all keys, the newest first, with their scopes; never the secrets themselves."""
+        """List all keys, the newest first, with their scopes, but without the secrets."""
         place = pages.start(cursor)
         rows, total = await services.threads.ask(_listed, limit + 1, *place.after)
         shown, is_more = pages.cut(rows, limit)

@@ -22,7 +22,7 @@ class Variants:
         self._salt = "\0".join(variant.name for variant in self._variants)
 
     def of(self, viewer: Viewer) -> tuple[str, SearchSettings]:
-        """Return the name of a viewer's variant, "" for none, and the settings to search by for them."""
+        """Return the name of a viewer's variant ("" for none), and the settings that their searches use."""
         if not self._variants:
             return NONE, self._plain
         place = self._place(viewer)
