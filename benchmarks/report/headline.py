@@ -10,7 +10,7 @@ ANYTHING = r"(?P<value>.+)"
 
 @dataclass(frozen=True)
 class Bar:
-    """The bar that a figure must reach: its value must be `limit` or better, or its ratio to the baseline if `of` is "ratio".
+    """The bar that a figure must reach: its value (or, if `of` is "ratio", its ratio to the baseline) at `limit` or better.
 
     If `limit` is None, the limit is the first number of the row's baseline (`3 ms wanted`). `text` is what the table
     shows as the bar; if it is empty, the table shows the row's baseline.
