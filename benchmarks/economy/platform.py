@@ -189,7 +189,7 @@ class Platform:
         self._connection.commit()
 
     def do_round(self) -> None:
-        """Review and mature, as the ledger does between folds."""
+        """Run the review and let earnings mature, as the ledger does between folds."""
         review(self._connection, self._fold.audience, self.economics)
         while mature(self._connection):
             pass

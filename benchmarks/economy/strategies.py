@@ -27,7 +27,7 @@ IN_TURN = USUAL_DAYS + 1
 
 @dataclass(frozen=True)
 class Means:
-    """What a cell has: networks, keys that are tied to no creator, and creators."""
+    """What each cell of a farm has: networks, keys that are tied to no creator, and creators."""
 
     networks: int = 0
     keys: int = 0

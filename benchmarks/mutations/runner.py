@@ -44,9 +44,10 @@ class Runner:
         self._worker: Worker
 
     def run(self, until_s: float, modules: Sequence[str] = (), only: Sequence[str] = ()) -> None:
-        """Map the tests that have changed, then run mutants without a verdict until `until_s` (monotonic seconds).
+        """Record which lines the changed tests run; then run mutants without a verdict until `until_s` (monotonic seconds).
 
-        `modules` restricts the modules whose mutants are run, `only` the files of tests; the others are left to another run.
+        `modules` restricts the modules whose mutants are run, `only` the files of tests; the others are left to another
+        run.
         """
         with warm_worker(self.tree, self._plan.tests) as self._worker:
             self._map(until_s, only)

@@ -24,7 +24,7 @@ TABLES = """
 
 @dataclass(frozen=True)
 class Mapped:
-    """A test of the map, with the seconds that it takes on unchanged modules."""
+    """A test of which the session knows the lines that it runs, with its seconds on unchanged modules."""
 
     name: str
     file: str
