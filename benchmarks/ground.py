@@ -1,6 +1,6 @@
-"""Services of a benchmark's own, under its own supervisor: some of them, in the data folder of the settings.
+"""The services of a benchmark: only those that it needs, under their own supervisor, in the data folder of its settings.
 
-`ray_and_redis` are Ray, Redis and the door beside a PostgreSQL that runs already.
+`ray_and_redis` starts Ray, Redis and the door for a PostgreSQL that is already running.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def services(settings: Settings, only: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def ray_and_redis(settings: Settings, postgres_url: str) -> Iterator[Settings]:
-    """Start Ray, Redis and the door, join the cluster as its driver, and yield settings with which everything but S3 works."""
+    """Start Ray, Redis and the door, join the cluster as a driver, and yield settings that name these and the PostgreSQL.
+
+    S3 is not started: it has an address, where nothing answers.
+    """
     with services(settings, ("redis", "ray", "door")):
         for name, preferred in (("serve", 8000), ("solana", 8899), ("s3", 9000)):
             runtime.port(settings, name, preferred)

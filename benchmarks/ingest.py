@@ -68,18 +68,18 @@ class Cost:
 
     @property
     def rate(self) -> float:
-        """Frames a second."""
+        """Frames per second of wall time."""
         return self.frames / self.wall_s
 
     @property
     def yielded(self) -> float:
-        """Frames a CPU second."""
+        """Frames per second of CPU time."""
         return self.frames / self.cpu_s
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one job cost: `whole` from its start, `steady` from its first decoder at work to its last new frame."""
+    """What one job cost: `whole` from start to end, `steady` from its first decoder at work to its last new frame."""
 
     whole: Cost
     steady: Cost
@@ -189,10 +189,10 @@ def bare(files: Sequence[Path], made: Settings, model: str) -> Cost:
 
 
 def plain(module: str, files: Sequence[Path], made: Settings, model: str, mode: str = "frames") -> Cost:
-    """Run plain processes side by side, one per core; each prints its frames, seconds and CPU seconds.
+    """Run a module in plain processes side by side, one per core; each prints its frames, seconds and CPU seconds.
 
-    Their shares are of equal size, and the slowest process decides the time: a process that has the machine to itself is
-    faster than one that works beside others, and that gain is not the loop's.
+    A process that has the machine to itself is faster than one that works beside others, and the result must not profit
+    from that. So all shares of the files are of about equal size, and the time is that of the slowest process.
     """
     argv = (sys.executable, "-m", f"benchmarks.{module}")
     environment = {**os.environ, "PIXR_CONFIG": str(made.path), "PIXR_MODEL_NAME": model, "OMP_NUM_THREADS": "1"}
@@ -242,7 +242,7 @@ def bare_loop(files: Sequence[str]) -> tuple[int, float, float]:
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """Redirect standard error as in the sandbox, where decoders' complaints are read back; restore it afterwards."""
+    """Redirect standard error for the block, as the sandbox does to read what decoders complain about."""
     before = os.dup(sandbox_child.STANDARD_ERROR)
     try:
         sandbox_child.keep_complaints()

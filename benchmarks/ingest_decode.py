@@ -45,7 +45,10 @@ class Pass:
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Compare decoding 4K video with FFmpeg and with only its key frames, and memory for an hour with that for a minute."""
+    """Measure the time to decode 4K video, and the memory to decode an hour of video.
+
+    The baselines are FFmpeg and decoding of key frames only for the time, and one minute of video for the memory.
+    """
     large = ingest_files.lengthened(settings, ingest_files.base(settings, 3840, 2160), LARGE_S)
     cores = os.cpu_count() or 1
     rounds = []
@@ -73,7 +76,7 @@ def run(settings: Settings) -> Iterator[Figure]:
 
 
 def _beside(name: str, other: str, pairs: Sequence[tuple[float, float]]) -> Figure:
-    """Make a figure of the median seconds, ours and the other program's, and of the median, least and largest ratio."""
+    """Make a figure of our median seconds, beside another program's, and of the median, least and largest ratio."""
     ours, theirs = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
     ratios = sorted(one / two for one, two in pairs)
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f} of {len(ratios)}"
@@ -119,7 +122,7 @@ def _ffmpeg(path: Path) -> Pass:
 
 
 def _memory_mb(path: Path) -> float:
-    """Decode a file in a process of its own; return the peak memory of this process and its largest decoding child together."""
+    """Decode a file in a new process; return the peak MB of that process and its largest decoding child together."""
     argv = (sys.executable, "-m", "benchmarks.ingest_decode", str(path))
     return float(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
 

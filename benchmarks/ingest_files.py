@@ -28,7 +28,7 @@ def folder(settings: Settings) -> Path:
 
 
 def base(settings: Settings, width: int, height: int) -> Path:
-    """Return the file of half a minute of six scenes with hard cuts, H.264; made at the first call."""
+    """Return the path of a film, H.264, half a minute, six scenes with hard cuts; it is made at the first call."""
     path = folder(settings) / f"base-{height}.mp4"
     if not path.exists():
         inputs: list[str] = []
@@ -43,7 +43,7 @@ def base(settings: Settings, width: int, height: int) -> Path:
 
 
 def lengthened(settings: Settings, source: Path, seconds: int, first_s: int = 0) -> Path:
-    """Return a file of this length: the source repeated by stream copy, from its key frame at `first_s` on."""
+    """Return the path of a file of this length: the source repeated by stream copy, from its key frame at `first_s` on."""
     path = folder(settings) / f"{source.stem}-{first_s}-{seconds}.mp4"
     if not path.exists():
         start = ("-stream_loop", "-1", "-i", str(source))
@@ -52,7 +52,7 @@ def lengthened(settings: Settings, source: Path, seconds: int, first_s: int = 0)
 
 
 def shortened(settings: Settings, number: int) -> Path:
-    """Return one of many different files of two seconds; made at the first call."""
+    """Return the path of film `number` of many different ones of two seconds; it is made at the first call."""
     path = folder(settings) / f"short-{number:04d}.mp4"
     if not path.exists():
         picture = f"gradients=size=640x360:rate={RATE}:seed={number + 1}:duration=2"

@@ -10,5 +10,5 @@ from cluster.settings import Settings
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Measure with random weights, which cost what trained ones cost."""
+    """Measure with a model of random weights, which costs as much as a trained one."""
     yield from ingest.beside(settings, str(big_model.folder(settings)), f"{big_model.ARCHITECTURE}, random weights")

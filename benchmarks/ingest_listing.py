@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Measure the listing, the first job's registration, and that of a second job when everything is done."""
+    """Measure the listing, its registration by a first job, and that by a second job after all videos are done."""
     with stack(settings) as (made, connection):
         storage, uri = Storage(runtime.endpoints(made).s3), f"s3://{made.s3.bucket}/{PREFIX}"
         storage.ensure_bucket(made.s3.bucket)

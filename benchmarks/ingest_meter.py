@@ -1,7 +1,7 @@
-"""CPU seconds of a Ray cluster's processes: the job's own, and those of processes that stand by in any cluster.
+"""CPU seconds of a Ray cluster's processes, in two sums: those that work for the job, and those that every cluster has.
 
-They are read every second, since what a process used after its last reading is lost. Decoding children live too briefly for
-that; their seconds are counted with the keeper process that waits for them.
+They are read every second, since what a process used after its last reading is lost. Decoding children live too briefly
+for that; their seconds are counted with the keeper process that waits for them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ STANDING = ("raylet", "gcs_server", "dashboard", "monitor", "runtime_env", "ray.
 
 @dataclass(frozen=True)
 class Used:
-    """CPU seconds since the meter was made, of the job's processes and of those that stand by."""
+    """CPU seconds since the meter was made: of the job's processes, and of those that every cluster has."""
 
     job_s: float
     standing_s: float
 
 
 class Meter(threading.Thread):
-    """A thread that reads CPU times until the `with` block is left."""
+    """A thread that reads the CPU times of a cluster's processes every second until the `with` block is left."""
 
     def __init__(self, stack: Settings) -> None:
         super().__init__(name="meter", daemon=True)
@@ -66,7 +66,7 @@ class Meter(threading.Thread):
         return Used(spent[False], spent[True])
 
     def table(self) -> list[tuple[float, str]]:
-        """Return CPU seconds and command line of each process, the busiest first."""
+        """Return the CPU seconds and the command line of each process, the busiest first."""
         rows = ((seconds - self._before.get(key, 0.0), self._lines[key]) for key, seconds in self._latest.items())
         return sorted(rows, reverse=True)
 
@@ -92,7 +92,7 @@ class Meter(threading.Thread):
 
 
 def idle(stack: Settings, seconds: float) -> float:
-    """Return the CPU seconds per second that an idle cluster uses."""
+    """Return the CPU seconds per second that a cluster uses while it is idle, measured over `seconds`."""
     with Meter(stack) as meter:
         began = time.monotonic()
         time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""The cost of a short video in an ingest job of many videos, and in one of few, where the cost of the job itself shows."""
+"""The cost of a short video in an ingest job: of many videos, and of few, where the job's own cost weighs more."""
 
 from __future__ import annotations
 

@@ -117,7 +117,10 @@ def _fold(connection: Connection[Any]) -> Iterator[Figure]:
 
 
 def _stages(accountant: Fold, fold_s: float) -> Figure:
-    """Make a figure of the fold's two threads: the stages of the database, and what is computed beside them."""
+    """Make a figure of the fold's milliseconds by stage, per 100,000 accruals.
+
+    The stages of the thread that talks to the database come first, then those of the thread that computes beside it.
+    """
     each = {stage: f"{spent_s * 1e8 / APPEARANCES:.1f} {stage}" for stage, spent_s in accountant.stages.spent_s.items()}
     writing = [text for stage, text in each.items() if stage.startswith("write") or stage in ("read", "commit")]
     computing = [text for text in each.values() if text not in writing]
@@ -163,7 +166,7 @@ def _bare(connection: Connection[Any], payloads: list[spool.AppearanceBatch]) ->
 
 
 def _pay(connection: Connection[Any], payer: str) -> Iterator[Figure]:
-    """Measure payouts from what creators are owed to what they have on chain."""
+    """Measure payouts step by step, from what the ledger owes creators until they have it on chain."""
     chain = inside.new_chain(b"bench")
     settled = inside.put_treasury(chain, "bench", POOL, GAS, separate_gas=payer != "one signer")
     treasury.bind(connection, "bench", settled.payer, "bench")
@@ -211,7 +214,7 @@ def _pay(connection: Connection[Any], payer: str) -> Iterator[Figure]:
 
 
 def _simulation(rail: SolanaRail) -> float:
-    """Return the seconds for simulating all planned batches; signing simulates them once more."""
+    """Return the seconds that simulating all planned batches takes; signing them includes one more simulation."""
     planned = batches.planned(rail.connection, PAYEES)
     built = [[*trials.guards_of(rail, batch, []), *trials.instructions_of(rail, batch)] for batch in planned]
     raws = [rail.treasury.unsigned(each) for each in built]
@@ -255,7 +258,7 @@ def _settle(connection: Connection[Any]) -> None:
 
 
 def _packing(settled: Treasury, payees: list[BatchLine], payer: str) -> Figure:
-    """Measure the computation alone: batch ids, markers, instructions, bytes, signatures."""
+    """Measure only the computation for payouts, without database and chain: markers, instructions, bytes, signatures."""
     size = settled.capacity("payout")
     began = time.perf_counter()
     made = 0

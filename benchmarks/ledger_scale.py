@@ -91,7 +91,7 @@ def _database(url: str) -> Iterator[str]:
 
 
 def _settings(settings: Settings, url: str, folder: Path) -> Settings:
-    """Return the settings of a deployment in that folder, on the running servers, with an embedded chain."""
+    """Return the settings of a deployment in a folder of its own that uses the running servers and an embedded chain."""
     ends = runtime.endpoints(settings)
     made = dataclasses.replace(settings, data_dir=folder)
     s3 = dataclasses.replace(settings.s3, url=ends.s3.url, key=ends.s3.key, secret=ends.s3.secret)
@@ -182,7 +182,7 @@ def _until(condition: Callable[[], object], timeout_s: float = WAIT_S) -> float:
 
 
 def _is_ready(ledger: Ledger, connection: Connection[Any]) -> bool:
-    """Return whether the treasury is open, its deposit booked and the chain compared."""
+    """Return whether the treasury is open, its deposit is booked, and the ledger has been found to agree with the chain."""
     row = connection.execute("SELECT balance > 0 FROM ledger.accounts WHERE kind = 'reward_pool'").fetchone()
     connection.commit()
     finding = ledger.reconciling.finding
@@ -204,7 +204,7 @@ def _starts(settings: Settings) -> Iterator[Figure]:
 
 
 def _ticks(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
-    """Measure rounds of all parts of the ledger, each with searches to fold."""
+    """Measure rounds in which all parts of the ledger work, each round with new searches to fold."""
     writer, taken = _Replica(connection), []
     for _ in range(TICKS):
         writer.record(TICK_SEARCHES)
@@ -218,7 +218,7 @@ def _ticks(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
 
 
 def _review(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
-    """Measure a review when everything was judged before and few appearances have come since."""
+    """Measure the review of a few new appearances when all earlier ones have been judged."""
     folding = ledger.folding
     own, fold = folding._connection, folding._fold
     assert own is not None
@@ -235,7 +235,7 @@ def _review(ledger: Ledger, connection: Connection[Any]) -> Iterator[Figure]:
 
 
 def _memory() -> Figure:
-    """Make the figure of this process's memory; the process is the ledger."""
+    """Make the figure of the ledger's memory, which is that of this process."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines())
     own_mb, all_mb = (int(status[name].split()[0]) / 1024 for name in ("RssAnon", "VmRSS"))
     peak_mb = int(status["VmHWM"].split()[0]) / 1024
@@ -314,7 +314,7 @@ def _is_folded(connection: Connection[Any]) -> bool:
 
 
 def _settling(settings: Settings, connection: Connection[Any]) -> Iterator[Figure]:
-    """Measure the seconds from owed to settled, with and without deposits that strangers send meanwhile."""
+    """Measure the seconds from owed to settled: first undisturbed, then after strangers have sent many small deposits."""
     loop = Loop(settings)
     try:
         _until(lambda: loop.status()["state"] == "running")
@@ -351,7 +351,7 @@ def _with_wallets(connection: Connection[Any]) -> list[int]:
 
 
 def _pay(connection: Connection[Any], creators: Sequence[int]) -> float:
-    """Book earnings for creators; return the seconds until all have been paid them."""
+    """Book earnings for creators; return the seconds until all of these are paid."""
     accounts = book.accounts_of(connection, "payable", "creator", list(creators))
     lines = [(book.account(connection, "reward_pool"), -PAID_PIX * len(creators)),
              *((accounts[creator], PAID_PIX) for creator in creators)]  # fmt: skip

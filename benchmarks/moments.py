@@ -129,7 +129,7 @@ def _png(picture: Image.Image) -> str:
 
 
 def alone(model: encoder.Encoder, folder: Path, written: Sequence[Sample]) -> Search:
-    """Return a function that searches the model's vectors of the true shots."""
+    """Return a function that searches among the model's vectors of the true shots, without ingest and without Serve."""
     table = shot_vectors(model, folder, written)
     hits = [Hit(sample.file, shot.start_ms, shot.end_ms) for sample in written for shot in sample.shots]
     places = {(hit.file, hit.start_ms): number for number, hit in enumerate(hits)}
@@ -152,7 +152,7 @@ def alone(model: encoder.Encoder, folder: Path, written: Sequence[Sample]) -> Se
 
 
 def main() -> None:
-    """Run the benchmark with other options than `pixr bench moments`, or again over the same clips."""
+    """Run the benchmark with options that `pixr bench moments` does not have."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.moments", description=__doc__)
     parser.add_argument("--whole", action="store_true", help="through ingest and search, not the model alone")
     parser.add_argument("--model", default="pixr-emoji", help="of the model alone")

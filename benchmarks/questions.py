@@ -39,9 +39,10 @@ class Hit:
 
 @dataclass(frozen=True)
 class Question:
-    """A question that one shot answers, and other moments that show `concepts` too.
+    """A question about a clip, and what is a right answer to it.
 
-    It is put as a text or a picture; with neither, it asks for moments like the shot.
+    Right are the shot that it was made from, and other moments that show `concepts`. It is asked by text or by picture;
+    with neither, it asks for moments like the shot.
     """
 
     file: str
@@ -90,7 +91,7 @@ def pictures(written: Sequence[Sample], seed: int, count: int = PICTURES) -> lis
 
 
 def likenesses(written: Sequence[Sample], seed: int) -> list[Question]:
-    """Return one question per clip that has a concept in common with another clip: which moments are like this shot?"""
+    """Return a question for each clip that shares a concept with another clip: which moments are like one of its shots?"""
     rng = random.Random(f"likenesses {seed}")
     clips_with = Counter(name for sample in written for name in {n for shot in sample.shots for n in shot.concepts})
     questions = []
@@ -158,14 +159,14 @@ def _right(asked: Asked, truth: dict[str, Sample], *, whole: bool) -> list[list[
 
 
 def _figure(name: str, found: Sequence[Sequence[bool]], count: int, wanted: float | None = None) -> Figure:
-    """Make the figure for the share of questions with a right one among their first `count` answers."""
+    """Make a figure: the share of questions with at least one right answer among their first `count`."""
     share = float(np.mean([any(hits[:count]) for hits in found])) if found else 0.0
     value = f"{share:.3f} of {len(found)}"
     return Figure(name, value) if wanted is None else Figure(name, value, f"{wanted:.2f} wanted", share / wanted)
 
 
 def _stated(asked: Asked, truth: dict[str, Sample], *, whole: bool) -> list[tuple[float, bool]]:
-    """Return for each answer the relevance that it states, and whether it is right."""
+    """Return the stated relevance (0 to 1) of each answer, and whether the answer is right."""
     return [
         (hit.relevance_ppm / PPM, shows(hit, truth, question.concepts, whole=whole))
         for question, hits in asked
@@ -174,7 +175,7 @@ def _stated(asked: Asked, truth: dict[str, Sample], *, whole: bool) -> list[tupl
 
 
 def _honesty(kind: str, stated: Sequence[tuple[float, bool]]) -> Figure:
-    """Make the figure for calibration: the mean gap between stated relevance and the share of right answers, by tenths."""
+    """Make a figure of calibration: the mean gap between stated relevance and the share of right answers, over ten bins."""
     relevance, right = np.array([s for s, _ in stated]), np.array([float(r) for _, r in stated])
     bins = np.minimum((relevance * BINS).astype(int), BINS - 1)
     gaps = [(bins == b).mean() * abs(relevance[bins == b].mean() - right[bins == b].mean()) for b in np.unique(bins)]

@@ -94,7 +94,7 @@ def _stepped(connection: Connection[Any], count: int, *queries: str) -> None:
 
 
 def _creators(connection: Connection[Any], count: int) -> None:
-    """Insert accounts, carried balances, and wallets with known token accounts: 43 letters of base 58 each."""
+    """Insert accounts, carried balances, wallets and their token accounts; addresses are made up, of 43 base-58 letters."""
     wallet = "left(translate(encode(sha256({}::text::bytea), 'hex'), '0', 'z'), 43)"
     numbers = "generate_series(%(first)s::bigint, %(last)s::bigint) n"
     mine, address = wallet.format("n"), wallet.format("-n")

@@ -1,8 +1,8 @@
 """How good a search is and what it costs: the SQL alone, with filters, over HTTP, from the cache, and as rows grow.
 
-Rows are synthetic but clustered (`search_corpus`), and query vectors come from a prepared table, so that the search is measured
-and not a model; `search_http` measures the same with real text towers in front. Of all figures, those of CPU are the least
-disturbed on a machine that others use too.
+Rows are synthetic but clustered (`search_corpus`). Query vectors come from a prepared table, so that the search is
+measured and not a model; `search_http` measures requests with real text towers too. Figures of CPU are the ones that
+other programs on the same machine disturb least.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ DEFAULTS = SearchSettings()
 
 @dataclass(frozen=True)
 class Point:
-    """Result for one `ef`: recall@10, CPU milliseconds of PostgreSQL per query, and how long queries took one after another."""
+    """Result for one `ef`: recall@10, CPU milliseconds of PostgreSQL per query, and the latencies of queries one by one."""
 
     ef: int
     recall: float
@@ -57,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers to all queries, CPU milliseconds per query of the server's process, and how long each query took."""
+    """The answers to all queries, the CPU milliseconds per query of PostgreSQL's process, and the latency of each query."""
 
     found: list[list[int]]
     cpu_ms: float
@@ -69,10 +69,10 @@ def _plan(ef: int) -> SearchLimits:
 
 
 async def _ask(url: str, queries: NDArray[np.float32], plan: SearchLimits, filters: Filters, limit: int) -> Answers:
-    """Ask all queries one after another; return their answers, latencies, and CPU milliseconds of the server's process.
+    """Ask all queries one after another; return their answers, latencies, and the CPU milliseconds of PostgreSQL's process.
 
-    Everything is asked twice and the second time is measured: the process of a new connection first has to map the pages of
-    shared memory that it uses, and a service's connections are not new.
+    Everything is asked twice and the second time is measured: the process of a new connection first has to map the
+    pages of shared memory that it uses, while a service keeps its connections open.
     """
     async with await AsyncConnection.connect(url, autocommit=True) as connection:
         _, model, *_ = await vectors.state(connection)
@@ -112,10 +112,10 @@ def curve(corpus: Corpus, asked: NDArray[np.float32], efs: Sequence[int] = EFS) 
 
 
 def cpu_at(points: Sequence[Point], wanted: float) -> float:
-    """Return the CPU milliseconds for a recall; NaN if none of the points reaches it.
+    """Return the CPU milliseconds per query at a wanted recall; NaN if none of the points reaches it.
 
-    The `ef` for it is interpolated between the two nearest points. CPU grows linearly with `ef`; the line is fitted to all
-    points, so that another program that used the machine during one of them matters little.
+    The `ef` for this recall is interpolated between the two nearest points. CPU grows linearly with `ef`; a line is
+    fitted to all points, so that it matters little if another program has used the machine during one of them.
     """
     ordered = sorted(points, key=lambda point: point.recall)
     if ordered[-1].recall < wanted:
@@ -125,7 +125,11 @@ def cpu_at(points: Sequence[Point], wanted: float) -> float:
 
 
 def sql(corpus: Corpus, near: Sequence[Point], far: Sequence[Point]) -> Iterator[Figure]:
-    """Measure recall and CPU by `ef` for queries like the rows and unlike them; then real searches; then with filters."""
+    """Measure recall and CPU of the SQL alone: by `ef`, then with the settings of a real search, then with filters.
+
+    The first two are measured for `near` queries, which are like the rows, and for `far` ones, which are like texts.
+    Filters are measured for `near` queries only.
+    """
     name = f"{corpus.rows:,} x {search_corpus.DIMENSIONS} synthetic"
     for kind, asked, points in (("near", corpus.near, near), ("far (text-like)", corpus.far, far)):
         for point in points:
@@ -177,7 +181,7 @@ def measured(corpus: Corpus, build_s: float) -> Measured:
 def growth(settings: Settings) -> Generator[Figure, None, float]:
     """Measure PostgreSQL's CPU at equal recall in a small and a large catalogue, in turns.
 
-    Returns its factor for ten times the rows.
+    The generator returns the factor by which this CPU grows when a catalogue gets ten times as many rows.
     """
     costs: dict[int, list[float]] = {FEWER_ROWS: [], ROWS: []}
     for number in range(ROUNDS):
@@ -202,9 +206,11 @@ def growth(settings: Settings) -> Generator[Figure, None, float]:
 
 
 def projection(more: Measured, grown: float, http: Costs) -> Iterator[Figure]:
-    """Extrapolate from what was measured: bytes by the number of rows, CPU of PostgreSQL by its growth at equal recall.
+    """Extrapolate the measured costs to catalogues with more rows.
 
-    The CPU time of a request that is not cached is PostgreSQL's and the replica's; of a cached one it is the replica's alone.
+    Bytes grow in proportion to the rows, PostgreSQL's CPU by the factor `grown` for every ten times as many rows. A
+    request that is not cached costs the CPU time of PostgreSQL, replica and proxy; a cached one that of replica and
+    proxy.
     """
     for rows in (10_000_000, 100_000_000):
         times = rows / more.rows
@@ -229,7 +235,7 @@ def projection(more: Measured, grown: float, http: Costs) -> Iterator[Figure]:
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Measure on catalogues in the data folder's `search-…`, which are made at the first run and kept."""
+    """Measure search on two catalogues in the data folder (`search-…`), which are made at the first run and kept."""
     for rows in (FEWER_ROWS, ROWS):
         own = search_words.of(settings, rows)
         with search_corpus.corpus(own, rows) as corpus:

@@ -1,9 +1,9 @@
 """A synthetic catalogue for `benchmarks.search`: clustered vectors in a PostgreSQL of its own, built once and kept.
 
-Harder than typical CLIP sets, and not product data: 5,000 Zipf-weighted topics; a video lies near its topic and 25 moments
-near their video; the noise has a falling spectrum, and all vectors share a common cone. `near` queries are drawn like moments
-but are not among them; `far` queries have a constant gap and twice the noise, as texts have to pictures. Words are
-Zipf-distributed.
+It is not product data, and harder to search than typical sets of CLIP vectors. There are 5,000 topics with Zipf
+weights; a video lies near its topic, and its 25 moments lie near the video. The noise has a falling spectrum, and all
+vectors lie in a common cone. `near` queries are drawn like moments but are not among them. `far` queries are shifted by
+a constant vector and have twice the noise, as vectors of texts are to those of pictures. Words are Zipf-distributed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ class Corpus:
     far: Floats
 
     def truth(self, queries: Floats, limit: int = 10, every: int = 1) -> NDArray[np.int64]:
-        """Return the true nearest segments of each query, among the moments of every `every`th video."""
+        """Return the ids of the true nearest segments of each query, (queries, limit).
+
+        Only the moments of every `every`th video are searched; 1 stands for all.
+        """
         best = np.full((len(queries), limit), -np.inf, np.float32)
         ids = np.zeros((len(queries), limit), np.int64)
         stored = queries.astype(np.float16).astype(np.float32)

@@ -1,8 +1,8 @@
 """Search over HTTP, for `benchmarks.search`: latency and CPU beside the bare SQL; cached answers beside a bare echo.
 
-The application is the one that is deployed, in Serve on a separate Ray; four clients are processes of their own with plain
-sockets. Each text stands for a row of the table of query vectors. The search uses that row even where a real text tower has
-encoded the text: so the tower's cost is measured, and the true answers are known.
+The application is the deployed one, in Serve on a Ray cluster of the benchmark's own. Four clients run in processes of
+their own with plain sockets. Each text stands for a row of the table of query vectors, and the search uses that row
+even where a real text tower has encoded the text: so the tower's cost is measured, while the true answers stay known.
 """
 
 from __future__ import annotations
@@ -101,12 +101,15 @@ class Towered(Prepared):
 
 
 def place(text: str) -> int:
-    """Return which row of the table of query vectors a text stands for; `near` queries are the first half of the table."""
+    """Return the row of the table of query vectors that a text stands for; `near` queries are the first half of the table."""
     return zlib.crc32(text.encode()) % (2 * QUERIES)
 
 
 def texts(kind: str, count: int) -> list[str]:
-    """Return new texts of three words whose vectors are of a kind; none was used in this run, so that no answer is cached."""
+    """Return texts of three words that stand for query vectors of one kind, `near` or far.
+
+    No text is returned twice in a run, so none of the answers is cached.
+    """
     rng = np.random.default_rng(len(_said))
     made: list[str] = []
     while len(made) < count:
@@ -201,7 +204,8 @@ def echoing(settings: Settings, body: bytes) -> Iterator[None]:
 def _apart(work: Callable[..., T], *arguments: Any) -> T:
     """Run some work in another process and return its result.
 
-    Serve reads its mode when it is imported, and a process can join only one cluster, since Ray keeps the token of the first.
+    Each run needs a process of its own: Serve reads its mode when it is imported, and Ray keeps the token of the first
+    cluster that a process has joined, so that the process cannot join another.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
         return processes.submit(work, *arguments).result()
@@ -212,7 +216,7 @@ def _apart(work: Callable[..., T], *arguments: Any) -> T:
 
 @dataclass(frozen=True)
 class Spent:
-    """CPU seconds so far, by stage. Processes that start later count from 0."""
+    """CPU seconds used so far, by stage; a process that has started between two readings counts from 0."""
 
     seconds: dict[str, float]
 
@@ -242,7 +246,11 @@ class Spent:
 
 @dataclass(frozen=True)
 class Asked:
-    """How requests are made: for which kind of query, with or without words, by a real text tower or the table."""
+    """How requests are made.
+
+    `kind` is that of the queries, near or far. `hybrid` requests search by words too. `tower` is the real text tower
+    that encodes the texts; without one, the table alone does.
+    """
 
     kind: str
     hybrid: bool = False
@@ -262,7 +270,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Costs:
-    """CPU milliseconds per request: of PostgreSQL and of all else for an uncached one, of everything for a cached one."""
+    """CPU milliseconds per request.
+
+    `sql_ms` and `search_ms` are those of a request that is not cached: in PostgreSQL, and in replica and proxy.
+    `kept_ms` is what a cached one takes in replica and proxy.
+    """
 
     sql_ms: float
     search_ms: float
@@ -297,7 +309,7 @@ def figures(settings: Settings, corpus: Corpus) -> Generator[Figure, None, Costs
 
 
 def vectors_alone(settings: Settings, corpus: Corpus) -> Generator[Figure, None, float]:
-    """Measure requests by vectors and none by words; return the CPU milliseconds of a whole request."""
+    """Measure requests that search by vectors without words; return the CPU milliseconds of a whole request."""
     figures, cpu_ms = _apart(_vectors_alone, settings, corpus)
     yield from figures
     return cpu_ms
@@ -366,10 +378,10 @@ def _recall(corpus: Corpus, asked: Asked, port: int) -> float:
 
 
 def kept(corpus: Corpus, port: int) -> tuple[Load, float, int]:
-    """Measure repeated queries with a key, recorded as appearances.
+    """Measure repeated queries with a key; the answers come from the cache, and appearances are recorded.
 
     Returns:
-        What clients saw, CPU milliseconds per request, and bytes of an answer.
+        What clients measured, CPU milliseconds per request, and bytes of an answer.
     """
     paths = [f"/v1/search?q={text.replace(' ', '+')}&limit={LIMIT}" for text in texts(NEAR, 20)]
     size = len(_get(port, "GET", paths[0]))

@@ -68,7 +68,7 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 class Client:
-    """A kept-alive connection on a plain socket: a client shares the machine with what it measures, and must be light."""
+    """A kept-alive connection on a plain socket. It is light, because clients share the machine with what they measure."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=30)
@@ -104,7 +104,7 @@ def request(method: str, path: str, headers: Mapping[str, str], body: bytes = b"
 def http_client(
     port: int, paths: Sequence[str], headers: Mapping[str, str], until: tuple[float, float], out: Any
 ) -> None:
-    """Request the same paths again and again until the end."""
+    """Request the same paths again and again until `until[1]`; put the latencies since `until[0]` into `out`."""
     client, requests = Client(port), [request("GET", path, headers) for path in paths]
     latencies, number = [], 0
     while (now := time.time()) < until[1]:
@@ -117,7 +117,7 @@ def http_client(
 
 
 def fresh_client(port: int, bodies: Sequence[bytes], until: tuple[float, float], out: Any) -> None:
-    """Request each body once, so that no answer comes from the cache."""
+    """Request each body once, so that no answer comes from the cache; put the latencies since `until[0]` into `out`."""
     client, given = Client(port), {"Content-Type": "application/json"}
     latencies, left = [], iter([request("POST", "/v1/search", given, body) for body in bodies])
     while (now := time.time()) < until[1]:
@@ -133,7 +133,11 @@ def fresh_client(port: int, bodies: Sequence[bytes], until: tuple[float, float],
 def sql_client(
     url: str, asked: Sequence[tuple[Vector, str]], plan: SearchLimits, shown: int, until: tuple[float, float], out: Any
 ) -> None:
-    """Run the SQL of searches alone: nearest vectors and, where there are words, matches in parallel, then what is shown."""
+    """Run only the SQL of searches, until `until[1]`; put the latencies since `until[0]` into `out`.
+
+    Each search finds the nearest vectors and, in parallel, the matches of its words if it has any; then it reads the
+    details of the moments that are shown.
+    """
 
     async def run() -> list[float]:
         latencies, number = [], 0

@@ -1,6 +1,6 @@
 """Full text: how many of the truly best videos it finds, what that costs, and whole requests by words and vectors together.
 
-`benchmarks.search` measures this too, among other things; this one is for changes of the full text alone.
+`benchmarks.search` measures full text too, among other things; this module is for changes of full text only.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ def words(corpus: Corpus) -> Iterator[Figure]:
 
 
 def word_texts(count: int = 200) -> dict[str, list[str]]:
-    """Map kinds of texts to texts of the corpus' words; `word1` is in nearly all videos, `word1000` in a few of a thousand."""
+    """Map each kind of query to `count` texts of that kind, made of the corpus' words.
+
+    `word1` is in nearly all videos, `word1000` in a few of a thousand.
+    """
     rng = np.random.default_rng(3)
 
     def drawn(first: int, length: int) -> list[str]:
@@ -89,7 +92,7 @@ async def _matched(url: str, texts: Sequence[str], plan: SearchLimits) -> tuple[
 
 
 class _Scores:
-    """All impacts in memory, to score every video that has any of a text's words."""
+    """The impact of every word in every video that has it, in memory, to compute the true best videos of a text."""
 
     def __init__(self, url: str) -> None:
         with database.connect(url) as connection:

@@ -1,6 +1,6 @@
 """How long a new user waits: the stack's start (cold and warm), the demo catalogue's ingest, and one search.
 
-Runs through the command line in a data folder of its own, as a user would; a stack that is up is left alone.
+Runs through the command line in a data folder of its own, as a user would; a stack that already runs is left alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SEED = 1
 
 
 def run(settings: Settings) -> Iterator[Figure]:
-    """Measure a cold start, ingest, a search, and after a stop a warm start."""
+    """Measure a first start, an ingest, a search and, after a stop, a second start."""
     with tempfile.TemporaryDirectory(prefix="pixr-") as folder:
         environment = {**os.environ, "PIXR_CONFIG": str(settings.path), "PIXR_DATA_DIR": folder}
         try:

@@ -4,8 +4,8 @@ The same rules hold for manifests and for HTTP. Control characters are refused, 
 direction of the text after them (the embeddings, overrides and isolates of Unicode TR 9). Invisible characters that no
 language needs are removed: direction marks, word joiners, byte order marks. Zero-width joiners and non-joiners (needed
 in Persian, Indic scripts and emoji) and the zero-width space (between words of Thai and Khmer) are kept if the text
-also has something visible. Creators' handles have stricter rules (`pipelines.sources.handles`), because money is paid
-by them.
+also has something visible. Creators' handles have stricter rules (`pipelines.sources.handles`), because a handle
+decides who is paid.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ def cleaned(text: str) -> str:
 
 
 def fault(text: str, *, lines: bool = False) -> str:
-    """Return why a text must be refused; empty when it is allowed.
+    """Return why a text must be refused, such as `contains the control character U+0000`; empty if it is allowed.
 
-    `lines` allows line breaks and tabs. Example: `contains the control character U+0000`.
+    `lines` allows line breaks and tabs.
     """
     refused = (_NO_LINES if lines else _NO_LINE).search(text)
     return f"contains the control character U+{ord(refused.group()):04X}" if refused else ""
 
 
 def line(text: str) -> str:
-    """Return a text of one line as it is stored: cleaned; empty when it is blank.
+    """Return a one-line text as it is stored: cleaned, and empty if it was blank.
 
     Raises:
         ValueError: the text has a control character, or is not blank and has no visible character.

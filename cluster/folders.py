@@ -30,8 +30,8 @@ def close_data_folder(folder: Path) -> None:
     """Create the data folder with mode 0700, or close an existing one to group and others, with a warning.
 
     Raises:
-        Rejected: the folder is another user's; or it is open to others and holds files that are not Pixr's, and their
-            users would be locked out.
+        Rejected: the folder is another user's; or it is open to others and has files that are not Pixr's, so that closing
+            it could lock out the users of these files.
     """
     try:
         if not folder.exists():
@@ -115,7 +115,7 @@ def _is_used(folder: Path) -> bool:
 
 
 def _of_others(folder: Path) -> Iterator[Path]:
-    """Yield paths that are another user's: the folder, what is in it, and one level below. Yields nothing for root."""
+    """Yield the paths that belong to another user: the folder, its entries, and their entries. Yields nothing for root."""
     user = os.geteuid()
     for path in (folder, *folder.glob("*"), *folder.glob("*/*")) if user else ():
         with contextlib.suppress(OSError):  # removed since it was listed, or below what cannot be entered

@@ -78,7 +78,7 @@ def status(dashboard_url: str, submission_id: str) -> Submission:
 
 
 def stop(dashboard_url: str, submission_id: str) -> bool:
-    """Ask a submission to end; return False when it is not running."""
+    """Ask a submission to end; return False if it has ended already, or if the cluster does not know it."""
     if not status(dashboard_url, submission_id).alive:
         return False
     with _client(dashboard_url) as client:

@@ -70,7 +70,10 @@ def _serve(settings: Settings) -> dict[str, str]:
 
 
 def token(settings: Settings) -> str:
-    """Return the cluster's token; empty where authentication is off. For a cluster that is not ours: RAY_AUTH_TOKEN."""
+    """Return the cluster's token; empty if authentication is off.
+
+    The token of an external cluster is read from the variable RAY_AUTH_TOKEN.
+    """
     if settings.ray.auth_mode != "token" or settings.ray.address != EMBEDDED:
         return os.environ.get("RAY_AUTH_TOKEN", "")
     return runtime.secret(settings, "ray_token")

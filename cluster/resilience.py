@@ -63,7 +63,7 @@ class Breaker:
 
     @property
     def open(self) -> bool:
-        """Whether calls are refused at present, trial calls aside."""
+        """Whether calls are refused at present, except for a trial call now and then."""
         return self._failures >= self.failures_max
 
     def allow(self) -> bool:

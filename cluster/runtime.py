@@ -103,10 +103,7 @@ def postgres_url(settings: Settings, database: str, role: Role = roles.OWNER) ->
 
 
 def role_url(settings: Settings, role: Role) -> str:
-    """Return the URL that a role logs in with; empty where it has none.
-
-    That is the settings' own for this role, or else the embedded PostgreSQL's.
-    """
+    """Return the URL that a role logs in with, from the settings or the embedded PostgreSQL; empty if there is none."""
     url: str = getattr(settings.postgres, role.setting)
     if url and url != EMBEDDED:
         return url
@@ -122,7 +119,7 @@ def serve_url(settings: Settings) -> str:
 
 
 def _external(url: str) -> str:
-    """Return a URL of the settings that names a service elsewhere; empty for an embedded one."""
+    """Return a setting's URL, or the empty text if it says that the service is embedded."""
     return "" if url == EMBEDDED else url
 
 
@@ -162,7 +159,7 @@ def port(settings: Settings, name: str, preferred: int) -> int:
 
 
 def move_port(settings: Settings, name: str) -> int:
-    """Give a service another free port, because another program took its port while Pixr was down."""
+    """Give a service another free port; called if another program has taken its port while Pixr was down."""
     with _locked(settings):
         ports = _ports(settings)
         ports[name] = _free_port(ports[name] + 1, taken=set(ports.values()))
@@ -184,7 +181,7 @@ def known_port(settings: Settings, name: str) -> int:
 
 
 def preferred_ports(settings: Settings) -> dict[str, int]:
-    """Map each service to the port that it takes if that is free: always the same, in whatever order services ask."""
+    """Map each service to the port that it takes if that is free; the result does not depend on the order of calls."""
     return PREFERRED | {"serve": settings.serve.port}
 
 

@@ -52,7 +52,7 @@ class Service(Protocol):
         """Return what to run; None when `prepare` is all there is to do."""
 
     def check(self) -> None:
-        """Return when healthy; raise `Temporary` with the reason when not."""
+        """Return if the service is healthy; raise `Temporary` with the reason if it is not."""
 
     def address(self) -> str:
         """Return the address to show in `pixr status`, without a password."""
@@ -60,7 +60,10 @@ class Service(Protocol):
 
 @runtime_checkable
 class Dependent(Protocol):
-    """A service that cannot work without others: it is restarted only while the services in `lives_on` are healthy."""
+    """A service that cannot work without others.
+
+    After it has ended, it is restarted only while the services in `lives_on` are healthy.
+    """
 
     lives_on: tuple[str, ...]
 
@@ -77,13 +80,13 @@ class Patient(Protocol):
 
 @runtime_checkable
 class Degradable(Protocol):
-    """A service that goes on answering, with less, while one of its dependencies is away."""
+    """A service that still answers, but less completely, while one of its dependencies is away."""
 
     def check_alive(self) -> None:
-        """Return when it answers, whatever dependency is missing; raise `Temporary` with the reason when it does not."""
+        """Return if the service answers, with or without its dependencies; else raise `Temporary` with the reason."""
 
     def degraded(self) -> tuple[str, ...]:
-        """Return the names of the dependencies that are missing at present; raise `Temporary` when it cannot tell."""
+        """Return the names of the dependencies that it lacks at present; raise `Temporary` if it cannot tell."""
 
 
 @runtime_checkable
@@ -91,7 +94,7 @@ class Talkative(Protocol):
     """A service that shows further lines in `pixr status`."""
 
     def notes(self) -> Mapping[str, str]:
-        """Map titles to lines; raise `Temporary` when they cannot be had."""
+        """Return the further lines, by title; raise `Temporary` if they cannot be determined."""
 
 
 @runtime_checkable

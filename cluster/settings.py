@@ -342,17 +342,20 @@ class Settings:
         return self.section(SupervisorSettings)
 
     def section(self, kind: type[Section]) -> Section:
-        """Return the section of a type."""
+        """Return the section of a type, e.g. `settings.section(RaySettings)`."""
         return cast("Section", self.sections[kind.SECTION])  # type: ignore[attr-defined]
 
     def with_section(self, section: Any) -> Settings:
-        """Return the same settings with one section replaced (a command's option overrides the file's value)."""
+        """Return the same settings with one section replaced, e.g. because a command's option overrides the file."""
         return dataclasses.replace(self, sections={**self.sections, section.SECTION: section})
 
 
 @functools.cache
 def section_types() -> Mapping[str, type]:
-    """Map section names to types: this package's sections and those that installed packages register; looked up once."""
+    """Map section names to types: this package's, and those that other packages register.
+
+    The entry points are read once, at the first call.
+    """
     kinds = {kind.SECTION: kind for kind in GROUND_SECTIONS}  # type: ignore[attr-defined]
     for entry in entry_points(group="pixr.settings"):
         kinds[entry.name] = entry.load()
@@ -430,7 +433,7 @@ def _fields(kind: type) -> dict[str, Any]:
 
 
 def _from_text(kind: Any, text: str, variable: str) -> Any:
-    """Convert a variable's text to the type of its setting; a tuple is separated by commas."""
+    """Convert a variable's text to the type of its setting; for a tuple, the text is split at commas."""
     if kind is bool:
         if text.lower() not in ("true", "false", "1", "0"):
             raise Rejected(f"variable {variable} is {text!r}, expected true or false")
@@ -462,7 +465,7 @@ def _build(kind: type, table: Any, file: Path) -> Any:
 
 
 def _check_numbers(kind: type, values: Mapping[str, Any], name: str) -> None:
-    """Refuse a number that is nan or infinite, and one below 0 where the default is 0 or more."""
+    """Refuse a number that is nan or infinite, and a negative number if the setting's default is 0 or more."""
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
     for key, value in values.items():
         if isinstance(value, (int, float)) and not math.isfinite(value):

@@ -150,7 +150,7 @@ class Storage:
             return exists
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield every object under a prefix, or the one object that it names, ordered by key.
+        """Yield every object under a prefix, ordered by key; if the prefix is an object's own URI, yield that object.
 
         Raises:
             Rejected: the bucket does not exist.
@@ -168,7 +168,7 @@ class Storage:
             yield self.info(prefix)
 
     def named(self, beginning: str) -> Iterator[StoredObject]:
-        """Yield the objects of one folder, not of those below it, whose URI begins with `beginning`."""
+        """Yield the objects whose URI begins with `beginning`, without those in folders below it."""
         bucket, key = split(beginning)
         for page in self._pages({"Bucket": bucket, "Prefix": key, "Delimiter": "/"}):
             yield from page
@@ -193,14 +193,14 @@ class Storage:
 
 
 def _stored(info: dict[str, Any]) -> StoredObject:
-    """Make a `StoredObject` of a listing's row."""
+    """Return the `StoredObject` for a row of a listing."""
     etag = str(info.get("ETag", "")).strip('"') or f"{info['size']}-{info.get('LastModified', '')}"
     return StoredObject(f"s3://{info['name']}", int(info["size"]), etag)
 
 
 @contextmanager
 def _translated_errors(uri: str, endpoint: S3Endpoint) -> Iterator[None]:
-    """Turn the exceptions of s3fs into `Temporary` or `Rejected`; refuse buckets that this endpoint may not use."""
+    """Turn the exceptions of s3fs into `Temporary` or `Rejected`, and refuse buckets that this endpoint may not use."""
     from botocore.exceptions import BotoCoreError
 
     bucket, key = split(uri)

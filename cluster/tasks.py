@@ -115,12 +115,15 @@ class Tasks:
 
 
 def running() -> int:
-    """Return how many background tasks run in this process, of all owners; a gauge that must fall back after load."""
+    """Return how many background tasks of all owners run in this process.
+
+    The number is for a gauge, which must fall back after a load.
+    """
     return sum(len(owner) for owner in _OWNERS)
 
 
 async def ended(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks, and wait until they have ended: nothing goes on for a caller who was refused or has gone."""
+    """Cancel tasks and wait until they have ended, so that nothing goes on for a caller who was refused or has gone."""
     for each in tasks:
         each.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)  # a failure was reported already, or concerns nobody now
@@ -148,7 +151,10 @@ _ORPHANS: set[asyncio.Task[Any]] = set()  # strong references; the event loop ha
 
 
 def uncancelled_running() -> int:
-    """Return how many calls of `uncancelled` run at present; for a gauge that must fall back to 0."""
+    """Return how many calls of `uncancelled` run at present.
+
+    The number is for a gauge, which must fall back to 0 after a load.
+    """
     return len(_ORPHANS)
 
 

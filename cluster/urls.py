@@ -26,7 +26,10 @@ _DATABASE = re.compile(r"/[\w.-]*")
 
 
 def shown(url: str) -> str:
-    """Return a URL or a connection string of PostgreSQL without anything that could be secret; `embedded` and "" unchanged."""
+    """Return a URL or a connection string of PostgreSQL without anything that could be secret.
+
+    `embedded` and the empty text are returned as they are.
+    """
     if url in ("", EMBEDDED):
         return url
     found, scheme = where(url), _scheme(url)
@@ -66,9 +69,11 @@ def check(url: str, name: str, schemes: Sequence[str]) -> None:
 
 
 def _is_readable(url: str, scheme: str) -> bool:
-    """Whether a client can read a URL, and no `@` in an odd place shows that another meaning was intended.
+    """Return whether a client can read a URL, and reads it as it was meant.
 
-    Clients of Redis and of HTTP take everything before the last `@` of the authority as the user, which stays valid.
+    An `@` in the host or behind it shows that a character in the password, such as a `/`, has shifted everything after
+    it. Several `@` before the host are valid: clients of Redis and of HTTP take everything before the last one as the
+    user.
     """
     if not scheme or scheme in POSTGRES:
         pairs = _pairs(url)
@@ -82,7 +87,7 @@ def _is_readable(url: str, scheme: str) -> bool:
 
 
 def _scheme(url: str) -> str:
-    """Return the scheme if it is one that a setting may have, else "": other text before `://` could be a secret."""
+    """Return the scheme if a setting may have it, else "", because other text before `://` could be a secret."""
     found = _SCHEME.match(url)
     if found is None or found[1] in POSTGRES:  # PostgreSQL's library knows it in this case alone
         return found[1] if found else ""

@@ -211,8 +211,8 @@ def services_of(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
 def application(settings: Settings, make_encoding: Callable[[SearchSettings, Store], Encoding] | None = None) -> Any:
     """Return the application for Ray Serve: the ingress `SearchApi`, and `QueryEncoder` behind it.
 
-    `make_encoding` makes the encoding of each replica; None means calls of `QueryEncoder`. Of all database URLs,
-    replicas are given that of their own role alone.
+    `make_encoding` makes the encoding of each replica; None means calls of `QueryEncoder`. Replicas are given only the
+    database URL of their own role.
 
     Raises:
         Rejected, Temporary: as `logins.url`.
@@ -249,12 +249,12 @@ def application(settings: Settings, make_encoding: Callable[[SearchSettings, Sto
 
 
 class Checked:
-    """The class of the ingress: FastAPI answers its requests; this adds the health check that Serve calls."""
+    """The class deployed as the ingress. FastAPI answers its requests; this adds the health check that Serve calls."""
 
     _asgi_app: FastAPI  # that `ray.serve.ingress` puts there
 
     def __init__(self, *_handles: object) -> None:
-        """Take the deployments that are bound to this one, so that Serve runs them; they are called by name."""
+        """Take the handles of the deployments bound to this one, so that Serve runs them; they are called by name."""
 
     async def check_health(self) -> None:
         """Check this replica; Serve replaces a replica that raises."""
@@ -263,7 +263,7 @@ class Checked:
 
 
 def encoded_remotely(search: SearchSettings, store: Store) -> encoding.RemoteEncoding:
-    """Return the encoding by the application's own `QueryEncoder`; only inside a replica of the application."""
+    """Return an encoding that calls the application's own `QueryEncoder`. Works only inside one of its replicas."""
     from ray import serve as ray_serve
 
     return encoding.of_handle(search, store, ray_serve.get_deployment_handle(ENCODER, app_name=APP))

@@ -8,10 +8,10 @@
             page = pixr.videos(limit=100, cursor=page.next_cursor)
         job = pixr.submit("s3://pixr/incoming/", creator="ada", idempotency_key="2026-11-30")
 
-Ids are numbers or public ids, as strings; a list goes on by the `next_cursor` of its last page. Problem documents
-become the errors of `cluster.errors`: every call raises `Temporary` when the server is away or busy (429, 5xx), and
-`Rejected` when the request is wrong or not allowed (other 4xx). Each method names its operations of the OpenAPI
-document (`call`); a test checks that every operation has a method.
+Ids are numbers or public ids, as strings. The `next_cursor` of a page of a list asks for the next page. Problem
+documents become the errors of `cluster.errors`: every call raises `Temporary` when the server is away or busy (429,
+5xx), and `Rejected` when the request is wrong or not allowed (other 4xx). Each method names its operations of the
+OpenAPI document (`call`); a test checks that every operation has a method.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Client:
         idempotency_key: str = "",
         **parameters: Any,
     ) -> Answer:
-        """Find the moments that match a text, a picture or both best.
+        """Find the moments that best match a text, a picture or both.
 
         Args:
             text: What the moments should show, in words.
@@ -352,7 +352,7 @@ class Client:
         visibility: str | None = None,
         language: str | None = None,
     ) -> Video:
-        """Change a video; what is None stays. Needs the creator's own key, or one of scope `ingest`.
+        """Change the given fields of a video. Needs the creator's own key, or one of scope `ingest`.
 
         Args:
             video_id: Its number or public id.
@@ -388,10 +388,10 @@ class Client:
 
     @call("GET /v1/creators")
     def creators(self, *, sort: str = "", limit: int = 20, cursor: str = "") -> Page[Creator]:
-        """List creators with a public video that is ready, by name; a key's own creators are listed without one too.
+        """List creators by name: those with a public video that is ready, and all whom the key may act for.
 
         Args:
-            sort: `name` or `created_at`, with `-` before it for descending order.
+            sort: `name` (the default) or `created_at`, with `-` before it for descending order.
             limit: Creators at most, 1 to 100.
             cursor: The `next_cursor` of an earlier page; it keeps that page's order, so give none beside it.
 
@@ -410,13 +410,14 @@ class Client:
         """Read one creator.
 
         Args:
-            creator_id: Their number or public id.
+            creator_id: Their number or public id. A creator without a video that may be seen is found by public id
+                only.
 
         Returns:
             The creator.
 
         Raises:
-            Rejected: they do not exist, or have no video that may be seen.
+            Rejected: they do not exist, or are not found by number.
             Temporary: the server is away or busy.
         """
         return of(Creator, self._call("GET", f"/v1/creators/{creator_id}"))
@@ -609,7 +610,7 @@ class Client:
 
     @call("DELETE /v1/jobs/{job_id}")
     def cancel(self, job_id: str) -> Job:
-        """Stop a job; videos that it has finished stay. Cancelling twice does nothing more.
+        """Stop a job; videos that it has finished stay. May be repeated.
 
         Args:
             job_id: Its id.
@@ -691,7 +692,7 @@ class Client:
 
     @call("DELETE /v1/keys/{key_id}")
     def revoke_key(self, key_id: str) -> Key:
-        """Revoke a key: at once for changes, within seconds for the rest. Revoking twice does nothing more.
+        """Revoke a key: it stops working at once for changes, within seconds for all else. May be repeated.
 
         Args:
             key_id: Its id.
@@ -752,7 +753,7 @@ def problem(response: httpx.Response) -> Rejected | Temporary:
 
 
 def _error(status: int, document: Mapping[str, Any], retry_after_s: float) -> Rejected | Temporary:
-    """Make the error of a problem document."""
+    """Turn a problem document into the error that it stands for."""
     detail = str(document["detail"])
     if status == 429 or status >= 500:  # also what only proxies answer with: 507, 520 …
         return Temporary(detail, retry_after_s=retry_after_s)

@@ -16,7 +16,7 @@ Kind = TypeVar("Kind")
 
 @dataclass(frozen=True)
 class Segment:
-    """One moment of a video, without a search.
+    """One moment of a video, as lists show it.
 
     Attributes:
         segment_id: Its number; a later ingest of the video may replace it.
@@ -25,7 +25,7 @@ class Segment:
         end_ms: Where it ends, exclusive.
         best_frame_ms: The frame that the thumbnail shows.
         thumbnail_url: A signed link to the thumbnail, relative to the server; it expires within hours.
-        play_url: A signed link to the video that plays this moment, likewise.
+        play_url: A signed link that plays this moment; relative and short-lived like `thumbnail_url`.
     """
 
     segment_id: str
@@ -98,7 +98,7 @@ class Page(Generic[Kind]):
 
 @dataclass(frozen=True)
 class Video:
-    """One video, in whatever state of ingest.
+    """One video, at any stage of its ingest.
 
     Attributes:
         duration_ms: None until the video was read.
@@ -273,7 +273,7 @@ class Key:
 
 
 def of(kind: type[Kind], document: Mapping[str, Any]) -> Kind:
-    """Make a value of a document; fields that the value does not have are ignored.
+    """Build a value from a JSON document; fields of the document that the value does not have are ignored.
 
     Args:
         kind: A dataclass of this module.
@@ -286,7 +286,7 @@ def of(kind: type[Kind], document: Mapping[str, Any]) -> Kind:
 
 
 def page_of(kind: type[Kind], name: str, document: Mapping[str, Any]) -> Page[Kind]:
-    """Make a page of a list's document.
+    """Build a page from the JSON document of a list.
 
     Args:
         kind: The dataclass of a row.
@@ -300,7 +300,7 @@ def page_of(kind: type[Kind], name: str, document: Mapping[str, Any]) -> Page[Ki
 
 
 def answer_of(document: dict[str, Any]) -> Answer:
-    """Make an answer of a search's document.
+    """Build an answer from the JSON document of a search.
 
     Args:
         document: A JSON object of the schema `Answer`.

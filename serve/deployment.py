@@ -1,7 +1,7 @@
-"""A note of what was deployed last, by code and settings, so that a deployer that starts again leaves it running.
+"""A note of the code and settings that were deployed last, so that a restarted deployer leaves the application running.
 
-Serve gives every deployment a new version and replaces all replicas for it: a deployer that deployed at each start would
-take down replicas that work. Does not know how replicas are found or checked.
+Serve gives every deployment a new version and replaces all replicas for it: a deployer that deployed at each start
+would take down replicas that work. Does not know how replicas are found or checked.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PACKAGES = ("cluster", "pipelines", "ledger", "serve")
 def is_there(settings: Settings, name: str, *, also_running: bool = True) -> bool:
     """Return whether Serve runs, or is starting, the application with this code and these settings.
 
-    Without `also_running`, only one that is starting counts.
+    With `also_running` False, an application counts only while it is starting.
     """
     from ray import serve as ray_serve
     from ray.serve.schema import ApplicationStatus

@@ -87,7 +87,7 @@ class Metrics:
 
 
 class _RecallCollector(Collector):
-    """A gauge for every model whose searches were checked; the models are known only when the metric is read."""
+    """A gauge of recall for each model whose searches were checked; the models are known only when it is read."""
 
     def __init__(self, recall: Callable[[], Mapping[str, float]]) -> None:
         self._recall = recall
@@ -100,7 +100,10 @@ class _RecallCollector(Collector):
 
 
 class Opened(Collector):
-    """Gauges of what the ledger has open, as last read from the database; there are none before the first reading."""
+    """Gauges of what is open in the ledger (payouts, holds, orders …), as last read from the database.
+
+    Before the first reading it has none.
+    """
 
     def __init__(self) -> None:
         self.again_s = float("-inf")  # monotonic: when the database is to be asked again
@@ -109,7 +112,7 @@ class Opened(Collector):
         self._taken_s = 0.0
 
     def take(self, ages: Sequence[Age], looked_s: float | None) -> None:
-        """Store what the ledger measured `looked_s` seconds ago; None: it has not measured yet."""
+        """Store what the ledger measured `looked_s` seconds ago; None means that it has not measured yet."""
         self._ages, self._looked_s, self._taken_s = ages, looked_s, time.monotonic()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

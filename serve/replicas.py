@@ -25,7 +25,7 @@ NEVER = -1  # a snapshot number that Serve never uses, so that it answers at onc
 
 
 class Replicas:
-    """Follows the replicas of one deployment, in a thread of its own."""
+    """Watches which replicas one deployment has, in a thread of its own, and tells the door."""
 
     def __init__(self, settings: Settings, app: str, deployment: str) -> None:
         self._settings = settings
@@ -36,12 +36,12 @@ class Replicas:
         self._thread = threading.Thread(target=self._follow, name="replicas", daemon=True)
 
     def start(self) -> None:
-        """Start following; starting twice does nothing more."""
+        """Start watching; starting twice does nothing more."""
         if not self._thread.is_alive():
             self._thread.start()
 
     def end(self) -> None:
-        """Stop following."""
+        """Stop watching."""
         self._ended.set()
 
     def feed(self) -> None:

@@ -39,7 +39,10 @@ UNHEALTHY_MAX = 15  # checks in a row that found no replica, before Serve is dep
 
 @dataclass
 class Serve:
-    """The service `serve`. Its replicas are called directly, so that a missing door does not count against them."""
+    """The service `serve`, as the supervisor runs it.
+
+    Once it has started, replicas are checked by direct requests, so that a failure of the door is not taken for theirs.
+    """
 
     settings: Settings
     name: str = "serve"
@@ -75,7 +78,7 @@ class Serve:
             self._was_ready = True
 
     def check_alive(self) -> None:
-        """Return when a replica answers; raise `Temporary` otherwise."""
+        """Check that a replica answers; raise `Temporary` if none does."""
         self._answering_url()
 
     def address(self) -> str:
@@ -146,7 +149,7 @@ class Deployer:
         self._replicas = Replicas(settings, app.APP, app.INGRESS)
 
     def end(self, _number: int, _frame: FrameType | None) -> None:
-        """End `run`, as a signal handler."""
+        """Make `run` return. Used as a signal handler."""
         self._ended.set()
 
     def run(self) -> int:
@@ -166,7 +169,14 @@ class Deployer:
         return 0
 
     def _step(self) -> None:
-        """Check once; deploy again after many failures, feed the door, copy wallet claims."""
+        """Check that a replica answers; deploy the application again after many failures in a row.
+
+        Then tell the door which replicas there are, and copy new wallet claims to the ledger.
+
+        Raises:
+            ConnectionError: Ray has gone.
+            Temporary: a step cannot be done at present.
+        """
         try:
             self._serve.check_alive()
             self._failures = 0
@@ -207,7 +217,7 @@ class Deployer:
     def _deploy(self, *, even_if_running: bool = False) -> None:
         """Deploy the application unless Serve has it already, since deploying again replaces every replica.
 
-        With `even_if_running`, also when Serve reports it as running; not while it is starting.
+        With `even_if_running`, deploy it also if Serve says that it runs, but not while it is starting.
         """
         from ray import serve as ray_serve
 

@@ -83,7 +83,10 @@ VARIED = (  # settings that a variant may change
 
 @dataclass(frozen=True)
 class Variant:
-    """Settings of the search (those in `VARIED`) that apply to a share of the viewers, in parts per million of them."""
+    """A variant: the settings that the search has for a share of the viewers, in parts per million of them.
+
+    Only the settings in `VARIED` may differ from the deployment's.
+    """
 
     name: str
     share_ppm: int
@@ -296,16 +299,16 @@ class SearchSettings:
 
     @property
     def pictures_at_once_max(self) -> int:
-        """Searches by a picture that a replica makes at once: half of its searches at most."""
+        """How many searches by a picture a replica makes at once: half of all searches at most."""
         return min(self.images_max, max(1, self.searches_max // 2))
 
     @property
     def pictures_waiting_max(self) -> int:
-        """Searches by a picture that wait for such a place."""
+        """How many searches by a picture may wait at the gate: half of all searches that may wait, at least one."""
         return max(1, self.waiting_max // 2)
 
     def _check_least(self) -> None:
-        """Check that settings are not too low."""
+        """Check that settings are not below their minimum."""
         if not -1 <= self.relevance_min_ppm <= PPM:
             raise ValueError(f"relevance_min_ppm is {self.relevance_min_ppm}, expected 0 to {PPM}, or -1")
         if self.copies_cosine_ppm not in (-1, 0) and not PPM // 2 < self.copies_cosine_ppm <= PPM:
@@ -325,7 +328,7 @@ class SearchSettings:
                 raise ValueError(f"{name} must be above 0")
 
     def _check_others(self) -> None:
-        """Check settings that are not in `POSITIVE` or `ABOVE_ZERO`."""
+        """Check further settings, each against limits of its own."""
         if self.watch_events_keep_d and self.watch_events_keep_d < WATCHED_ONCE_D:
             raise ValueError(
                 f"watch_events_keep_d is {self.watch_events_keep_d}, expected 0 or {WATCHED_ONCE_D} or more"

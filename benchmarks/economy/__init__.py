@@ -1,13 +1,16 @@
 """A simulated economy: what farms of faked views keep, what honest creators lose, and what griefing costs its victims.
 
 `pixr bench economy` (or `python -m benchmarks.economy`) makes economies from seeds. Each consists of four worlds of the
-same honest people: without rules and with rules, each without and with an attack by farms that adapt and griefers (see
-`compare`). The ledger's own fold, bounds, review and holds decide, over databases of the benchmark's own and on a clock
-that it moves. There is no search engine and no Serve; what they would leave out (keys of a moment's own creator, low
-cosines) is assumed in `world`. Modules, from the ground up: `towns`, `catalogue`, `viewers` and `people` (the honest),
-`platform` (the ledger), `rules` (and what switches each off), `strategies`, `learning` and `farms`, `griefers`, `world`
-(one of the four), `compare`, `kept` (results on disk), `report`. `reckoning` stands apart: it computes what vouching
-alone does to honest days, for choosing settings.
+same honest people: two without rules and two with rules. In one world of each pair there are farms, which adapt; in the
+one with rules and farms there are griefers too (see `compare`). The ledger's own fold, bounds, review and holds decide,
+over databases of the benchmark's own and on a clock that it moves. There is no search engine and no Serve. Where they
+would keep a view from counting, the simulation assumes it: farms use no keys of their own creators, and moments that do
+not show what was asked have low cosines.
+
+Modules, from the ground up: `towns`, `catalogue`, `viewers` and `people` (the honest), `platform` (the ledger), `rules`
+(and what switches each off), `strategies`, `learning` and `farms`, `griefers`, `world` (one of the four), `compare`,
+`kept` (results on disk), `report`. `reckoning` stands apart: it computes what vouching alone does to honest days, for
+choosing settings.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ def run(settings: Settings) -> Iterator[Figure]:
     """Run all economies on all cores and report them; results that the same code has found before are read from disk.
 
     Raises:
-        SystemExit: 1, a bar is missed; all figures have been given by then.
+        SystemExit: with code 1 after the last figure, if a bar is missed.
     """
     url, path = runtime.role_url(settings, roles.OWNER), settings.data_dir / "economy.jsonl"
     found = [result for result, _ in results(url, range(ECONOMIES), path)]
@@ -67,7 +70,7 @@ def require(found: Sequence[Result]) -> None:
 def results(
     url: str, seeds: Sequence[int], path: Path, economics: Economics = ECONOMICS, processes: int | None = None
 ) -> Iterator[tuple[Result, float]]:
-    """Run the economies of these seeds, one per core at once, and yield each with the seconds that it took.
+    """Run the economies of these seeds, as many at a time as there are cores; yield each result and the seconds it took.
 
     `url` names a PostgreSQL and a user who may create databases. Results that are in `path` are not computed again;
     each new one is added to it at once.
@@ -86,7 +89,10 @@ def results(
 
 
 def controls(url: str, seed: int, economics: Economics = ECONOMICS) -> Iterator[Figure]:
-    """Report what the best farm, and the best padding farm, keeps with all rules and with each rule switched off."""
+    """Report how much farms keep at most, with all rules and with each rule switched off.
+
+    There are two series: the farms of bots that do not pad, of which the best counts, and a farm that pads.
+    """
     bots = [each for each in strategies.STRATEGIES if not (each.pads or each.stuffs)]
     without = [(name,) for name in rules.RULES]
     for kind, chosen in (("", bots), (" by who pads", [strategies.STRATEGIES[0]])):
@@ -109,8 +115,8 @@ def _one(job: tuple[str, int, Economics]) -> tuple[Result, float]:
 def _database(url: str) -> Iterator[Connection[Any]]:
     """Yield a connection to a new ledger database, dropped afterwards.
 
-    Meanwhile an advisory lock on the database's name is held, by which databases in use are told from those that killed
-    runs have left.
+    Meanwhile an advisory lock on the number in the database's name is held. It tells a database in use from one that a
+    killed run has left.
     """
     number = secrets.randbits(62)
     name = f"{NAMED}{number}"

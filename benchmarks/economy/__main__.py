@@ -1,4 +1,4 @@
-"""`python -m benchmarks.economy`: some seeds, the report, and exit code 1 where a bar is missed."""
+"""`python -m benchmarks.economy`: run the economies of some seeds, report, and exit with code 1 where a bar is missed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def main(
 ) -> None:  # fmt: skip
     """Run economies and report what farms keep and honest creators lose; results of the same code are not computed again.
 
-    To run all without a running stack: --alone --seeds 200 --results FILE. It may be ended at any time.
+    To run all without a running stack: --alone --seeds 200 --results FILE. It may be ended at any time and goes on
+    where it was.
     """
     if listed:
         for each in strategies.STRATEGIES:

@@ -21,7 +21,7 @@ NEVER = 10**6  # a day
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All moments that can be found, one row each."""
+    """All moments of a world, one row each; only those of the first `found` creators are ever found."""
 
     segments: Ids
     creators: Ids
@@ -49,12 +49,12 @@ class Catalogue:
 
     @property
     def popularity(self) -> Reals:
-        """The popularity of each creator who is ever found, (found,), in the order of their numbers."""
+        """The popularity of each creator who can be found, (found,), in the order of their numbers."""
         found: Reals = np.bincount(self.creators, self.weights).astype(np.float64)[1 : self.found + 1]
         return found
 
     def by_size(self) -> Ids:
-        """Return the creators who are ever found, the most popular first."""
+        """Return the creators who can be found, the most popular first."""
         return np.argsort(-self.popularity) + 1
 
     def of(self, creator: int) -> Ids:

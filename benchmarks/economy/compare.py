@@ -1,11 +1,12 @@
 """One economy: four worlds of one seed, and what follows from comparing them.
 
-Two worlds are without rules and two with rules; one of each two is attacked. Farms are at work in both attacked worlds,
-griefers only in the one with rules. A farm has the same means in both attacked worlds and learns in each. Its uncapped
-take is what its best tactic earns without rules; what it keeps is what it earns with rules. The loss of an honest
-creator is what they earn without rules and without an attack, minus what they earn with rules and an attack. The part
-of it that occurs without an attack too is caused by the rules alone. Withheld earnings do not count as earned, and
-earnings from faked views do not reduce a loss.
+Two worlds are without rules and two with rules; one world of each pair is attacked. Farms are at work in both attacked
+worlds, griefers only in the one with rules. A farm has the same means in both attacked worlds and learns in each. Its
+uncapped take is what its best tactic earns without rules; what it keeps is what it earns with rules.
+
+The loss of an honest creator is what they earn without rules and attack, minus what they earn with rules. Of the two
+worlds with rules, the one in which they earn less counts, so that earnings from faked views do not reduce a loss. The
+part of a loss that occurs without an attack is caused by the rules alone. Withheld earnings do not count as earned.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ INCOME_PIX = PIX  # in all days of an economy without rules and attack: less is 
 
 @dataclass(frozen=True)
 class Paces:
-    """How many days farms work in the worlds with and without rules; without rules only the first days bring anything new."""
+    """How many days farms work in worlds with rules, and in those without, where they learn everything in a few days."""
 
     ruled: Pace = field(default_factory=Pace)
     free: Pace = field(default_factory=lambda: Pace(days=12, learned=8, period=1))
@@ -73,7 +74,7 @@ class CreatorResult:
 
     @property
     def lost(self) -> int:
-        """The loss by rules and attacks together. What an attack's faked views have earned the creator does not reduce it."""
+        """The loss by rules and attacks together, in base units; earnings from faked views do not reduce it."""
         return max(0, self.free - min(self.calm, self.loud))
 
     @property
@@ -110,7 +111,7 @@ class Result:
 
 
 def strategies_of(seed: int) -> list[Strategy]:
-    """Return the strategies of a seed; over many seeds each comes equally often, in every town."""
+    """Return the strategies of a seed's farms; over many seeds every strategy comes equally often in every town."""
     count = len(strategies.STRATEGIES)
     return [strategies.STRATEGIES[(seed * FARMS_EACH + number) % count] for number in range(FARMS_EACH)]
 
@@ -154,9 +155,9 @@ def farms_only(
     *without: Sequence[str],
     town: Town = towns.TOWNS[0],
 ) -> list[list[FarmResult]]:
-    """Measure what farms keep, first with all rules, then with each set of rules in `without` switched off.
+    """Measure what farms keep: first with all rules, then once for each set of rules in `without`, with these switched off.
 
-    Only padding farms need honest people; these are of `town`.
+    If a farm pads, the honest people of `town` take part; else only farms do.
     """
     people = people_of(seed, economics, paces, town)
     uncapped = _uncapped(connection, seed, rules.free(economics), people, paces, chosen)
@@ -184,7 +185,7 @@ def _uncapped(
     paces: Paces,
     farms: Sequence[Strategy],
 ) -> World:
-    """Run the world without rules, in which farms learn what their means can earn without affecting each other."""
+    """Run the world without rules, in which each farm learns what its means can earn, unaffected by the other farms."""
     needed = any(each.pads or each.stuffs for each in farms)
     plain = [each.plain() for each in farms]
     return World(connection, seed, free, people, paces.free, farms=plain, has_people=needed).run()
@@ -193,7 +194,11 @@ def _uncapped(
 def _farm(
     free: Farm, uncapped: tuple[World, World | None], ruled: Farm, kept: tuple[World, World | None]
 ) -> FarmResult:
-    """Make the result of a farm. `uncapped` and `kept` are each the world with the farm and the one without it."""
+    """Make the result of a farm.
+
+    `free` and `ruled` are the farm in the worlds without and with rules. `uncapped` and `kept` are pairs of worlds,
+    without and with rules: one in which the farm works, and the same world without any farm (None if it is not needed).
+    """
     sent = kept[0].platform.sent[ruled.party]
     stopped = {
         outcome.name.lower(): amount for outcome, amount in sent.by_outcome.items() if outcome is not Outcome.FUNDED
@@ -213,7 +218,10 @@ def _farm(
 
 
 def _a_day(farm: Farm, world: World, without: World | None) -> int:
-    """Return what a farm earns on a measured day; for one that pads, less what the same creators earn without the farm."""
+    """Return what a farm earns on an average measured day, in base units.
+
+    If it pads, what the same creators earn in the world `without` the farm is subtracted.
+    """
     first, last = farm.pace.learned, farm.pace.days
     gained = int(world.gained(farm.creators, first, last).sum())
     if farm.strategy.pads and without is not None:

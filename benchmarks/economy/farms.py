@@ -122,8 +122,8 @@ class Farm:
         """Return how a bot spends its looks of a day.
 
         Returns:
-            The number of own creators that it looks at in depth; its looks at all of these together, at each of the farm's
-            other creators in its cell, and at creators of other people.
+            The number of own creators that it looks at in depth; its looks at all these together; its looks at each other
+            creator of its cell; its looks at creators of other people.
         """
         most = LOOKS_A_DAY // (COPIES if self.strategy.copies else 1)
         spread = 1 if self.strategy.choice == "turn" else min(round(tactic.spread), len(cell.creators))
@@ -138,8 +138,8 @@ class Farm:
     def _own(self, cell: Cell, sizes: Ids, spread: int, deep: int, aside: int, bots: Ids, age: int) -> Ids:
         """Return the moments of the farm's own creators at which each bot looks, (bots, own).
 
-        A bot looks at many moments of some creators, chosen in turn, and at a few moments of each of the others. Each
-        day goes on after the moments of the day before.
+        A bot looks at `deep` moments of the first `spread` creators of its order, shared evenly, and at `aside` moments
+        of each other creator. A day begins with the moments that follow those of the day before.
         """
         count = len(cell.creators)
         depth = -(-deep // spread) if deep else 0
@@ -170,7 +170,7 @@ class Farm:
         return np.full(len(cell.creators), MOMENTS)
 
     def _viewer(self, cell: Cell, bot: int, page: int, number: int) -> Viewer:
-        """Return the viewer of a bot's page: its key, or one of its network's cookies, which are new every day."""
+        """Return the viewer of a bot's page: a key of the cell, or a cookie on the bot's network; cookies are new every day."""
         if bot >= len(cell.networks):
             return cell.keys[bot - len(cell.networks)]
         cookie = page if self.strategy.pads else page // PAGES_A_COOKIE
@@ -185,7 +185,7 @@ class Farm:
         return [replace(searches, keys=one), replace(searches, keys=one), replace(searches, keys=self._keys(searches))]
 
     def _keys(self, searches: Searches) -> Bytes:
-        """Return new Idempotency-Keys as keyed hashes, uint8 (searches, 16): any bytes will do."""
+        """Return random hashes in place of the searches' Idempotency-Keys, uint8 (searches, 16)."""
         return self._rng.integers(0, 256, (len(searches), 16)).astype(np.uint8)
 
     # ── Means ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,8 +1,9 @@
 """Griefers aim faked views at honest creators, so that these lose earnings to holds, reversals or bounds.
 
-Each has victims, days on which it attacks, and means that it spends on them. Its cost is counted in days of networks
-and in searches, the victims' loss in base units. The victims of an attack without a target are those who share the
-network in which the griefer sits.
+Each has victims, days on which it attacks, and means that it spends. The cost of an attack is counted in searches and
+in days of networks and keys, the victims' loss in base units of PIX. Some griefers look at creators of their own from a
+network that they share with honest people: then the views of these people may no longer count, and every honest creator
+is a victim.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ def _family(people: People) -> Ids:
 
 
 def _smallest(people: People) -> Ids:
-    """Choose the creator with the fewest moments among those with a family, so that an attack can reach all moments."""
+    """Choose the creator with the fewest moments, so that an attack can reach all of them.
+
+    Only creators with a family audience are considered, without the first, at whom another attack aims.
+    """
     sizes = {creator: len(people.catalogue.of(creator)) for creator in people.viewers.of_kind("family")[1:]}
     return np.array([min(sizes, key=sizes.__getitem__)])
 
@@ -56,7 +60,7 @@ def _niche(people: People) -> Ids:
 
 
 def _known(people: People) -> Ids:
-    """Choose a less popular creator, there from the first day and without a special audience: all their days are alike."""
+    """Choose a less popular creator whose days are all alike: there from the first day, and without a special audience."""
     smaller = people.catalogue.by_size()[people.town.creators // 2 :].tolist()
     there = [each for each in smaller if each not in people.kinds and not people.catalogue.begins[each]]
     return np.array(there[:1])
@@ -77,7 +81,7 @@ def _idle(people: People) -> Ids:
 
 
 def _own(_: People) -> Ids:
-    """Return the griefer's own creators, who are in no catalogue."""
+    """Return the griefer's own creators, whom the catalogue does not have and no honest viewer finds."""
     return np.arange(9_000_001, 9_000_151)
 
 

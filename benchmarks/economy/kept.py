@@ -28,7 +28,7 @@ def version(economics: Economics) -> str:
 
 
 class Kept:
-    """The file of results, as one version reads and extends it. For one process."""
+    """The file of results; reads and adds only lines of one version of code and economics. For one process at a time."""
 
     def __init__(self, path: Path, version: str) -> None:
         self._path, self._version = path, version

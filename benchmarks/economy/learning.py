@@ -58,7 +58,7 @@ class Pace:
 
 @dataclass(eq=False)
 class Trial:
-    """A tactic with what it has earned so far: `gain` base units in `days` days, counting each cell's days."""
+    """A tactic and its results so far: `gain` base units, earned in `days` days of one cell each."""
 
     tactic: Tactic
     days: int = 0

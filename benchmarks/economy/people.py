@@ -1,8 +1,8 @@
 """Honest people: what they search for and what they are shown, day by day. All of it follows from a seed.
 
-A viewer searches a few times on some days, more at the end of a week. A page shows twenty moments of a topic, or some of a
-favourite creator. Some creators publish once a week, and two are found by very many on some day. A day is made once and is
-the same in every world of its seed. Knows no farm and no ledger.
+A viewer searches a few times on some days, and more often at the end of a week. A page shows twenty moments of a topic,
+or some moments of a favourite creator. Some creators publish once a week. One creator has a good day, and another goes
+viral. A day is made once and is the same in every world of its seed. Knows no farm and no ledger.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHARED = ("carrier", "university", "office")  # networks of many people, by how 
 
 @dataclass(frozen=True)
 class Event:
-    """Additional looks at a creator: once a week, or from some day on."""
+    """Additional looks at a creator: on one day of each week, or from the day `first` on, with fewer each following day."""
 
     creator: int
     first: int
@@ -52,14 +52,14 @@ class Event:
 
 @dataclass
 class _Pages:
-    """The pages of a day as they are added: each page's viewer, its number of moments, and their places in the catalogue."""
+    """The pages of a day, added one by one: each page's viewer, number of moments, and their places in the catalogue."""
 
     who: list[Ids] = field(default_factory=list)
     counts: list[Ids] = field(default_factory=list)
     places: list[Ids] = field(default_factory=list)
 
     def add(self, who: Ids, places: Ids) -> None:
-        """Add the pages that viewers have seen; `places` is (pages, moments)."""
+        """Add a page for each viewer in `who`, (pages,); `places` are its moments in the catalogue, (pages, moments)."""
         self.who.append(who)
         self.counts.append(np.full(len(who), places.shape[1]))
         self.places.append(places.reshape(-1))
@@ -137,7 +137,10 @@ class People:
         return [shown.where(slots == slot) for slot in range(len(SLOTS))]
 
     def _note_shared(self, number: int, there: list[Viewer], viewer: Ids, shown: Searches) -> None:
-        """Note what viewers of each kind of shared network earn creators on a day; a viewer's moment counts once."""
+        """Store in `through` what creators earn on a day from the viewers on each kind of shared network.
+
+        A moment counts once for each viewer who has seen it.
+        """
         first = np.unique(viewer * (2 * SEGMENTS_MAX * len(self.catalogue.begins)) + shown.segments, return_index=True)[
             1
         ]
@@ -149,7 +152,7 @@ class People:
     # ── Pages ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _usual(self, rng: np.random.Generator, number: int, pages: _Pages) -> None:
-        """Add the pages of viewers who are there on usual days."""
+        """Add the pages of the usual viewers who search on this day; events add other people's pages."""
         viewers = self.viewers
         rates = viewers.rates * towns.WEEK[number % len(towns.WEEK)]
         are_there = rng.random(len(rates)) < 0.2 + 0.6 * np.minimum(viewers.rates / 2, 1)
@@ -172,10 +175,7 @@ class People:
                 pages.add(some, self.catalogue.page(rng, number, len(some), topic))
 
     def _eventful(self, rng: np.random.Generator, number: int, pages: _Pages, people: list[Viewer]) -> None:
-        """Add the pages of people who come for one creator and see others as well.
-
-        They are the same people every week for a weekly event, else new ones.
-        """
+        """Add the pages of people who come for the creator of an event; the pages show other creators' moments too."""
         for event in self.events:
             count = int(event.looks_on(number) / SHOWN_OF_EVENT)
             if not count:
@@ -188,9 +188,9 @@ class People:
             people += self._guests(rng, event, number, count)
 
     def _guests(self, rng: np.random.Generator, event: Event, number: int, count: int) -> list[Viewer]:
-        """Return the viewers of an event: new ones, or for a weekly event always the same.
+        """Return the viewers of an event: the same people each time if it is weekly, else new ones.
 
-        The share with keys, and the share who come through carriers, is as usual.
+        The shares of people who have keys, and of those behind carriers, are the usual ones.
         """
         name = f"regular {event.creator}" if event.is_weekly else f"stranger {event.creator} {number}"
         kinds = rng.random(count)
@@ -204,7 +204,7 @@ class People:
         ]  # fmt: skip
 
     def _plan(self, rng: np.random.Generator, days: int) -> list[Event]:
-        """Choose who has a good day, who is found by very many, and who publishes once a week; return these events."""
+        """Choose the creators who have a good day, go viral, or publish once a week; return these events."""
         count = self.town.creators
         middle = self.catalogue.by_size()[count // 8 : count // 2]
         known = [each for each in middle.tolist() if each not in self.kinds]

@@ -1,8 +1,8 @@
 """The platform of an economy: the ledger's own code over a database, on a clock that the economy moves.
 
-Searches become batches as replicas record them. The fold, the bounds, the review, the holds and the choice of due creators
-are the real ones, and the ledger is restarted now and then. Only the chain is left out: what is due leaves `payable` at once.
-Everything follows from the seed, even the ids of replicas.
+Searches become batches as replicas record them. The fold, the bounds, the review, the holds and the choice of due
+creators are the real ones, and the ledger is restarted now and then. Only the chain is left out: a payout that is due
+is made at once. Everything follows from the seed, even the ids of replicas.
 """
 
 from __future__ import annotations
@@ -118,17 +118,14 @@ class Searches:
 
 @dataclass
 class Sent:
-    """What a party's appearances of its own creators were worth, by what became of them (outcome).
-
-    Amounts are in base units of PIX.
-    """
+    """The worth of the appearances that a party has sent for its own creators, in base units of PIX, by their outcome."""
 
     creators: Ids
     by_outcome: dict[Outcome, int] = field(default_factory=dict)
 
     @property
     def worth(self) -> int:
-        """The worth of all these appearances, in base units of PIX, whatever became of them."""
+        """The worth of all these appearances together, in base units of PIX, paid or not."""
         return sum(self.by_outcome.values())
 
 
@@ -192,7 +189,7 @@ class Platform:
         self._connection.commit()
 
     def do_round(self) -> None:
-        """Review and mature, as the ledger does between folds."""
+        """Run the review and let earnings mature, as the ledger does between folds."""
         review(self._connection, self._fold.audience, self.economics)
         while mature(self._connection):
             pass
@@ -260,7 +257,7 @@ class Platform:
         self._connection.commit()
 
     def release(self, creators: Sequence[int]) -> int:
-        """Release the holds of these creators, as a deceived person would; return how many there were."""
+        """Release the holds of these creators, as a person does whom a farm has deceived; return how many there were."""
         held = [each for each in stops.in_force(self._connection) if each.creator_id in creators]
         for each in held:
             stops.release(self._connection, each.name, "a person")
@@ -268,7 +265,11 @@ class Platform:
         return len(held)
 
     def believe(self, creators: Sequence[int]) -> None:
-        """Release these creators' holds as a person does who has looked at their audience and believes it."""
+        """Release these creators' holds after a person has looked at their audience and believes it.
+
+        A partial hold for suspected fan-in (`FAN_IN`) is placed and released, so that the review trusts the creator for
+        a while.
+        """
         stops.hold_in_part(self._connection, creators, FAN_IN)
         self.release(creators)
 
@@ -288,7 +289,7 @@ class Platform:
         )
 
     def held(self) -> tuple[set[int], set[int]]:
-        """Return the creators with a hold in force: those who are paid nothing, and those who are paid a part."""
+        """Return the creators with a hold in force, as two sets: first those who are paid nothing, then those paid a part."""
         rows = self._connection.execute(
             "SELECT creator_id, partial FROM ledger.holds WHERE released_at IS NULL"
         ).fetchall()
@@ -322,7 +323,10 @@ def prepare(connection: Connection[Any]) -> None:
 
 
 def empty(connection: Connection[Any]) -> None:
-    """Empty the ledger to what migrations leave. The triggers that forbid this are switched off only here."""
+    """Empty the ledger's tables except for the rows that migrations make.
+
+    Triggers forbid this; they are switched off only here.
+    """
     connection.rollback()
     connection.execute("SELECT set_config('economy.now', '', false)")
     connection.execute("SET session_replication_role = replica")

@@ -1,10 +1,12 @@
 """Compute what vouching alone does to earnings, in seconds, to choose settings: `python -m benchmarks.economy.reckoning`.
 
-`ledger.accrual.vouching` counts honest days without a ledger: there are neither leaps nor holds, and the only bound is
-that of a network's day (applied in proportion, not in the order of searches). Reports what honest creators lose.
-Reports also which share of the worth of one bot's looks the best known creators keep, if it looks at one of them or at
-several. This share grows with the number of creators: a bot whose looks are spread over all creators cannot be told
-from people behind a carrier, who look in the same way. A rule that counts these people counts the bot too.
+`ledger.accrual.vouching` counts honest days without a ledger. There are neither leaps nor holds, and the only bound is
+that of a network's day, applied in proportion and not in the order of searches.
+
+Two results are reported. The first is what honest creators lose. The second is what one bot earns the best known
+creators if it looks at one or at several of them, as a share of what its looks are worth. This share grows with the
+number of creators: a bot that spreads its looks over all creators cannot be told from people behind a carrier, who look
+in the same way. A rule that counts these people counts the bot too.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class Day:
 
     @classmethod
     def of(cls, slots: Sequence[Searches]) -> Day:
-        """Make a day of its searches; only each viewer's first look at a moment counts."""
+        """Make a day from its searches, slot by slot; only each viewer's first look at a moment counts."""
         words = [
             np.concatenate([getattr(each, name) for each in slots]).view("<u8")[:, 0] for name in ("viewers", "origins")
         ]
@@ -96,7 +98,7 @@ def days_of(town: towns.Town, seed: int, days: int) -> tuple[People, list[Day]]:
 
 
 def reckoned(people: People, days: Sequence[Day], economics: Economics) -> str:
-    """Return a line on what honest creators lose, and on what one bot earns the best known ones on the last day."""
+    """Return a line of text: what honest creators lose, and what a bot earns the best known creators on the last day."""
     count, seen = people.town.creators + 1, list[Ids]()
     got, income = np.zeros(count, np.int64), np.zeros(count, np.int64)
     for day in days:
@@ -139,7 +141,7 @@ def _summed(creators: Ids, amounts: Ids, count: int) -> Ids:
 )
 @click.option("--write", is_flag=True, help="Append to benchmarks/LOG.md.")
 def main(names: Sequence[str], first: int, seeds: int, days: int, changes: Sequence[str], write: bool) -> None:
-    """Report what settings of vouching cost honest creators, and what they leave to farms that pad the best known."""
+    """Report what settings of vouching cost honest creators, and what one bot earns the best known creators under them."""
     others = {each: replace(economy.ECONOMICS, **_changed(each)) for each in changes}
     for town in (each for each in towns.TOWNS if each.name in names):
         for seed in range(first, first + seeds):

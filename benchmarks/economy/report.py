@@ -1,10 +1,16 @@
-"""The report over many economies: the bars, each with its value and by how much it is missed, and figures behind them.
+"""The report over many economies: bars, each with its value and by how much it is missed, and further figures.
 
-The bars: each strategy, and the farm that keeps most, keeps at most 2 % of its uncapped take; honest creators lose at
-most 1 % in all, in each town; no honest creator with an income loses more than a tenth, or has at any time been paid a
-tenth less than without the attack. The bar of a ring of the best known is missed where people behind a shared network
-count (`reckoning` says by how much, and why no rule prevents it). The bound is a tenth because a creator's weeks differ
-by more than that anyway: a smaller loss cannot be told from chance.
+The bars:
+
+* Each strategy, and the farm that keeps most, keeps at most 2 % of its uncapped take (10 % if it stuffs pages).
+* The honest creators of each town together lose at most 1 %.
+* No honest creator with an income loses more than a tenth, or has at any time been paid a tenth less than without the
+  attack.
+* The victims of each attack lose at most a tenth.
+
+The bound for one creator is a tenth because a creator's weeks differ by more than that anyway: a smaller loss cannot be
+told from chance. One more bar is not computed here: that of a ring of the best known creators (`reckoning`). It is
+missed where people behind a shared network count, and no rule can prevent that.
 """
 
 from __future__ import annotations
@@ -29,7 +35,7 @@ LIST_MAX = 3
 
 @dataclass(frozen=True)
 class Bar:
-    """A value that must be at most `most`; both are shares."""
+    """A bar: `value` must be at most `most`. Both are shares (0 to 1)."""
 
     name: str
     value: float
@@ -49,7 +55,7 @@ class Bar:
 
 
 def figures(results: Sequence[Result]) -> Iterator[Figure]:
-    """Yield the figures of the bars, then those behind them."""
+    """Yield the figures of the bars, then the further figures."""
     yield from (bar.figure for bar in bars(results))
     yield from _behind(results)
 
@@ -116,7 +122,7 @@ def _honest(results: Sequence[Result]) -> Iterator[Bar]:
 
 
 def _worst(told: Sequence[CreatorResult]) -> Iterator[Bar]:
-    """Yield two bars on honest creators with an income: the largest loss, and the largest shortfall of payments."""
+    """Yield two bars on honest creators with an income: the largest loss, and the largest delay of payments by attacks."""
     worst = max(told, key=lambda each: each.lost / each.free)
     over = Counter(each.kind for each in told if each.lost > CREATOR_LOST_MAX * each.free)
     who = ", ".join(f"{count} {kind}" for kind, count in over.most_common()) or "none"
@@ -142,7 +148,7 @@ def _grief(name: str, griefs: Sequence[GriefResult]) -> Bar:
 
 
 def _behind(results: Sequence[Result]) -> Iterator[Figure]:
-    """Yield figures that are not bars: what all farms together keep, and how the losses are spread."""
+    """Yield figures that are not bars: what all farms together keep, how losses are spread, how many holds there are."""
     farms = [each for result in results for each in result.farms if not BY_NAME[each.strategy].stuffs]
     if farms:
         loop = sum(each.uncapped for each in farms) / max(1, sum(each.sources for each in farms)) / PIX

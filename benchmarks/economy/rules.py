@@ -1,7 +1,8 @@
-"""The rules of what counts, each with the settings that switch it off: all for a free world, or one as a control.
+"""The rules that decide which views count, each with the settings that switch it off.
 
-The definition of an appearance is not among these rules and always holds: a viewer's repeats within a day do not count,
-a moment earns by its relevance, and the size of a page is bounded.
+A free world has all rules switched off; a control has one switched off, to show what that rule is good for. The
+definition of an appearance is not among these rules and always holds: a viewer's repeats within a day do not count, a
+moment earns by its relevance, and the size of a page is bounded.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ OFF: Mapping[str, Mapping[str, int]] = {
 }
 NETWORKS = "viewers without a key are one source a network"  # no setting: a replica that sees no address leaves it out
 RULES = (*OFF, NETWORKS)
-# Without any one of these a farm of its own creators lives well, or those live well who pad what is popular. The others stand
-# behind them: what they stop alone is no farm's best tactic.
+# The rules that matter most: if one of the first is switched off, farms with creators of their own earn much; without the
+# last, farms that pad popular creators do. No farm's best tactic is stopped by one of the other rules alone.
 HOLDING = ("what one source is worth", NETWORKS)
 HOLDING_POPULAR = ("what one source brings a creator beside it",)
 

@@ -1,8 +1,8 @@
-"""Strategies: ways to earn from faked views, each with its means, and the tactics to begin with.
+"""Strategies: ways to earn from faked views, each with its means and with the tactics that it begins with.
 
 Means are what costs something: networks, keys, and the time of a bot that searches once a minute. The rate limits allow
-a far faster bot. It would take more where nothing caps it, and keep a smaller part of that under the rules. Cookies,
-moments and creators cost nothing: a bot has as many as it can use, so that only the rules limit what it takes.
+a far faster bot, which would take more in a world without rules and keep a smaller share of that under the rules.
+Cookies, moments and creators cost nothing: a bot has as many as it can use, so only the rules limit what it takes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IN_TURN = USUAL_DAYS + 1
 
 @dataclass(frozen=True)
 class Means:
-    """What a cell has: networks, keys that are tied to no creator, and creators."""
+    """What each cell of a farm has: networks, keys that are tied to no creator, and creators."""
 
     networks: int = 0
     keys: int = 0
@@ -59,12 +59,12 @@ class Strategy:
     clones: int = 0  # with `stuffs`: copies of each video; they show what was asked for, and no words are stuffed
 
     def plain(self) -> Strategy:
-        """Return the same means without the tricks, which cost a bot's time and gain nothing in a world without rules."""
+        """Return this strategy without its tricks: in a world without rules they gain nothing and cost a bot's time."""
         return replace(self, sleeps=0, is_ramp=False, again=False, copies="", choice="", wallets=False, deceives=False,
                        is_believed=False)  # fmt: skip
 
     def pace(self, pace: Pace) -> Pace:
-        """Return the pace for this strategy: fewer cells if it pads, and shorter tries if it pads or sleeps."""
+        """Return `pace` for this strategy: at most two cells if it pads, and tries of one day if it pads or sleeps."""
         cells = min(2, pace.cells) if self.pads else pace.cells
         return replace(pace, cells=cells, period=1 if self.pads or self.sleeps else pace.period)
 

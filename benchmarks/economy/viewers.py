@@ -1,8 +1,8 @@
 """Viewers of an honest world: who they are to the ledger, how often they search, and for what.
 
-Most search for their own topics, and some are fans of a creator. A few small creators have a family that looks at hardly
-any other creator; niche creators have twenty fans each, most of whose searches are for them; a lecturer has the university
-at which they teach. All of this follows from a seed.
+Most search for their own topics, and some are fans of a creator. A few small creators have a family that looks at
+hardly any other creator. A niche creator has twenty fans, most of whose searches are for this creator. One creator, a
+lecturer, has the people of the universities as an audience. All of this follows from a seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LECTURE_SEARCH = 0.15  # of what people of a university search for
 
 
 class Viewer(NamedTuple):
-    """A viewer as Serve identifies them: `kind` is "key" or "cookie"; `network` is the address prefix, without a key only."""
+    """A viewer as Serve identifies them: `kind` is "key" or "cookie"; `network` is the address prefix, empty for a key."""
 
     kind: str
     identity: str
@@ -62,7 +62,7 @@ class Viewers:
         return made
 
     def of_kind(self, kind: str) -> list[int]:
-        """Return the creators who have this kind of audience."""
+        """Return the creators whose special audience is of this kind, such as "family" or "niche"."""
         return [creator for creator, each in self.kinds.items() if each == kind]
 
     def _add_families(self, rng: np.random.Generator, catalogue: Catalogue, but: Ids) -> None:

@@ -1,4 +1,4 @@
-"""One world: honest people, farms and griefers on one ledger, day by day, and each creator's final earnings after each day."""
+"""One world: honest people, farms and griefers use one ledger, day by day; creators' final earnings are noted every day."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def final_after(economics: Economics) -> int:
 
 
 class World:
-    """A world that runs once; afterwards `settled` has the final earnings of each of `creators` at the end of each day."""
+    """A world that runs once.
+
+    Afterwards `settled` has the final earnings of `creators` as they were at the end of each day, (days, creators).
+    """
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class World:
         attacks: Sequence[Attack] = (),
         has_people: bool = True,
     ) -> None:
-        """Make a world that has not run yet; with `has_people` honest people search in it."""
+        """Make a world that has not run yet; honest people search in it only if `has_people`."""
         self.economics, self.people, self.pace = economics, people, pace
         self.start_day = START_DAYS[seed % len(START_DAYS)]
         self.platform = Platform(connection, economics, seed, self.start_day)

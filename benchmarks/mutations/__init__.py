@@ -26,7 +26,10 @@ SCORE_MIN = 0.95
 
 @dataclass(frozen=True)
 class Score:
-    """Counts of mutants by verdict. Undecided ones count as survived; open ones, without a verdict, do not count."""
+    """Counts of mutants by verdict.
+
+    An undecided mutant counts as one that survived. An open mutant has no verdict yet and does not count.
+    """
 
     killed: int
     survived: int
@@ -42,7 +45,7 @@ class Score:
 
     @property
     def ratio(self) -> float | None:
-        """The share of mutants noticed among those that can be; None before the first verdict."""
+        """The share of mutants with a verdict that a test has noticed, equivalent ones left out; None if there are none."""
         decided = self.killed + self.survived + self.undecided
         return self.killed / decided if decided else None
 
@@ -67,7 +70,7 @@ def run(settings: Settings) -> Iterator[Figure]:
 
 
 def report(runner: Runner) -> Iterator[Figure]:
-    """Yield the score of all modules together, then of each."""
+    """Yield one figure: the score of all modules together, followed by the score of each module."""
     verdicts, equivalent = runner.session.verdicts(runner.hashes), frozenset(equivalents())
     modules = list(dict.fromkeys(each.module for each in runner.sample))
     scores = {module: Score.of([each for each in runner.sample if each.module == module], verdicts, equivalent)

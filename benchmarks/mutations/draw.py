@@ -1,8 +1,8 @@
-"""Choose mutants, and the tests for each: all mutants of code that decides about money, others at random by a seed.
+"""Choose the mutants to run, and the tests to run for each of them.
 
-The map of tests is not written by hand: `coverage` records what each test runs. For a mutant inside a function, the
-tests are those that run its statement; for a mutant of a constant, those that run a statement which names the constant;
-where there are none, all tests of its module.
+All mutants of code that decides about money are run; others are drawn at random by a seed. Which tests run a line is
+recorded by `coverage`. A mutant inside a function gets the tests that run its statement. A mutant of a constant gets
+the tests that run a statement which names the constant. If there are none, the mutant gets all tests of its module.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Equivalent:
-    """A mutant that no test can tell from the original, and why."""
+    """A mutant that no test can tell from the original: its change, and the reason."""
 
     change: str
     why: str
@@ -58,7 +58,7 @@ def equivalents(path: Path = HERE / "equivalent.toml") -> dict[str, Equivalent]:
 
 
 def modules(root: Path) -> list[str]:
-    """Return the names of the ledger's modules, relative to `ledger` (`payouts.batches`), without those of the localnet."""
+    """Return the names of the ledger's modules without the localnet's, relative to `ledger` (`payouts.batches`)."""
     found = [path.relative_to(root / LEDGER) for path in sorted((root / LEDGER).rglob("*.py"))]
     return [name_of(path) for path in found if path.stem != "__init__" and "localnet" not in path.parts]
 
@@ -78,7 +78,10 @@ def sources(root: Path, names: Sequence[str]) -> dict[str, str]:
 
 
 def sample(plan: Plan, texts: Mapping[str, str]) -> list[Mutant]:
-    """Return the mutants to run, in that order: those that decide about money first, module by module, then the others."""
+    """Return the mutants to run, in order: first all that decide about money, module by module, then others at random.
+
+    Others are added until each module has `module_min` mutants and the sample has `sample_min`.
+    """
     pool = {module: mutants(module, texts[module]) for module in plan.decisive}
     first = [each for module in pool for each in pool[module] if plan.is_decisive(each)]
     others: list[Mutant] = []
@@ -94,7 +97,7 @@ def sample(plan: Plan, texts: Mapping[str, str]) -> list[Mutant]:
 
 
 class Uses:
-    """An index of names: the statements in functions that use each name, and the constants made from others."""
+    """An index of names: the statements in functions that use each name, and the constants that are made from others."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         self._lines: dict[str, set[Lines]] = {}

@@ -1,8 +1,9 @@
 """Mutants: small changes to a module's text, each of which a test should notice.
 
-Python is changed by its syntax tree and SQL inside string literals by its words: half of what the ledger decides stands
-in SQL. A mutant is a range of the text and its replacement, so that a reader sees the change as it would be in the source.
-Annotations, log lines, messages of errors, decorators and assertions are left alone. Pure; runs nothing.
+Python code is changed by its syntax tree. SQL inside string literals is changed by patterns (`words`), because half of
+what the ledger decides stands in SQL. A mutant is a range of the text and its replacement, so that it reads like a
+change of the source. Annotations, log lines, messages of errors, decorators and assertions are left alone. Pure; runs
+nothing.
 """
 
 from __future__ import annotations
@@ -50,9 +51,10 @@ Statement = ast.stmt | ast.ExceptHandler
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change. `start` and `end` are bytes of the module's text; `first` and `last` the lines whose tests are run for it.
+    """One change: `after` replaces `before`, the bytes of the module's text from `start` up to but not including `end`.
 
-    `key` follows from the module, the function, the statement and the change: it stays the same when other lines move.
+    The tests that run the lines from `first` to `last` are run for it. `key` is derived from the module, the function,
+    the statement and the change, so that it stays the same when other lines move.
     """
 
     key: str
@@ -136,9 +138,9 @@ class _Finder(ast.NodeVisitor):
         self.edits.append(_Edit(start, end, after, name, self._depth > 0, head, begin, first, last))
 
     def _lines(self, statement: Statement) -> tuple[int, int]:
-        """Return the first and last line of a statement without its body; of a function, those with its body.
+        """Return the first and last line of a statement without its body, or of a function with its body.
 
-        Only running its body tests the head of a function.
+        The body belongs to a function's lines because a test has to call a function to notice a change of its head.
         """
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
             return statement.lineno, statement.end_lineno or statement.lineno
@@ -173,7 +175,7 @@ class _Finder(ast.NodeVisitor):
             self._assigned(node.target, node.value)
 
     def _assigned(self, target: ast.expr, value: ast.expr) -> None:
-        """Visit an assigned value; outside of functions, the variable's name becomes part of its mutants' names."""
+        """Visit an assigned value; outside of functions, its mutants carry the variable's name as `Mutant.function`."""
         names = [each.id for each in ast.walk(target) if isinstance(each, ast.Name)]
         if self._depth or not names:
             self.visit(value)
@@ -185,18 +187,22 @@ class _Finder(ast.NodeVisitor):
     # ── What is left alone ─────────────────────────────────────────────────────────────────────────────────────────
 
     def visit_Assert(self, node: ast.Assert) -> None:
-        """Leave assertions alone: what they state cannot be otherwise."""
+        """Skip assertions: they always hold, so nothing is decided by them."""
 
     def visit_Import(self, node: ast.Import) -> None:
-        """Leave imports alone: they move no money."""
+        """Skip imports: they decide nothing about money."""
 
     def visit_Raise(self, node: ast.Raise) -> None:
-        """Leave an error's message alone; `_removed` tests that the error is raised at all."""
+        """Skip the error that is raised, so its message stays; `_removed` adds the mutant without the `raise`."""
 
     # ── Statements ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _removed(self, node: Statement) -> None:
-        """Remove a statement that is a call, a change of a number, an error or an early end."""
+        """Add the mutant in which a statement does nothing, if it is of a kind whose absence a test should notice.
+
+        These are calls, `raise`, `del`, `break`, a `return` without a value, and assignments such as `+=`. A `continue`
+        becomes a `break`.
+        """
         is_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and not _is_silent(node.value)
         is_end = isinstance(node, ast.Return) and node.value is None
         if is_call or is_end or isinstance(node, (ast.AugAssign, ast.Raise, ast.Delete)):
@@ -281,13 +287,16 @@ class _Finder(ast.NodeVisitor):
     # ── Hands ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _between(self, left: ast.AST, right: ast.AST, before: str, after: str) -> None:
-        """Replace the operator `before`, which stands between two operands, by `after`."""
+        """Add the mutant with the operator `after` in place of `before`, which stands between two operands."""
         place = self._text.word(before, self._text.end(left), self._text.start(right))
         if place is not None:
             self._edit(*place, after)
 
     def _negated(self, test: ast.expr) -> None:
-        """Negate a condition; comparisons, `not` and constants are left to their own visitors."""
+        """Add the mutant with a negated condition.
+
+        A comparison, a `not` or a constant is left out: such a node has mutants of its own.
+        """
         if not isinstance(test, (ast.Compare, ast.UnaryOp, ast.Constant)):
             start, end = self._text.start(test), self._text.end(test)
             self._edit(start, end, f"(not ({self._text.between(start, end)}))")
@@ -308,9 +317,9 @@ def _is_silent(call: ast.Call) -> bool:
 
 
 def _is_no_number(node: ast.expr) -> bool:
-    """Return whether a node is a string, list, tuple, dictionary or set that stands in the text.
+    """Return whether a node is a literal string, list, tuple, dictionary or set, or a comprehension.
 
-    Another operator beside one raises at once in any test, so that such a mutant would prove nothing.
+    No mutant changes an operator beside such a node: the new operator would raise in any test, which proves nothing.
     """
     if isinstance(node, ast.Constant):
         return isinstance(node.value, (str, bytes))

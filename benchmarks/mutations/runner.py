@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 
 class Runner:
-    """One session over the checkout as it is."""
+    """One run over a copy of the checkout; `session` stores what it finds out, for this run and later ones."""
 
     def __init__(self, plan: Plan, folder: Path, say: Say = print) -> None:
         self._plan, self._say = plan, say
@@ -44,9 +44,10 @@ class Runner:
         self._worker: Worker
 
     def run(self, until_s: float, modules: Sequence[str] = (), only: Sequence[str] = ()) -> None:
-        """Map the tests that have changed, then run mutants without a verdict until `until_s` (monotonic seconds).
+        """Record which lines the changed tests run; then run mutants without a verdict until `until_s` (monotonic seconds).
 
-        `modules` restricts the modules whose mutants are run, `only` the files of tests; the others are left to another run.
+        `modules` restricts the modules whose mutants are run, `only` the files of tests; the others are left to another
+        run.
         """
         with warm_worker(self.tree, self._plan.tests) as self._worker:
             self._map(until_s, only)
@@ -98,7 +99,11 @@ class Runner:
     # ── Verdicts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _judge(self, mutant: Mutant, most_s: float, again: bool) -> None:
-        """Run further tests for a mutant, as many as fit into the stage's time together with those that have run before."""
+        """Run further tests for a mutant and store its verdict.
+
+        Those tests are run that fit into `most_s` seconds together with the tests that the mutant has passed before.
+        With `again`, an undecided mutant is tried again; one that was killed never is.
+        """
         of = self.hashes[mutant.module]
         verdict = self.session.verdicts(self.hashes).get(mutant.key)
         if verdict == "killed" or (verdict == "undecided" and not again):
@@ -126,9 +131,9 @@ class Runner:
 
     @contextmanager
     def _changed(self, mutant: Mutant) -> Iterator[None]:
-        """Make one change in the copy for the block, and delete the module's compiled file.
+        """Make one change in the copy for the block, and delete the module's compiled file before and after it.
 
-        Python compares only the size and the time in seconds of the source, so that it could use an old compiled file.
+        Python would use an outdated compiled file: it compares only the size and the time, in seconds, of the source.
         """
         path = file_of(self.tree, mutant.module)
         text = self.texts[mutant.module]
@@ -140,7 +145,7 @@ class Runner:
 
 
 class Worker:
-    """The warm process; requests and replies are lines of JSON."""
+    """The warm process in which tests run; requests to it and its replies are lines of JSON."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -197,7 +202,7 @@ def _test_files(path: Path) -> list[Path]:
 
 
 def _within(tests: Sequence[Mapped], most_s: float) -> list[Mapped]:
-    """Return the tests that fit into the time, in their order; those that do not are skipped."""
+    """Return the tests that fit into the time together, in their order; a test that does not fit any more is skipped."""
     taken: list[Mapped] = []
     for each in tests:
         if each.seconds <= most_s:

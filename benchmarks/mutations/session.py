@@ -1,7 +1,7 @@
-"""The session: what has been found out so far, in one SQLite file, so that a run goes on where the last one stopped.
+"""The session: all results so far, in one SQLite file, so that a run goes on where the last one stopped.
 
-A verdict holds for the modules and test files with which it was found. If a module has changed, its mutants are run again. If a
-test file has changed or is new, the survivors are run again against that file only.
+A verdict holds for the modules and test files with which it was found. If a module has changed, its mutants are run
+again. If a test file has changed or is new, the survivors are run again against that file only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TABLES = """
 
 @dataclass(frozen=True)
 class Mapped:
-    """A test of the map, with the seconds that it takes on unchanged modules."""
+    """A test of which the session knows the lines that it runs, with its seconds on unchanged modules."""
 
     name: str
     file: str
@@ -33,7 +33,7 @@ class Mapped:
 
 
 class Session:
-    """The SQLite file. In its methods `of` is the hash of the module that a verdict is about."""
+    """The SQLite file. A parameter `of` of its methods is the hash of the module to which a mutant belongs."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

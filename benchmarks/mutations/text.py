@@ -1,4 +1,4 @@
-"""A module's text, by byte: where nodes begin and end, and what stands between."""
+"""A module's source text: the positions of its syntax nodes in bytes, and the text between two positions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 
 
 class Text:
-    """Source text in which positions are counted in bytes, as the syntax tree counts them within a line."""
+    """Source text in which a position is a number of bytes from the start; the syntax tree counts bytes within a line."""
 
     def __init__(self, source: str) -> None:
         self._raw = source.encode()
@@ -24,7 +24,7 @@ class Text:
         return self._raw[start:end].decode()
 
     def line(self, place: int) -> int:
-        """Return the number of the line, from 1, that contains a byte."""
+        """Return the number, from 1, of the line that contains the byte at `place`."""
         return self._raw.count(b"\n", 0, place) + 1
 
     def lines(self, first: int, last: int) -> str:
@@ -32,7 +32,10 @@ class Text:
         return " ".join(self._raw[self._starts[first - 1] : self._starts[last]].decode().split())
 
     def word(self, word: str, start: int, end: int) -> tuple[int, int] | None:
-        """Return where an operator stands between two positions, comments aside; None if it is not found."""
+        """Return where the operator `word` starts and ends between two positions; None if it is not there.
+
+        Comments are not searched.
+        """
         edge = r"\b" if word[0].isalpha() else ""
         pattern = edge + r"\s+".join(map(re.escape, word.split())) + edge
         found = re.search(pattern, re.sub(r"#[^\n]*", lambda hit: " " * len(hit[0]), self.between(start, end)))

@@ -1,7 +1,7 @@
-"""Changes to SQL inside Python string literals: comparisons, conditions, states, numbers, what to do on conflict.
+"""Changes to SQL inside Python string literals: comparisons, conditions, states, numbers, and ON CONFLICT DO NOTHING.
 
-Words are found by patterns, not by a grammar: only SQL whose keywords are upper case is changed, and only in conditions and
-sums. A change that PostgreSQL refuses is killed by the first test that runs it, and proves nothing.
+SQL and the words to change are found by patterns, not by a grammar, so that keywords must be upper case. A change that
+PostgreSQL refuses is killed by the first test that runs it, and proves nothing.
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ def changes(segment: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _literal(segment: str) -> str:
-    """Return the literal with everything blanked that is not SQL: quotes, text between the parts, and `{}` of f-strings."""
+    """Return the literal with spaces in place of all that is not SQL.
+
+    That is its quotes, the text between its parts, and `{…}` of f-strings.
+    """
     masked = [" "] * len(segment)
     lines = segment.splitlines(keepends=True)
     starts = [0]
@@ -81,7 +84,7 @@ def _literal(segment: str) -> str:
 
 
 def _clause(masked: str, place: int) -> str:
-    """Return the last keyword of a clause before `place`; empty without one."""
+    """Return the last keyword before the position `place` that begins a clause; empty if there is none."""
     found = CLAUSE.findall(masked[:place])
     return found[-1] if found else ""
 

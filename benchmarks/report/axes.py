@@ -10,7 +10,10 @@ TICKS = 5  # about as many
 
 @dataclass(frozen=True)
 class Axis:
-    """Values from the first tick to the last, laid over coordinates from `start` to `stop`; rising ticks, two at least."""
+    """An axis: it maps values from the first to the last tick to coordinates from `start` to `stop`.
+
+    There are at least two ticks, in rising order.
+    """
 
     ticks: tuple[float, ...]
     start: float

@@ -1,9 +1,9 @@
 """A chart as SVG text: lines over numbers or names, or groups of bars. The same chart always gives the same bytes.
 
-Written here because it is short, and because a page on GitHub wants what plotting libraries do not give: one file that
-is legible on a light and on a dark page. The sheet has its own ground; its colours follow `prefers-color-scheme`.
-Series differ by colour (for the colour-blind too, Okabe and Ito 2008) and by the shape of their points. A baseline is
-grey and dashed.
+Written here because it is short, and because a page on GitHub needs what plotting libraries do not give: one file that
+is legible on a light and on a dark page. The chart paints its own background, and its colours follow
+`prefers-color-scheme`. Series differ by colour (for the colour-blind too, Okabe and Ito 2008) and by the shape of their
+points. A baseline is grey and dashed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SHAPES = (  # of points, about (0, 0)
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one kind, in the order in which a line joins them; over names, x is the name's number from 0."""
+    """Points of one kind, in the order in which a line joins them; in a chart over names, x is the name's index from 0."""
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -58,7 +58,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """What is drawn. `x` and `y` say what the axes measure, with the unit; with `names` there is no x axis of numbers."""
+    """What is drawn.
+
+    `x` and `y` say what the axes measure, with the unit. If there are `names`, the x axis has these in place of
+    numbers.
+    """
 
     title: str
     x: str
@@ -75,7 +79,7 @@ def svg(chart: Chart) -> str:
     """Draw a chart.
 
     Raises:
-        ValueError: it has no two numbers to span an axis.
+        ValueError: the points do not have two different values for an axis to span.
     """
     legend, top = _legend(chart)
     x, y = _x_axis(chart), _y_axis(chart, top)

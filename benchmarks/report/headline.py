@@ -1,4 +1,4 @@
-"""A headline figure: which rows of LOG.md it is, and what it is held to. Knows neither rows nor which figures there are."""
+"""A headline figure: the patterns that find its rows in LOG.md, and its bar. Knows no rows and no particular figure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ANYTHING = r"(?P<value>.+)"
 
 @dataclass(frozen=True)
 class Bar:
-    """The bar that a figure must reach: its first number, or its ratio to the baseline, must be `limit` or better.
+    """The bar that a figure must reach: its value (or, if `of` is "ratio", its ratio to the baseline) at `limit` or better.
 
     If `limit` is None, the limit is the first number of the row's baseline (`3 ms wanted`). `text` is what the table
     shows as the bar; if it is empty, the table shows the row's baseline.
@@ -34,7 +34,7 @@ LESS_IS_BETTER = Bar("less", 1.0, of="ratio", is_binding=False)
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark suite: its name in the table, and how the commands of its rows in LOG.md begin."""
+    """A benchmark suite: its name in the table, and the texts with which the commands of its rows in LOG.md begin."""
 
     name: str
     commands: tuple[str, ...]
@@ -48,10 +48,10 @@ class Headline:
         suite: What measures it.
         name: What the table calls it.
         figure: A regular expression over the figure's name in LOG.md.
-        bar: The bar that it must reach; None if it is only shown beside its baseline.
-        value: A regular expression over the text after the name; empty if `figure` is over the whole cell. One of the
-            two has a group `value`, which the table shows.
-        baseline: A regular expression over the baseline, for a figure that was measured beside several.
+        bar: The bar that it must reach; None if it has none.
+        value: A regular expression over the text that follows the name and `: ` in the same cell; empty if `figure` is
+            over the whole cell. One of the two has a group `value`, which the table shows.
+        baseline: A regular expression over the cell of the baseline, for a figure that was measured beside several.
     """
 
     suite: Suite
@@ -63,5 +63,5 @@ class Headline:
 
     @property
     def pattern(self) -> str:
-        """A regular expression over the whole cell of LOG.md."""
+        """A regular expression over the whole figure cell of a row in LOG.md: the figure's name and its value."""
         return f"{self.figure}: {self.value}" if self.value else self.figure

@@ -1,4 +1,4 @@
-"""The headline figures, suite by suite, and what they are held to.
+"""The headline figures, suite by suite, each with the bar that it must reach or the baseline that it stands beside.
 
 A figure is found by the name that its suite writes. If a suite renames it, this module must follow: a test fails if a
 figure that was measured has no row any more. Bars that no row states were agreed on when the work was ordered.
@@ -50,7 +50,14 @@ AT_MOST_2, AT_MOST_10 = Bar("less", 2, text="2 % at most"), Bar("less", 10, text
 
 
 def _http(moments: str, how: str, what: str = "p50 .+, p95", through: str = "vectors by table") -> str:
-    """Return the name that LOG.md gives to a figure of requests over HTTP."""
+    """Return the pattern for the name that LOG.md gives to a figure of requests over HTTP.
+
+    Args:
+        moments: The number of moments in the catalogue, as LOG.md writes it.
+        how: The kind of query, and whether by vectors alone or hybrid.
+        what: What was measured.
+        through: Where the vectors of texts come from.
+    """
     return f"{moments} x 512 synthetic, {how}, {through}, over HTTP, 4 clients, uncached: {what}"
 
 

@@ -35,9 +35,9 @@ class Plot:
 
     Args:
         file: Its name under `plots/`.
-        caption: What it shows and how to read it; also where it is not measured yet.
-        command: What writes the rows it needs.
-        chart: Draws it, or gives None where LOG.md has too few rows for it.
+        caption: What it shows and how to read it; also shown while the plot has no rows.
+        command: The benchmark that writes the rows that it needs.
+        chart: Makes the chart; returns None where LOG.md has too few rows for it.
     """
 
     file: str

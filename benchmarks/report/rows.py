@@ -70,10 +70,10 @@ def _row(number: int, line: str) -> Row:
 
 
 def number(text: str, row: Row) -> float:
-    """Return the first number of a text of a row.
+    """Return the first number in the text of a cell.
 
     Raises:
-        Rejected: it has none; the row's line is named.
+        Rejected: the text has no number; the message names the line of `row`.
     """
     found = NUMBER.search(text)
     if found is None:
@@ -85,14 +85,17 @@ Match = tuple[Row, re.Match[str]]
 
 
 def matching(rows: Sequence[Row], commands: tuple[str, ...], figure: str) -> list[Match]:
-    """Select rows by how their command begins and by a regular expression over the whole figure, oldest first."""
+    """Select the rows whose command begins with one of `commands` and whose whole figure cell matches a regular expression.
+
+    The order of the rows stays: oldest first.
+    """
     pattern = re.compile(figure)
     found = ((row, pattern.fullmatch(row.figure)) for row in rows if row.command.startswith(commands))
     return [(row, match) for row, match in found if match]
 
 
 def newest_run(matches: Sequence[Match]) -> list[Match]:
-    """Keep the matches with the newest one's commit and command: points of one curve belong to one state of the code."""
+    """Keep the matches with the commit and the command of the newest one, so that a curve shows one state of the code."""
     if not matches:
         return []
     newest, _ = matches[-1]

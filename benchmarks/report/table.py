@@ -1,4 +1,4 @@
-"""The table of headline figures: the newest row of each beside its baseline, and whether the bar is met."""
+"""The table of headline figures: each figure's newest row, its baseline, and whether its bar is met."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEAD = """| figure | measured | wanted | result | baseline | ratio | date, commi
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table; `result` is one of the words from `MET` to `BEHIND`."""
+    """A line of the table; `result` is one of this module's constants from `MET` to `BEHIND`."""
 
     name: str
     value: str
@@ -53,7 +53,7 @@ def table(rows: Sequence[Row], headlines: Sequence[Headline]) -> Iterator[str]:
 
 
 def newest(headline: Headline, rows: Sequence[Row]) -> Match | None:
-    """Find the newest row of a figure."""
+    """Find the newest row whose command, figure and baseline match a headline's patterns; None if there is none."""
     found = matching(rows, headline.suite.commands, headline.pattern)
     return next((each for each in reversed(found) if re.fullmatch(headline.baseline, each[0].baseline)), None)
 

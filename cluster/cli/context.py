@@ -45,7 +45,8 @@ class Context:
         """Connect to the deployment's database as one of its roles.
 
         Raises:
-            Rejected: the database is embedded and Pixr is not running.
+            Rejected: the database is embedded and Pixr is not running, the settings have no URL for the role, or the server
+                refuses the login.
             Temporary: the database does not answer.
         """
         from cluster.database import database, logins

@@ -20,7 +20,7 @@ from cluster.errors import Rejected, Temporary
 
 
 class Commands(click.Group):
-    """The commands of this package and, imported only when they are called, those of the other packages."""
+    """The commands of this package, and those of the other packages, which are imported only when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         registered = {entry.name for entry in entry_points(group="pixr.commands")}

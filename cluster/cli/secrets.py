@@ -19,7 +19,7 @@ WORDS = {True: "as noted", False: "[red]another[/]", None: "[dim]not noted[/]"}
 def secrets(context: Context, forget: tuple[str, ...], as_json: bool) -> None:
     """Compare this machine's secrets with the fingerprints in the database; exit code 1 when one differs.
 
-    A secret that is forgotten is noted again at the next start.
+    With --forget NAME, the fingerprint of this secret is deleted first. The next start then notes the machine's own.
     """
     with context.connect(OWNER) as connection:
         fingerprints.forget(connection, forget)

@@ -43,7 +43,7 @@ MARKS = {"healthy": "[green]●[/]", "starting": "[yellow]◌[/]", "waiting": "[
 @json_option
 @click.pass_obj
 def up(context: Context, as_json: bool) -> None:
-    """Start what the settings call embedded, wait until it is healthy, print the addresses."""
+    """Start what the settings call embedded, wait until all is healthy, and print the addresses."""
     settings = context.settings
     if supervisor.running(settings) and supervisor.read_status(settings)["phase"] == "up":
         _show(context, as_json, "Pixr is already up")
@@ -66,7 +66,7 @@ def up(context: Context, as_json: bool) -> None:
 @click.command()
 @click.pass_obj
 def down(context: Context) -> None:
-    """Stop exactly what `pixr up` started; everything is kept."""
+    """Stop exactly what `pixr up` started; all data is kept."""
     stopped = supervisor.stop(context.settings)
     context.console.print("Pixr is down" if stopped else "Pixr was not running")
 
@@ -167,7 +167,7 @@ def check_external(settings: Settings) -> None:
 
 
 def _external_checks(settings: Settings) -> dict[str, tuple[str, Callable[[], None]]]:
-    """Return for each dependency that is not embedded the name of its setting and a check that raises when it is away."""
+    """Map each dependency that is not embedded to the name of its setting and to a check that raises if it is away."""
     embedded = {service.name for service in all_services(settings)}
     checks: dict[str, tuple[str, Callable[[], None]]] = {}
     if "postgres" not in embedded:
@@ -238,7 +238,7 @@ def ask_services(settings: Settings) -> dict[str, Any]:
 
 
 def _why_absent(row: Mapping[str, Any] | None) -> str:
-    """Return why an embedded service is not running, by its supervisor's status; empty when it runs.
+    """Return why an embedded service is not running, from its row of the supervisor's status; empty if it runs.
 
     A service that does not run must not be asked: another deployment's may answer at its port.
     """
@@ -262,7 +262,7 @@ def _reason(check: Callable[[], None]) -> str:
 
 
 def _degraded(question: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
-    """Return what a service lacks; nothing where it cannot tell, since its check then gives the reason."""
+    """Return the dependencies that a service lacks; empty if it cannot tell, because its check then gives the reason."""
     try:
         return question()
     except PixrError:
@@ -270,7 +270,7 @@ def _degraded(question: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
 
 
 def _notes_of(question: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
-    """Return a service's notes, or one that says why it has none."""
+    """Return a service's notes or, if it has none to give, one note with the reason."""
     try:
         return question()
     except PixrError as error:
@@ -278,7 +278,7 @@ def _notes_of(question: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
 
 
 def _notes(rows: dict[str, Any]) -> list[str]:
-    """Return a line for each note, coloured where it is a warning."""
+    """Return a line for each note, coloured yellow unless it begins with "strong"."""
     notes = [(title, text) for row in rows.values() for title, text in row["notes"].items()]
     return [f"[{'dim' if text.startswith('strong') else 'yellow'}]{title}: {escape(text)}[/]" for title, text in notes]
 
@@ -369,7 +369,7 @@ def _show(context: Context, as_json: bool, headline: str) -> None:
 
 
 def _moved_ports(settings: Settings) -> list[str]:
-    """Return a line for each service that has another port than usual because another program uses that one."""
+    """Return a line for each service whose usual port is used by another program, so that it has another port."""
     preferred = runtime.preferred_ports(settings)
     embedded = {service.name for service in all_services(settings)}
     ports = {

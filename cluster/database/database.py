@@ -119,7 +119,7 @@ def translate(url: str = "") -> Iterator[None]:
 
 
 def of(error: psycopg.OperationalError, url: str = "") -> PixrError:
-    """Return the `Temporary` or `Rejected` that stands for an operational error."""
+    """Return the `Temporary` or `Rejected` that an operational error of PostgreSQL becomes."""
     where = f" at {urls.where(url)}" if url else ""
     line = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     code = code_of(error)

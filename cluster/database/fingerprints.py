@@ -1,9 +1,9 @@
 """Fingerprints of the secrets that all machines of a deployment must share, kept in the database.
 
 A machine with secrets of its own would hash the same viewer to another value, so that the same appearances would be
-paid twice. It would also refuse the links and cursors that other machines signed. The first secrets that are used are
-noted; a machine with other secrets is refused. A fingerprint reveals nothing about its secret, 32 random bytes. The
-ledger itself notes the secret from which the ids of payouts derive.
+paid twice. It would also refuse the links and cursors that other machines signed. The database notes the fingerprints
+of the first secrets that are used, and a machine with other secrets is refused. A fingerprint reveals nothing about its
+secret, 32 random bytes. The secret from which the ids of payouts derive is noted by the ledger.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ def of(settings: Settings) -> Mapping[str, list[str]]:
 
 
 def note(connection: Connection, settings: Settings) -> None:
-    """Note this machine's secrets where none are noted, in the caller's transaction.
+    """Store the fingerprints of this machine's secrets, where the database has none yet, in the caller's transaction.
 
     Raises:
-        Rejected: other secrets are noted.
+        Rejected: the database has the fingerprint of another secret.
     """
     connection.execute(NOTE, of(settings))
     refuse(compared(connection, settings))
 
 
 def compared(connection: Connection, settings: Settings) -> dict[str, bool | None]:
-    """Map the name of each of this machine's secrets to whether it is the noted one; None where none is noted."""
+    """Map each secret's name to whether the database has its fingerprint (True), another one (False) or none (None)."""
     return dict(connection.execute(COMPARED, of(settings)).fetchall())
 
 
 def forget(connection: Connection, names: Sequence[str]) -> None:
-    """Forget the fingerprints of secrets that were replaced on purpose, so that the next ones used are noted."""
+    """Delete the fingerprints of secrets that were replaced on purpose, so that the secrets used next are noted."""
     connection.execute(FORGET, (list(names),))
 
 
 def refuse(same_by_name: Mapping[str, bool | None]) -> None:
-    """Refuse secrets that differ from the noted ones.
+    """Raise an error if a secret differs from the noted one; `same_by_name` is a result of `compared`.
 
     Raises:
-        Rejected: at least one differs; the message names them.
+        Rejected: at least one differs; the message names all that do.
     """
     others = ", ".join(f"secrets/{name}" for name, is_same in same_by_name.items() if is_same is False)
     if others:

@@ -1,8 +1,9 @@
 """Creates the roles in a database and grants each the rights that its part of Pixr needs, again at every migration.
 
-The grants on a package's tables stand in its `schema/grants.sql`. First all rights are revoked, then the needed ones
-are granted: a right that a release no longer needs is gone, and a new table without grants is noticed. On a server
-where the migrating user may not create roles, all parts work as that user; that is logged and shown by `pixr status`.
+The grants on a package's tables stand in its `schema/grants.sql`. All rights are revoked first, then the needed ones
+are granted. So a right that a release no longer needs disappears, and a new table without grants is noticed at once. On
+a server where the migrating user may not create roles, all parts work as that user; this is logged and shown by
+`pixr status`.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def _create(connection: Connection, role: Role) -> None:
 
 
 def _let_see_replicas(connection: Connection, name: Identifier) -> None:
-    """Let Serve see whether a standby still streams: PostgreSQL shows that only to roles with pg_read_all_stats."""
+    """Let Serve see whether a standby still streams: PostgreSQL shows this only to members of pg_read_all_stats."""
     try:
         connection.execute(SQL("GRANT pg_read_all_stats TO {}").format(name))
     except psycopg.errors.InsufficientPrivilege:

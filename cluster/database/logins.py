@@ -64,7 +64,7 @@ def url(settings: Settings, role: Role) -> str:
 
 
 def held(settings: Settings, role: Role) -> str:
-    """Return a part's database URL from settings that `only` has reduced to this part; no database is asked."""
+    """Return the database URL from settings that `only` has reduced to one part; no database is asked."""
     return runtime.role_url(settings, role) or settings.postgres.url
 
 
@@ -93,7 +93,7 @@ def only(settings: Settings, role: Role) -> Settings:
 
 
 def notes(settings: Settings) -> Mapping[str, str]:
-    """Return one line on how well the parts are separated in the database, as the database itself says.
+    """Return one line, under its title, on how well the parts are separated in the database, as the database itself says.
 
     The line begins with "strong" or "weaker". A part whose URL this machine does not know is left out.
     """
@@ -111,7 +111,7 @@ def notes(settings: Settings) -> Mapping[str, str]:
 
 
 def _weakness(settings: Settings, role: Role) -> str:
-    """Return why a part has more rights than its role, or cannot work; empty where neither holds."""
+    """Return why a part has more rights than its role or cannot work; empty if neither is so."""
     try:
         with database.session(url(settings, role), autocommit=True) as connection:
             others = [*POWERFUL, *(each.name for each in PARTS if each is not role)]

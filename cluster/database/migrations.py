@@ -2,10 +2,12 @@
 
 A package registers its folder (`<package>/schema/000N_*.sql`) under the entry point group `pixr.migrations`. A file
 that was applied must never change, move or get another name: its checksum is stored, and a difference stops the start
-before anything is applied. Changes expand first and contract in a later release, so that old code runs while new code
-starts, and an old release can be started again: files that only a newer release has are not treated as missing.
-`grants.sql` beside the numbered files is not a migration. If an index that a file creates exists already, it is kept.
-So it can be created ahead of the upgrade, which would otherwise block writes to a large table meanwhile.
+before anything is applied. Changes expand first and contract in a later release: old code can run while new code
+starts, and an old release can be started again. So files that only a newer release has are not treated as missing.
+`grants.sql` beside the numbered files is not a migration.
+
+If an index that a file creates exists already, it is kept. A large table's index can therefore be created before the
+upgrade, without blocking writes; the migration itself would block them.
 """
 
 from __future__ import annotations
@@ -163,7 +165,7 @@ def _lock(connection: Connection) -> None:
 
 
 def _log_warning(notice: Diagnostic) -> None:
-    """Log a migration's warnings, about rows that people have to decide on."""
+    """Log what a migration warns of: rows that people have to decide on."""
     if notice.severity_nonlocalized == "WARNING":
         log.warning("%s", notice.message_primary)
 
@@ -235,12 +237,12 @@ def _apply_once(connection: Connection, migration: Migration) -> None:
 
 
 def _require_made(connection: Connection, names: Sequence[str]) -> None:
-    """Check that none of these indexes is half made; PostgreSQL would not use it.
+    """Check that each of these indexes that exists is complete; PostgreSQL would not use an incomplete one.
 
-    `CREATE INDEX CONCURRENTLY` leaves such an index if it is interrupted.
+    An interrupted `CREATE INDEX CONCURRENTLY` leaves such an index.
 
     Raises:
-        Rejected: one of them was left half made.
+        Rejected: one of them is incomplete.
     """
     row = connection.execute(
         "SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
@@ -252,7 +254,7 @@ def _require_made(connection: Connection, names: Sequence[str]) -> None:
 
 
 def _holders(connection: Connection) -> str:
-    """Return the open transactions that hold locks on tables, as text."""
+    """Return a text that names the sessions which hold locks on tables in open transactions."""
     rows = connection.execute(HOLDERS).fetchall()
     lines = [f"pid {pid} ({name}, {state}, for {seconds} s: {query})" for pid, name, state, seconds, query in rows]
     return "; ".join(lines) or "none any more"

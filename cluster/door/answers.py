@@ -37,7 +37,7 @@ class Answer:
         return json.dumps(document)
 
     def rule(self, retry_after_s: int) -> str:
-        """Return the arguments that follow the status in `http-error` and `http-request return`."""
+        """Return the arguments that follow the status in HAProxy's directives `http-error` and `http-request return`."""
         retry = f" hdr Retry-After {retry_after_s}" if self.retried else ""
         return (
             f"content-type {MEDIA_TYPE} lf-string {quoted(self.document())}"

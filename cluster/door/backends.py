@@ -45,7 +45,7 @@ class Backend:
 
 @dataclass(frozen=True)
 class _Slot:
-    """A server of HAProxy's configuration; `is_on` when it is not switched off."""
+    """A server of HAProxy's configuration; `is_on` is False while it is switched off."""
 
     name: str
     address: str
@@ -53,7 +53,7 @@ class _Slot:
 
 
 def read(path: Path) -> tuple[Backend, ...]:
-    """Return the replicas in the file; none when it does not exist or cannot be parsed."""
+    """Return the replicas that the file lists; none if it does not exist or cannot be parsed."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["backends"]
         return tuple(Backend(str(row["name"]), str(row["address"])) for row in rows)
@@ -65,7 +65,7 @@ def read(path: Path) -> tuple[Backend, ...]:
 
 
 def write(path: Path, backends: Sequence[Backend]) -> None:
-    """Replace the file atomically."""
+    """Write the replicas to the file; readers see the old list or the new one, never a part."""
     runtime.replace_private(path, json.dumps({"backends": [asdict(each) for each in backends]}, indent=1))
 
 
@@ -86,7 +86,10 @@ def apply(admin_socket: Path, backends: Sequence[Backend]) -> bool:
 
 
 def _commands(slots: Sequence[_Slot], backends: Sequence[Backend]) -> list[str]:
-    """Return the commands that make HAProxy match, as few as possible: a replica that stays keeps its slot untouched."""
+    """Return the commands, as few as possible, that make HAProxy's slots match the replicas.
+
+    A replica that has a slot keeps it, and no command touches this slot.
+    """
     if len(backends) > len(slots):
         log.warning("%d replicas, but [door] replicas_max leaves room for %d", len(backends), len(slots))
     wanted = {backend.address for backend in backends[: len(slots)]}

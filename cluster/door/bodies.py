@@ -57,11 +57,12 @@ def rules(limits: DoorSettings) -> list[str]:
 
 
 def refused_bodies() -> list[str]:
-    """Return the backend's rules that resend a replica's problem document as HAProxy's own, which ends the request.
+    """Return the backend's rules that replace a replica's refusal by the same problem document from HAProxy itself.
 
-    A client that goes on sending its body then holds no place; its connection is cut, and it may miss the response. A
-    client that has sent everything keeps the connection. The document and the headers that matter stay as they came. A
-    compressed document is left alone, since replicas compress only after they have read the whole body.
+    HAProxy's own response ends the request. A client that goes on sending its body then holds no place; its connection
+    is cut, and it may miss the response. A client that has sent everything keeps the connection. The document and the
+    headers that matter stay as they came. A compressed document is left alone, since replicas compress only after they
+    have read the whole body.
     """
     is_problem = f"{{ res.hdr(content-type) -m beg {answers.MEDIA_TYPE} }} !{{ res.hdr(content-encoding) -m found }}"
     lines = [

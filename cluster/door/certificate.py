@@ -54,7 +54,7 @@ def renew(admin_socket: Path, path: str, content: str) -> None:
 
 
 def trust(settings: Settings) -> ssl.SSLContext | bool:
-    """Return how a client on this machine verifies the door (httpx's `verify`); True where the door has no certificate."""
+    """Return httpx's `verify` for a client on this machine that calls the door; True if the door has no certificate."""
     if not settings.serve.certificate:
         return True
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

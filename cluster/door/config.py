@@ -1,8 +1,8 @@
 """HAProxy's configuration, written as a whole from the values in `Door`.
 
 A pure function: the same values give the same text. To read it: a client's connection is counted by address before
-anything else happens; a request with a small body is received completely, within a deadline, before a replica sees it;
-then it goes to one of six backends, each with its own limits, so that none takes another's capacity: `searches`, `pixr`
+anything else happens. A request with a small body is received completely, within a deadline, before a replica sees it.
+Requests then go to six backends, each with its own limits, so that none takes another's capacity: `searches`, `pixr`
 (other small requests that are answered at once), `bodies` and `bodies_with_key` (uploads), `streams` (responses that
 last) and `objects` (media, from the object store). A backend sends a replica a limited number of requests at once.
 Further ones wait for a place; requests of an address that has few come first, and a client that gives up leaves the
@@ -208,7 +208,7 @@ def _counting(door: Door) -> list[str]:
 
 
 def _asking() -> list[str]:
-    """Return the rules that order the queues: the more requests an address has open, the later its next one comes."""
+    """Return the rules that order the queues: the more open requests an address has, the later its next one is served."""
     return [
         f"    http-request track-sc4 {bodies.ADDRESS} table {CALLERS}",
         f"    http-request track-sc5 int(1) table {EVERYBODY}",
@@ -291,7 +291,7 @@ def _to_objects(door: Door) -> list[str]:
 
 
 def _replicas(door: Door, room: str) -> list[str]:
-    """Return one of the backends that lead to the replicas."""
+    """Return the configuration of one of the backends that lead to the replicas; `room` is its name."""
     settings = door.settings
     places = dict.fromkeys(bodies.ROOMS, settings.bodies_per_replica_max) | {
         "pixr": settings.others_per_replica_max,
@@ -328,7 +328,7 @@ def _replicas(door: Door, room: str) -> list[str]:
 
 
 def _server(door: Door, room: str, number: int, connections_max: int) -> str:
-    """Return a server slot: known replicas take one each; the others wait, disabled, without an address."""
+    """Return a server slot of a backend: with a known replica's address or, if none is left, disabled and without one."""
     settings = door.settings
     address = door.backends[number - 1].address if number <= len(door.backends) else ""
     line = f"    server {slot(number)} {address or '127.0.0.1:1'} maxconn {connections_max}"

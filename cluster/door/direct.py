@@ -1,7 +1,7 @@
 """A callback that keeps Serve's controller from starting proxies: the door takes their place.
 
-With direct ingress, Serve still starts a proxy on the head node, and no setting prevents it; with proxies disabled,
-replicas would open no HTTP server either. Knows nothing of the door.
+Replicas open HTTP servers only if Serve's proxies are enabled. Serve then starts a proxy on the head node, which no
+setting prevents. Knows nothing of the door.
 """
 
 from __future__ import annotations

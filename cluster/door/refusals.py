@@ -56,7 +56,7 @@ def rules(limits: DoorSettings) -> list[str]:
 def of_replicas(retry_after_s: int) -> list[str]:
     """Return the backends' rules that turn plain-text errors of a replica's server into problem documents.
 
-    The application itself never answers an error as text.
+    Only the server around the application sends such errors; the application itself never answers an error as text.
     """
     is_text = "{ res.hdr(content-type) -m beg text/ }"
     by_status: list[tuple[object, answers.Answer]] = [*answers.OF_SERVE.items(), *answers.OTHERS_OF_SERVE.items()]

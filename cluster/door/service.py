@@ -1,7 +1,8 @@
 """The door as a service: HAProxy in the foreground, with its configuration written before each start.
 
-It needs neither Ray nor Serve and keeps running without both; without a replica it answers 503. Serve's deployer writes
-the replicas to `run/door/backends.json`; the addresses, the folder and the health check are here.
+HAProxy needs neither Ray nor Serve and keeps running without both; without a replica it answers 503. Serve's deployer
+calls `feed` with the replicas, which are written to `run/door/backends.json`. This module also knows the door's
+addresses, its folder and its health check.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ class DoorService:
         return Command(argv, stop_signal=signal.SIGUSR1, stop_timeout_s=self.settings.door.stop_timeout_s + 1)
 
     def check(self) -> None:
-        """Ask HAProxy on its private socket, where clients cannot take the connections; renew a changed certificate."""
+        """Check that HAProxy answers on its private socket, where no client can take up its connections.
+
+        If the file of the certificate has changed, HAProxy is also given its new content.
+        """
         transport = httpx.HTTPTransport(uds=str(_own_socket(self.settings)))
         try:
             with httpx.Client(transport=transport, timeout=CHECK_TIMEOUT_S) as client:
@@ -70,7 +74,7 @@ class DoorService:
             self._renew(self.settings.serve.certificate)
 
     def _renew(self, path: str) -> None:
-        """Give the door a certificate that has changed; it keeps the old one while the new one cannot be used."""
+        """Give HAProxy the certificate's file if it has changed; while it cannot be used, the old one stays."""
         try:
             content = certificate.read(path)
             if content != self._certificate:
@@ -121,7 +125,7 @@ def service(settings: Settings) -> DoorService:
 
 
 def backends_path(settings: Settings) -> Path:
-    """Return the path of the file with the replicas."""
+    """Return the path of the file that lists the replicas."""
     return _folder(settings) / "backends.json"
 
 
@@ -131,7 +135,7 @@ def admin_socket(settings: Settings) -> Path:
 
 
 def feed(settings: Settings, replicas: list[Backend]) -> bool:
-    """Write the replicas to the file and make a running door use them; return whether it had to change anything.
+    """Write the replicas to the file and make a running door use them; return whether the door had to be changed.
 
     Raises:
         Temporary: the door does not answer. It will read the file when it starts.
@@ -151,7 +155,7 @@ def _own_socket(settings: Settings) -> Path:
 
 
 def _connections_max(settings: Settings) -> int:
-    """Return the settings' number of connections, or fewer where this process may not open enough files (two each)."""
+    """Return how many connections the door takes: the setting, or fewer if this process may not open two files for each."""
     wanted = settings.door.connections_max
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files_max == resource.RLIM_INFINITY:

@@ -51,7 +51,7 @@ def make_private(path: Path) -> None:
 
 
 def remove(settings: Settings) -> None:
-    """Remove a deployment's folder in `/tmp`, if it has one; called after its door has ended."""
+    """Remove a deployment's folder in `/tmp`, if it has one. Call it only after the deployment's door has ended."""
     path = folder(settings)
     if path.parent == SHORT:
         _remove(path)

@@ -89,7 +89,7 @@ class Keeper:
 
     @property
     def failed_start(self) -> str:
-        """Why the first start was given up; empty while it goes on or after it has succeeded."""
+        """The reason why the first start was given up; empty while it goes on or after it has succeeded."""
         if self._ever_healthy or self.state is not State.DEAD:
             return ""
         return self.reason if self._quick_deaths >= FIRST_STARTS_MAX else ""
@@ -135,7 +135,7 @@ class Keeper:
 
     @property
     def _start_timeout_s(self) -> float:
-        """The service's own timeout, longer in proportion where `[supervisor] start_timeout_s` is above its default."""
+        """The service's start timeout in seconds, stretched if `[supervisor] start_timeout_s` is above its default."""
         factor = self.settings.supervisor.start_timeout_s / SupervisorSettings.start_timeout_s
         return self.service.start_timeout_s * max(1.0, factor)
 
@@ -171,7 +171,7 @@ class Keeper:
             self.process.wait()
 
     def stop(self, timeout_s: float) -> None:
-        """Send the stop signal, wait for at most `timeout_s` (or the command's own timeout), then kill what is left."""
+        """Send the stop signal, wait at most `timeout_s` seconds (or the command's own timeout), and kill what is left."""
         if self.process is not None and self._command is not None:
             timeout_s = min(timeout_s, self._command.stop_timeout_s or timeout_s)
             self.process.send_signal(self._command.stop_signal)
@@ -202,7 +202,7 @@ class Keeper:
         }
 
     def _log_path(self) -> Path:
-        """Return the path of the service's log, rotated first where it is too large."""
+        """Return the path of the service's log; a log that has grown too large is renamed first."""
         path = self.settings.data_dir / "logs" / f"{self.service.name}.log"
         if path.exists() and path.stat().st_size > LOG_BYTES_MAX:
             path.replace(path.with_suffix(".log.1"))
@@ -236,7 +236,7 @@ def _listener(port: int) -> int | None:
 
 
 def _leave_taken_ports(settings: Settings, service: str) -> None:
-    """Give a service that is about to start other ports where other programs have taken its own.
+    """Move a service that is about to start to other ports, where other programs have taken its own.
 
     A port that was free when it was chosen can be taken by now, e.g. by another deployment that starts at the same
     time.

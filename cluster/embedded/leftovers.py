@@ -43,7 +43,7 @@ def is_locked(path: Path) -> bool:
 
 
 def note(folder: Path, data_dir: Path) -> None:
-    """Write into a private folder which data folder it belongs to."""
+    """Write into a private folder the path of the data folder that it belongs to."""
     (folder / NOTE).write_text(str(data_dir), encoding="utf-8", errors="surrogateescape")
 
 

@@ -49,9 +49,9 @@ class Postgres:
         self._make(self._folder.with_name("postgres.new")).rename(self._folder)
 
     def _make(self, folder: Path) -> Path:
-        """Run initdb in a folder of another name, which the caller renames.
+        """Run initdb in a temporary folder and return that folder; the caller renames it.
 
-        A folder in which initdb was interrupted has a PG_VERSION too, and could not be told from a complete one.
+        In the final folder, an interrupted initdb would leave a PG_VERSION, so that it would look complete.
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700, parents=True)
@@ -84,7 +84,7 @@ class Postgres:
         return Command(argv, cwd=ROOT, stop_signal=signal.SIGINT)  # "fast" shutdown: does not wait for clients
 
     def check(self) -> None:
-        """Check that the database answers; create it after the first start."""
+        """Check that the database answers; after the first start, create the database."""
         try:
             health.postgres(runtime.postgres_url(self.settings, runtime.DATABASE))
         except Rejected as error:

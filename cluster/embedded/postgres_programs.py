@@ -68,8 +68,8 @@ def follow(url: str) -> None:
     """Update a database to the programs that run it now: pgvector is updated to the version that they contain.
 
     A database that newer programs have updated stays at the newer version when older ones run it again; both have the
-    same functions. After an update, the steps that PostgreSQL's release notes require are done too (18.6: see
-    COUNTED_WRONG).
+    same functions. With an update, tables that have a GIN index are analysed, as PostgreSQL 18.6 requires
+    (`COUNTED_WRONG`).
 
     Raises:
         Rejected: text is sorted differently than when its indexes were built, so that they would miss rows.

@@ -51,9 +51,9 @@ class User:
 
 
 def of_server() -> User:
-    """Return the user for the server's processes where root starts it.
+    """Return the user for the server's processes where root starts it: `pixr-postgres` (`NAME`) if it exists.
 
-    That is `NAME` or the number `UID`; `nobody` where the number is in use or does not exist in this container.
+    Else it is the number 65101 (`UID`), or `nobody` if this number is in use or does not exist in this container.
     """
     try:
         return _named(NAME)
@@ -70,7 +70,7 @@ def of_programs() -> User:
 
 
 def give_away(folder: Path, user: User) -> None:
-    """As root, make a user the owner of a folder and all its content; do nothing for other users."""
+    """Make a user the owner of a folder and all its content; do nothing if this process does not run as root."""
     if os.geteuid() != 0 or folder.stat().st_uid == user.uid:
         return
     for path in (*folder.rglob("*"), folder):  # the folder last, so that an interrupted run is repeated
@@ -93,7 +93,9 @@ def wait_for_leaving(folder: Path) -> None:
 
 
 def command(argv: tuple[str, ...], user: User, folder: Path, reads: Iterable[Path] = ()) -> tuple[str, ...]:
-    """Return the command line for a program of PostgreSQL: for root, as another user and restricted to its files.
+    """Return the command line for a program of PostgreSQL.
+
+    If this process runs as root, the program runs as another user and may open its own files only.
 
     Args:
         argv: The program's absolute path and its arguments.
@@ -102,7 +104,8 @@ def command(argv: tuple[str, ...], user: User, folder: Path, reads: Iterable[Pat
         reads: Further files that it may read.
 
     Returns:
-        `argv` itself for every user but root; without the restriction where a trial run under it fails.
+        `argv` itself if this process does not run as root; a command line without the restriction to files if a trial
+        run with it fails.
     """
     if os.geteuid() != 0:
         return argv
@@ -120,9 +123,9 @@ def command(argv: tuple[str, ...], user: User, folder: Path, reads: Iterable[Pat
 
 
 def unprivileged(argv: tuple[str, ...], user: User) -> tuple[str, ...]:
-    """Return the command line with which root runs a program as a user whose only capability is to pass closed folders.
+    """Return the command line with which root runs a program as a user with one capability: to pass closed folders.
 
-    `no_setuid_fixup` makes access(2), by which initdb looks for its programs, take the capability into account.
+    The flag `no_setuid_fixup` makes access(2) regard this capability: initdb looks for its programs by access(2).
     """
     if os.geteuid() != 0:
         return argv
@@ -150,7 +153,7 @@ def _is_free(uid: int) -> bool:
 
 
 def _running(folder: Path) -> psutil.Process | None:
-    """Return the server that a data folder's lock file names, if it is running."""
+    """Return the server that a data folder's lock file names; None if it is not running."""
     try:
         with (folder / "postmaster.pid").open(encoding="utf-8") as lock:
             process = psutil.Process(int(lock.readline()))

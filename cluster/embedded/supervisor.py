@@ -106,7 +106,7 @@ class Supervisor:
                 _reap(pid)
 
     def _stop_all(self) -> None:
-        """Stop the services in reverse order, end remaining descendants, and remove folders outside of the data folder."""
+        """Stop the services in reverse order, end remaining descendants, and remove their files outside the data folder."""
         for keeper in reversed(self.keepers):
             keeper.stop(self.settings.supervisor.stop_timeout_s)
             self._write()

@@ -1,4 +1,4 @@
-"""Health checks of dependencies: one short request each, bounded in time, which raises `Temporary` with the reason.
+"""Health checks of dependencies: one short request each, bounded in time; a failure raises `Temporary` with the reason.
 
 The same checks serve embedded services and external ones. Knows no service's name in the settings.
 """
@@ -42,7 +42,10 @@ def redis(url: str) -> None:
 
 
 def s3(endpoint: S3Endpoint) -> None:
-    """Check that the store answers below 500 (unsigned requests rightly get a 403); raise `Temporary` otherwise."""
+    """Check that the store answers an unsigned request with a status below 500; raise `Temporary` otherwise.
+
+    A store that works refuses such a request with a 403.
+    """
     _get(endpoint.url + "/", "S3", accept_below=500)
 
 
@@ -60,7 +63,7 @@ def solana(url: str) -> None:
 
 
 def ray(dashboard_url: str, token: str = "") -> None:
-    """Check that a Ray cluster has a node that is alive; its dashboard answers even before a node has joined.
+    """Check that a Ray cluster has a node that is alive; that its dashboard answers is not enough.
 
     Raises:
         Temporary: the cluster does not answer, or has no node yet.
@@ -77,7 +80,10 @@ def ray(dashboard_url: str, token: str = "") -> None:
 
 
 def serve(url: str, verify: ssl.SSLContext | bool = True) -> None:
-    """Check that Serve answers; raise `Temporary` otherwise. `verify` is httpx's, for its certificate."""
+    """Check that Serve answers; raise `Temporary` otherwise.
+
+    `verify` is the argument of httpx that says how the server's certificate is verified.
+    """
     _get(f"{url}/healthz", "Serve", verify=verify)
 
 

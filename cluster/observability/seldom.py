@@ -24,7 +24,7 @@ class _Written:
 class Seldom:
     """A logger that writes each text at most once every `every_s` seconds.
 
-    Threads may share it; they may then write a line more often.
+    Threads may share it; a text may then be written a little more often.
     """
 
     def __init__(self, log: logging.Logger, every_s: float = EVERY_S) -> None:
@@ -32,11 +32,11 @@ class Seldom:
         self._written: dict[str, _Written] = {}
 
     def warning(self, text: str, request_id: str = "") -> None:
-        """Log a warning unless the same text was written a short while ago."""
+        """Log a warning, unless the same text was written less than `every_s` seconds ago."""
         self._write(logging.WARNING, text, request_id)
 
     def error(self, text: str, request_id: str = "") -> None:
-        """Log an error in the same way, for faults of this process rather than of its callers."""
+        """Log an error in the same way; it is for faults of this process, a warning for faults of its callers."""
         self._write(logging.ERROR, text, request_id)
 
     def _write(self, level: int, text: str, request_id: str) -> None:

@@ -1,9 +1,9 @@
 """The meanings of settings, read from the comments in the source of their section.
 
-Empty lines divide the settings of a section into groups. A group's heading is the block of comments that an empty line
-separates from its first setting or, without such a block, the one directly above that setting. A setting's meaning is
-any other block directly above it and the comment on its line; most have one of the two. If a group has one setting
-without a meaning of its own, the heading is its meaning. Knows no values.
+Empty lines divide the settings of a section into groups. A group's heading is the block of comments above its first
+setting, with an empty line between them; if there is none, the block directly above that setting is the heading. A
+setting's meaning is the block directly above it, unless that is the heading, and the comment on its own line. If a
+group has one setting without a meaning of its own, the heading is its meaning. Knows no values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Group:
-    """Settings that stand together in the source: their heading ("" for none), and their meanings by name, in order."""
+    """Settings that stand together in the source.
+
+    `heading` is the heading of all of them ("" for none); `meanings` maps their names to their meanings, in order.
+    """
 
     heading: str
     meanings: Mapping[str, str]
@@ -59,7 +62,7 @@ def _grouped(source: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _block_above(alone: Mapping[int, str], number: int) -> list[str]:
-    """Return the comments on the lines directly above a line, from the first to the last."""
+    """Return the comments that stand directly above the line `number`, in order; `alone` maps lines to comments."""
     block: list[str] = []
     while (number := number - 1) in alone:
         block.insert(0, alone[number])

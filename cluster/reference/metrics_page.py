@@ -34,7 +34,10 @@ class Metric:
 
 
 def page(by_process: Mapping[str, tuple[str, Sequence[Metric]]]) -> str:
-    """Return the page: for each process, by its name, where its metrics are read, and the metrics."""
+    """Return the page as Markdown.
+
+    `by_process` maps the name of each process to the text that says where its metrics are read, and to its metrics.
+    """
     lines = [HEAD]
     for process, (where, metrics) in by_process.items():
         lines += [f"## {process}\n", f"{where}\n", COLUMNS]

@@ -1,8 +1,8 @@
 """What a setting accepts, found by asking its section.
 
-A section checks itself when it is made. So the bounds of a number are found by making the section with one value changed,
-and searching for the first one that it refuses. All other settings keep their defaults; where a bound depends on one of
-them, the section's own words for the rule stand in place of a number. Knows no section.
+A section checks itself when it is made. So the bounds of a number are found by making the section with one value
+changed, and searching for the first value that it refuses. All other settings keep their defaults; where a bound
+depends on one of them, the section's own words for the rule stand in place of a number. Knows no section.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def accepted(section: type, name: str) -> str:
 
 
 def shown(number: float) -> str:
-    """Return a number as the pages write it: as TOML does, but for large powers of two."""
+    """Return a number as the pages write it: as in TOML, but 2^63 - 1 as this power."""
     if number in POWERS:
         return POWERS[int(number)]
     whole = int(number) == number

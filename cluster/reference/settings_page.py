@@ -66,7 +66,7 @@ def page(sections: Mapping[str, type]) -> str:
 
 
 def undescribed(sections: Mapping[str, type]) -> list[str]:
-    """Return the settings that have no comment which says what they mean, as `[section] name`."""
+    """Return the settings without a comment on their meaning, as `[section] name`."""
     return [
         f"[{section_name}] {name}"
         for section_name, section in sections.items()

@@ -1,14 +1,19 @@
 """Admission: the middleware that decides who is let in, before anything reads a body or finds a route.
 
-Each request takes a token from a rate limit's bucket before it costs anything more. Without a key the client's address
-pays. With a valid key its principal pays, so that callers with keys who share an address do not use up each other's
-limit.
+Each request takes a token from a bucket of the rate limits before it costs anything more. A request without a key takes
+it from the bucket of the client's address. A request with a valid key takes it from the bucket of the key's principal,
+so that callers with keys who share an address do not use up each other's limit.
 
-A key that this replica has not seen lately is looked up in the database. A key that was valid a minute ago is looked up
-at no cost. For any other key the address's small bucket for wrong keys pays a token. The token is given back if the key
-is valid or the database cannot answer, but not if the caller hangs up. While that bucket is empty, a key is looked up
-only if it was ever created (`known_keys`). Keys that have paid nothing do not queue behind possibly wrong ones, and if
-one of them is not valid, the address's ordinary bucket pays. Of either kind, two lookups per address run at once.
+A replica caches the results of key checks for a few seconds. Any other key is looked up in the database:
+
+* If it was valid within the last minute, the lookup takes no token.
+* Otherwise the lookup takes a token from the address's small bucket for wrong keys. The token is given back if the key
+  is valid or the database cannot answer, but not if the caller hangs up.
+* While that bucket is empty, a key is looked up only if it was ever created (`known_keys`). This lookup takes no token.
+
+Lookups that have taken a token wait in one queue, the others in a second one, so that possibly wrong keys do not delay
+keys that exist. In each queue, two lookups per address run at once. If a key that took no token is not valid after all,
+the address's ordinary bucket pays.
 
 Where a body is sent to a route that requires a key, the key is checked before the first byte of the body is read.
 """
@@ -156,11 +161,14 @@ class Admission:
         return principal
 
     async def _pay_for_lookup(self, token: str, identity: str) -> bool:
-        """Take a token from the address's bucket of wrong keys unless the lookup is free; return whether it did.
+        """Take a token from the address's bucket for wrong keys unless the lookup is free; return whether it was taken.
+
+        A lookup is free if the key was valid within the last minute, or if the bucket is empty and the key was ever
+        created.
 
         Raises:
-            Limited: the bucket is empty, and a key like this was never created.
-            Temporary: the known keys cannot be read.
+            Limited: the bucket is empty, and the key was never created.
+            Temporary: the list of known keys cannot be read.
         """
         if keys.remembered(self._services, token, grace_s=keys.GRACE_S) is not None:
             return False
@@ -173,14 +181,15 @@ class Admission:
         return True
 
     def _check_operator(self, request: Request, principal: Principal | None) -> None:
-        """Note in the scope's state whether the caller is an operator, who alone may read this replica's metrics.
+        """Note in the scope's state whether the caller is an operator; only operators may read this replica's metrics.
 
-        Operators have a key of scope `admin`, call from a network in `operators_from`, or are programs of this deployment that
-        send the door's secret on their own behalf (the supervisor). A browser in such a network does not count if it asks
-        under a host name, since the page of any site may have made it ask (`manners.is_browser_by_name`).
+        Operators have a key of scope `admin`, call from a network in `operators_from`, or are programs of this
+        deployment that send the door's secret on their own behalf (the supervisor). A browser in such a network does
+        not count if it uses a host name, since the page of any site may have made it send the request
+        (`manners.is_browser_by_name`).
 
         Raises:
-            Rejected: 401 or 403, for /metrics to all others.
+            Rejected: 401 or 403, the request is for /metrics and does not come from an operator.
         """
         state = request.scope["state"]
         is_admin = principal is not None and principal.may(keys.ADMIN)
@@ -211,9 +220,9 @@ def _required(route: BaseRoute) -> list[tuple[str, ...]]:
 
 
 def _kind(path: str) -> str:
-    """Return which of an address's buckets pays for a path: media and probes have their own.
+    """Return the kind of the address's bucket that pays for a path; media and probes have kinds of their own.
 
-    The page with its pictures makes many requests, which must not cause a probe to be refused.
+    The page with its pictures makes many requests. They must not use up the tokens of probes.
     """
     if path in PROBES:
         return "probe"

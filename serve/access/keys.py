@@ -59,7 +59,7 @@ VALID = f"""SELECT k.hash, p.id, k.scopes, p.creator_id, k.creators, extract(epo
 
 
 class KeyReaders(Protocol):
-    """What the check of a key needs from a replica: the database, and the settings of searches for the deadline."""
+    """What the check of a key needs from a replica: the database, and the search settings, which have the deadline."""
 
     @property
     def readers(self) -> Readers: ...
@@ -72,9 +72,10 @@ class KeyReaders(Protocol):
 class Principal:
     """The caller, with the scopes of the key that they used.
 
-    `creators` are the handles that scope `ingest` may act for; None means any. `own_ids` are the ids of the principal's
-    creator and of the creators named in the key; searches with the key earn these creators nothing. `folders` are the
-    only folders that jobs with this key may name; None means the folders named by its creators' handles.
+    `creators` are the handles of the creators whom scope `ingest` may act for; None means any creator. `own_ids` are
+    the ids of the principal's creator and of the creators named in the key; a search with the key earns these creators
+    nothing. `folders` are the only folders that jobs with this key may name; None means one folder for each of its
+    creators, named after the handle.
     """
 
     id: int
@@ -100,13 +101,14 @@ class Principal:
     def folders_in(self, buckets: Sequence[str]) -> tuple[str, ...] | None:
         """Return the folders that jobs with this key may name; None means any folder.
 
-        Folders that are named by creators' handles are those in the first of `buckets`.
+        If the key has no folders of its own, they are the folders named after its creators' handles in the first of
+        `buckets`.
         """
         named = self.speaks_for
         return None if named is None else _folders(named, self.folders, buckets)
 
     def covers(self, handle: str) -> bool:
-        """Return whether scope `ingest` may act for a creator, named by their handle."""
+        """Return whether the key may act for the creator with this handle, by scope `ingest` or `admin`."""
         handles_allowed = self.speaks_for
         return handles_allowed is None or handle in handles_allowed
 
@@ -117,7 +119,7 @@ class Principal:
 
 @dataclass(frozen=True)
 class KeyRow:
-    """A key as it is listed, without the key itself."""
+    """A key as it is listed, without the secret."""
 
     id: int
     name: str
@@ -132,7 +134,8 @@ class KeyRow:
     def document(self, buckets: Sequence[str]) -> dict[str, Any]:
         """Return the row as the HTTP interface and `--json` show it.
 
-        Folders that are named by creators' handles are those in the first of `buckets`.
+        If the key has no folders of its own, those named after its creators' handles in the first of `buckets` are
+        shown.
         """
         instants = {name: getattr(self, name) for name in ("created_at", "expires_at", "revoked_at")}
         return {
@@ -281,7 +284,7 @@ def _handle(connection: Connection[Any], creator_id: int) -> str:
     """Return the handle of a creator.
 
     Raises:
-        Rejected: 404, they do not exist; a key made now would belong to the creator who gets that number later.
+        Rejected: 404, the creator does not exist. A key made now would belong to the next creator with that number.
     """
     handle = catalogue_creators.handle(connection, creator_id)
     if handle is None:
@@ -318,7 +321,7 @@ def _check_alike(
     first.
 
     Raises:
-        Rejected: 409, a valid key has other scopes or creators: it belongs to another person, or was left over.
+        Rejected: 409, the principal has a valid key with other scopes or creators.
     """
     row = connection.execute(
         "SELECT id FROM app.api_keys WHERE principal_id = %(principal)s AND revoked_at IS NULL"
@@ -433,20 +436,23 @@ def digest_of(token: str) -> bytes:
 
 
 class Checks:
-    """A cache of checks, by the digests of keys. Bounded; one per database connection pool (`Readers`)."""
+    """A bounded cache of the results of key checks, by the keys' digests; each `Readers` has one."""
 
     def __init__(self) -> None:
         self._results: LRUCache[bytes, tuple[float, Principal | None]] = LRUCache(REMEMBERED_MAX)  # (until, principal)
 
     def get(self, key: bytes, grace_s: float = 0.0) -> tuple[bool, Principal | None]:
-        """Return whether a result is still valid (or was `grace_s` seconds ago), and the principal (None: wrong key)."""
+        """Return whether the cached result of a check is still valid, and its principal (None: the key is wrong).
+
+        A result that expired less than `grace_s` seconds ago counts as valid.
+        """
         until_s, principal = self._results.get(key, (float("-inf"), None))
         return time.monotonic() < until_s + grace_s, principal
 
     def put(self, key: bytes, principal: Principal | None, left_s: float | None) -> None:
-        """Cache the result of a check.
+        """Cache the result of a check: the principal of a valid key, None for a wrong one.
 
-        The result of a valid key is cached no longer than the `left_s` seconds until it expires (None: it does not).
+        A valid key that expires in `left_s` seconds is cached no longer than that; None means that it does not expire.
         """
         lasts_s = REFUSAL_REMEMBERED_S if principal is None else min(REMEMBERED_S, left_s or REMEMBERED_S)
         self._results[key] = (time.monotonic() + lasts_s, principal)
@@ -456,7 +462,7 @@ _checks: WeakKeyDictionary[Readers, Checks] = WeakKeyDictionary()
 
 
 async def identify(services: KeyReaders, token: str, *, afresh: bool = False) -> Principal | None:
-    """Return whose key this is; None for one that is unknown, expired or revoked.
+    """Return the principal of a key; None if the key is unknown, expired or revoked.
 
     `afresh` asks the database even when the result is cached.
 
@@ -504,7 +510,11 @@ async def _read(services: KeyReaders, key: bytes) -> tuple[Any, ...] | None:
 
 
 def remembered(services: KeyReaders, token: str, grace_s: float = 0.0) -> Principal | None:
-    """Return whose key this is, if that is cached, or was until `grace_s` seconds ago; else None."""
+    """Return a key's principal from the cache of checks, without asking the database.
+
+    Return None if the key is not cached, if the cached result expired more than `grace_s` seconds ago, or if the key is
+    wrong.
+    """
     checks = _checks.setdefault(services.readers, Checks())
     known, principal = checks.get(digest_of(token), grace_s)
     return principal if known else None
@@ -519,7 +529,7 @@ def token_of(request: Request) -> str | None:
 
 
 def optional(services: KeyReaders) -> Callable[[Request], Awaitable[Principal | None]]:
-    """Return a FastAPI dependency for routes that are open to all: the caller, or None without a key.
+    """Return a FastAPI dependency for routes that are open to all; it gives the caller, or None without a key.
 
     A wrong key is refused. Where the middleware `Admission` runs, it has identified the caller already.
     """

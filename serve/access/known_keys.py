@@ -1,10 +1,12 @@
-"""A replica's list of all keys that were ever created: the first eight bytes of each digest.
+"""A replica's list of the newest `known_keys_max` API keys ever created: the first eight bytes of each digest.
 
-One caller's wrong keys empty the bucket of everyone behind the same address, e.g. an office or a mobile network. A key
-on this list is looked up in the database even then. The list decides nothing else: only the database says whether a key
-is valid. Keys are only ever added, so a refresh reads those since the last one, once a second at most, shared by all
-requests that wait for it. Where the newest key is older than before, the database was restored, and all keys are read
-again.
+Wrong keys from one caller empty the bucket for wrong keys of everyone behind the same address, e.g. an office or a
+mobile network. A key on this list is looked up in the database even then. The list decides nothing else: only the
+database says whether a key is valid.
+
+Keys are only ever added, so a refresh reads those that were created since the last one. It runs once a second at most,
+and all requests that wait for it share it. If the highest id is lower than before, the database was restored from a
+backup, and all keys are read again.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ NEWEST = """
 
 
 class KnownKeys:
-    """One replica's list, of the newest `known_keys_max` keys. For use inside one event loop."""
+    """The list of one replica. For use inside one event loop."""
 
     def __init__(self, readers: Readers, search: SearchSettings, tasks: Tasks) -> None:
         self._readers, self._search, self._tasks = readers, search, tasks
@@ -44,7 +46,9 @@ class KnownKeys:
         self._refresh: asyncio.Task[None] | None = None
 
     async def has(self, digest: bytes) -> bool:
-        """Return whether a key with this digest (32 bytes) was ever created; one created a moment ago may be missed.
+        """Return whether a key with this digest (32 bytes) is on the list; refresh the list if it is not.
+
+        A key that was created in the last second may be missing.
 
         Raises:
             Temporary: the database is away or too slow.

@@ -40,7 +40,7 @@ return {given, math.ceil((1 - (tokens - given)) / rate * 1000), math.floor(token
 
 @dataclass(frozen=True)
 class Policy:
-    """The limit of a kind of bucket: `burst` tokens at once, then `rate_per_s` tokens a second."""
+    """The limit of one kind of bucket: it holds up to `burst` tokens, and gains `rate_per_s` tokens a second."""
 
     name: str
     rate_per_s: float
@@ -94,7 +94,7 @@ class Bucket:
         self.flight: asyncio.Task[None] | None = None  # the call that is running
 
     def fill(self, now_s: float) -> None:
-        """Add the tokens of the time that has passed to this replica's own count."""
+        """Add to this replica's own count the tokens that were gained since the last call."""
         self.local = min(float(self.policy.burst), self.local + (now_s - self.local_at_s) * self.policy.rate_per_s)
         self.local_at_s = now_s
 
@@ -115,7 +115,7 @@ class Bucket:
         return Standing(self.policy, max(0, int(tokens)), reset_s)
 
     def refusal(self, wait_s: float) -> Limited:
-        """Return the error for a request that may come again after `wait_s` seconds."""
+        """Return the refusal of a request that may be sent again after `wait_s` seconds."""
         return Limited("too many requests from here", max(0.001, wait_s), self.standing())
 
 
@@ -154,13 +154,13 @@ class Limits:
         raise bucket.refusal(AHEAD_S)
 
     def give_back(self, kind: str, identity: str) -> None:
-        """Return a token that was taken before it was known that the caller does not have to pay."""
+        """Give back the token that a request has taken, if it is found later that the request does not have to pay."""
         bucket = self._buckets.get(_name(kind, identity))
         if bucket is not None:
             bucket.put_back()
 
     async def _lease(self, bucket: Bucket, name: str) -> None:
-        """Wait for the running call of Redis, or start one; cancelling a request that waits does not cancel the call."""
+        """Lease tokens from Redis, or wait for a lease that is under way; it goes on if this caller is cancelled."""
         bucket.waiting += 1
         try:
             if bucket.flight is None:
@@ -204,7 +204,7 @@ def policies(search: SearchSettings) -> dict[str, Policy]:
 
 
 def _name(kind: str, identity: str) -> str:
-    """Return the name of a bucket, a hash: identities do not appear in Redis."""
+    """Return a bucket's name in Redis: a hash, so that no identity appears there."""
     return hashlib.sha256(f"{kind} {identity}".encode()).hexdigest()[:24]
 
 

@@ -55,7 +55,10 @@ def is_encrypted(scope: Scope, secret: bytes) -> bool:
 
 
 def is_proven(scope: Scope, secret: bytes) -> bool:
-    """Return whether a program of this deployment sent the request for itself: with the secret, and not for a client."""
+    """Return whether a program of this deployment sent the request on its own behalf.
+
+    Such a request has the door's secret, but not `X-Forwarded-For`, which the door adds for each client.
+    """
     headers = Headers(scope=scope)
     return bool(secret) and FORWARDED not in headers and hmac.compare_digest(headers.get(DOOR, "").encode(), secret)
 
@@ -70,7 +73,10 @@ def is_within(text: str, networks: Sequence[str]) -> bool:
 
 
 def normal(text: str) -> str:
-    """Return an address in its shortest form, an IPv4-mapped IPv6 address as IPv4; `UNKNOWN` for any other text."""
+    """Return an address in its shortest form; `UNKNOWN` if the text is not an address.
+
+    An IPv4-mapped IPv6 address becomes an IPv4 address.
+    """
     try:
         parsed = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
@@ -80,12 +86,12 @@ def normal(text: str) -> str:
 
 
 def bucket(text: str) -> str:
-    """Return what an address is counted as in rate limits: itself, or the /64 network of an IPv6 address."""
+    """Return the name that rate limits count an address under: itself, or the /64 network of an IPv6 address."""
     return _network(text, BUCKET_BITS)
 
 
 def share(request: HTTPConnection, principal_id: int | None) -> str:
-    """Return the caller whose places at gates a request takes: its key, else its address (counted as in `bucket`)."""
+    """Return the name under which gates count a caller: the key's principal, or without a key the `bucket`."""
     return f"key {principal_id}" if principal_id is not None else bucket(address(request))
 
 
@@ -103,7 +109,10 @@ def _network(text: str, bits: dict[int, int]) -> str:
 
 
 def _host(text: str) -> str:
-    """Return a value of X-Forwarded-For without its port: `192.0.2.7:80` and `[2001:db8::7]:80`, as uvicorn reads them."""
+    """Return the address in a value of X-Forwarded-For, without a port and brackets.
+
+    `192.0.2.7:80` gives `192.0.2.7`, and `[2001:db8::7]:80` gives `2001:db8::7`. uvicorn does the same.
+    """
     if text.startswith("["):
         return text[1:].partition("]")[0]
     return text.partition(":")[0] if text.count(":") == 1 else text

@@ -40,7 +40,7 @@ class Gone(Exception):
 
 
 class HeldResponse(StreamingResponse):
-    """A response in parts, which releases what it holds when the last is sent or the client has gone."""
+    """A response in parts. It releases what it holds when the last part is sent or the client has gone."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Transfer:
 
 
 class Incoming:
-    """ASGI's `receive`, with a note of whether the body has ended."""
+    """A wrapper of ASGI's `receive` that notes whether the body has ended."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive, self.has_ended = receive, False
@@ -193,7 +193,7 @@ class Intake:
         return self._size <= bytes_max
 
     def checked(self, search: SearchSettings, *, picture: bool) -> bytes:
-        """Return the complete body, checked by `bodies.check`, and release the parts that were read."""
+        """Return the complete body after `bodies.check` has accepted it; release the parts that it was received in."""
         body = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
         self.parts.clear()
         bodies.check(body, search, picture=picture)
@@ -201,7 +201,7 @@ class Intake:
 
 
 class Writer:
-    """ASGI's `send`, with a timeout for each part; a client that takes longer is cut off."""
+    """A wrapper of ASGI's `send` with a timeout for each part; a client that takes longer is cut off."""
 
     def __init__(self, send: Send, timeout_s: float) -> None:
         self._send, self._timeout_s = send, timeout_s
@@ -251,9 +251,9 @@ def _announced(scope: Scope) -> int:
 
 
 def _once(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives the whole body as one message.
+    """Return a `receive` that gives the whole body as one message, and after that what the original `receive` gives.
 
-    After that it gives what the original `receive` does: the message that the client has left.
+    All that the original can still give is the message that the client has left.
     """
     is_given = False
 

@@ -1,6 +1,6 @@
 """`pixr docs`: the pages of all settings and of all metrics, written from the code.
 
-It stands in this package because no other package knows the metrics of all.
+It stands in this package because no other package knows the metrics of all packages.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ POLL_S = 0.5
 
 @click.group()
 def index() -> None:
-    """The vector indexes: what they cost, building them, changing the model."""
+    """Plan, build and inspect the vector indexes; change the model that searches use."""
 
 
 @index.command("plan")

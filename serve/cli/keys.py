@@ -49,7 +49,7 @@ def create(
     expires_days: float | None,
     as_json: bool,
 ) -> None:
-    """Create a key for NAME, a program or a person. It is shown once and stored nowhere."""
+    """Create a key for NAME, a program or a person. The key is shown once; only its hash is stored."""
     from cluster.errors import Rejected
     from pipelines.sources import prefixes
     from serve.access import keys as key_table
@@ -76,7 +76,7 @@ def create(
 @json_option
 @click.pass_obj
 def list_command(context: Context, as_json: bool) -> None:
-    """List keys, the newest first; never the keys themselves."""
+    """List keys, the newest first, without the secrets."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -29,7 +29,7 @@ ANY = "…"  # the value of a label whose values the code does not limit
 
 
 def of_replicas() -> Sequence[Metric]:
-    """Return the metrics of a replica, in the order of `/metrics`: help texts may refer to the metric before."""
+    """Return the metrics of a replica in the order of `/metrics`, since a help text may refer to the one before."""
     return list(_read(_example()))
 
 
@@ -39,7 +39,7 @@ def of_ingest() -> Sequence[Metric]:
 
 
 def _read(example: Metrics) -> Iterator[Metric]:
-    """Yield each metric of an example, with the values that its labels have there."""
+    """Describe each metric of an example, with the values that its labels have in the example."""
     for family in example.registry.collect():
         values: dict[str, list[str]] = {}
         for sample in family.samples:
@@ -52,7 +52,7 @@ def _read(example: Metrics) -> Iterator[Metric]:
 
 
 def _example() -> Metrics:
-    """Return the metrics of a replica after searches of each kind, with everything that it reports of itself."""
+    """Return the metrics of a replica after searches of each kind, with a value for each of its other gauges."""
     search = SearchSettings()
     readers, gate, other_gates = Readers(Connections("", search), [], search), gates.searches(search), gates.of(search)
     own = ReplicaGauges(lambda: pool_states(readers.gauges()), lambda: gates.places(gate, other_gates), lambda: 0)

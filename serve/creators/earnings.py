@@ -37,7 +37,10 @@ def of(connection: Connection[Any], creator_id: int) -> dict[str, Any]:
 
 
 async def counted(client: redis.asyncio.Redis, key_prefix: str, creator_id: int) -> int | None:
-    """Return what a creator has earned by the live counter in Redis, in base units; None without one, or without Redis."""
+    """Return what a creator has earned according to the live counter in Redis, in base units, before reversals.
+
+    Return None if they have not got a counter, or Redis is away.
+    """
     try:
         amount = await client.hget(key_prefix + counters.EARNED, str(creator_id))
     except redis.RedisError:
@@ -46,7 +49,7 @@ async def counted(client: redis.asyncio.Redis, key_prefix: str, creator_id: int)
 
 
 def earned(connection: Connection[Any], creator_id: int) -> int:
-    """Return what a creator has earned by the journal, in base units, before reversals."""
+    """Return what a creator has earned according to the journal, in base units, before reversals."""
     return counters.earned(connection, creator_id)
 
 

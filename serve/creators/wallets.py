@@ -26,7 +26,7 @@ PAGE = f"{CLAIMED_WALLETS} AND c.id > %s AND {wallets.HAS_NO_WALLET} ORDER BY c.
 
 
 def copy_claims(source: ConnectionPool[Any] | Connection[Any], economics: Economics) -> int:
-    """Claim in the ledger the wallets of manifests for creators who have none there; return how many were new."""
+    """Copy wallets from manifests to the ledger, for creators without one there; return how many were new."""
     if isinstance(source, ConnectionPool):
         with source.connection() as connection:
             return copy_claims(connection, economics)

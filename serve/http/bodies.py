@@ -1,7 +1,7 @@
 """Limits of a request's body, checked before it is parsed: its size, the depth of its JSON, the number of values.
 
-Each check is a scan over bytes in C and takes at most twice as long as a copy. Only the picture of an image search may
-be large: the text between the quotes after `"image":`, which contains no nesting. Knows no field but `image`.
+Each check scans the bytes in C and takes at most twice as long as copying the body. Only the picture of an image search
+may be large: the text between the quotes after `"image":`, which contains no nesting. Knows no field but `image`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def too_large(bytes_max: int, *, beside_picture: bool = False) -> Rejected:
 
 
 def _without_picture(body: bytes, json_max_bytes: int) -> bytes:
-    """Return a body without the text of its picture; the whole body where it has none."""
+    """Return a body without the text of its picture; return it unchanged if it has no picture."""
     if len(body) <= json_max_bytes:
         return body
     start = PICTURE.search(body, 0, json_max_bytes)  # a picture that starts later comes after too much JSON anyway
@@ -59,6 +59,6 @@ def _without_picture(body: bytes, json_max_bytes: int) -> bytes:
 
 
 def _depth(structure: bytes) -> int:
-    """Return how deep the brackets of JSON without its strings are nested."""
+    """Return how deeply brackets are nested in JSON from which the strings were removed."""
     brackets = structure.translate(None, NO_BRACKETS)
     return max(accumulate(map(STEPS.__getitem__, brackets)), default=0)

@@ -39,7 +39,7 @@ def left_s(most_s: float) -> float:
 
 @contextmanager
 def limited(deadline_s: float) -> Iterator[None]:
-    """Give the block a deadline of its own, in seconds from now, whatever the request's is."""
+    """Run the block under a deadline `deadline_s` seconds from now, in place of the request's own."""
     token = _UNTIL_S.set(time.monotonic() + deadline_s)
     try:
         yield
@@ -49,7 +49,7 @@ def limited(deadline_s: float) -> Iterator[None]:
 
 @contextmanager
 def unlimited() -> Iterator[None]:
-    """Run the block without a deadline, although a request has started it."""
+    """Run the block without the deadline of the request that has started it."""
     token = _UNTIL_S.set(None)
     try:
         yield
@@ -78,7 +78,7 @@ async def within(work: Awaitable[Result], most_s: float, late: str = LATE) -> Re
     """Await some work for at most `most_s` seconds and within the request's deadline; return its result.
 
     Raises:
-        Temporary: it takes longer. The work is cancelled; what must not be cancelled uses `cluster.tasks.uncancelled`.
+        Temporary: it takes longer. The work is cancelled, unless it is wrapped in `cluster.tasks.uncancelled`.
     """
     timer = asyncio.timeout(left_s(most_s))
     try:
@@ -107,13 +107,13 @@ class Deadlines:
         await _Request(scope, receive, send, self._deadline_s(scope)).run(self._app)
 
     def _deadline_s(self, scope: Scope) -> float:
-        """Return the seconds that a request has: reads and searches less than changes."""
+        """Return how many seconds a request may take: fewer for reads and searches than for changes."""
         is_read = scope["method"] in READS or scope["path"] == SEARCH_PATH
         return self._search.deadline_s if is_read else self._search.change_deadline_s
 
 
 class _Request:
-    """One request under its deadline. `_answering` is True once the response has begun."""
+    """One request and its deadline. `_answering` is True once the response has begun."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, deadline_s: float) -> None:
         self._scope, self._receive, self._send = scope, receive, send
@@ -143,7 +143,7 @@ class _Request:
         self._timer.reschedule(asyncio.get_running_loop().time() + self._deadline_s + SLACK_S)
 
     async def _received(self) -> Message:
-        """Receive a part of the body; the last one starts the time."""
+        """Receive a part of the body; the time until the deadline starts with the last part."""
         message = await self._receive()
         has_begun = self._timer.when() is not None
         if message["type"] == "http.request" and not message.get("more_body") and not (has_begun or self._answering):

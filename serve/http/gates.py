@@ -29,7 +29,10 @@ _CALLER: ContextVar[tuple[str, float]] = ContextVar("pixr_caller", default=("", 
 
 @contextmanager
 def on_behalf_of(name: str, weight: float) -> Iterator[None]:
-    """Run the block, and all tasks started in it, on behalf of a caller of a weight; `current_caller` returns them."""
+    """Run the block, and all tasks started in it, on behalf of a caller.
+
+    `current_caller` returns their `name` and `weight` there.
+    """
     token = _CALLER.set((name, weight))
     try:
         yield
@@ -43,11 +46,12 @@ def current_caller() -> tuple[str, float]:
 
 
 class _Rank:
-    """All callers of one weight together.
+    """All callers of one weight.
 
-    `turn` is the number of places that the rank has had, divided by its weight; while none of its callers waits, `turn`
-    is kept from falling far behind the gate's. `served` is the highest turn of a caller of the rank who was served.
-    `held` is the number of places that the rank holds now, at most `places_max`.
+    `turn` is the number of places that the rank has had, divided by its weight. When a request comes while none of its
+    callers waits, `turn` is raised to the gate's turn less `CREDIT_TURNS`, if it is lower. `served` is the highest turn
+    of a caller of the rank who was served. `held` is the number of places that the rank holds now, at most
+    `places_max`.
     """
 
     __slots__ = ("held", "places_max", "served", "turn", "weight")
@@ -104,7 +108,7 @@ class Gate:
             kind: The plural noun that refusals use, e.g. `searches`.
             places_max: How many operations run at once.
             waiting_max: How many requests wait for a place.
-            wait_s: How many seconds one waits; None: without a limit.
+            wait_s: How many seconds a request waits; None: without a limit.
             share_max: Places that one caller may hold; None: all.
             for_keys: Places for callers with a key only; for work that takes long, where fair turns would come too
                 late.
@@ -122,7 +126,7 @@ class Gate:
 
     @property
     def held(self) -> int:
-        """How many places are taken; must come back to 0 without requests."""
+        """How many places are taken; 0 when no request is at work."""
         return self._held
 
     @property
@@ -132,11 +136,12 @@ class Gate:
 
     @asynccontextmanager
     async def passed(self, name: str = "", weight: float = STRANGER) -> AsyncIterator[None]:
-        """Hold a place for the block, after waiting for one if necessary.
+        """Wait for a place if necessary, and hold it while the block runs.
 
-        Callers of weight 8 together get eight times as many places as callers of weight 1 while both wait. A caller may
-        take at most half of the places to wait. When all of these are taken, a new request of a caller with few waiting
-        requests replaces the last request of the caller with the most.
+        While both wait, all callers of weight 8 together get eight times as many places as all callers of weight 1.
+
+        A caller may take at most half of the waiting places. When all waiting places are taken, a new request of a
+        caller with few waiting requests replaces the last request of the caller with the most.
 
         Args:
             name: The caller's; each request without one counts as a caller of its own.
@@ -184,9 +189,9 @@ class Gate:
     def _has_made_room(self, caller: _CallerShare) -> bool:
         """Refuse another caller's waiting request to make room for this caller's; return False if none has to give way.
 
-        While callers of less weight have more than their part of the places to wait, the last request of the longest
-        queue among them is refused. Otherwise it is the last request of the longest queue of equal weight, if that
-        queue is longer than this caller's would be with the new request.
+        Callers of less weight keep one in `ROOM_LEFT` of the waiting places. If they have more, the last request of the
+        longest queue among them is refused. Otherwise the callers of the same weight are compared: the last request of
+        the longest queue is refused, if that queue is longer than this caller's would be with the new request.
         """
         last_first = list(reversed(self._queued))
         lighter = [share for share in last_first if share.rank.weight < caller.rank.weight]
@@ -267,7 +272,7 @@ class Gate:
         return caller
 
     def _forget(self) -> None:
-        """Drop callers that hold nothing and wait for nothing, once there are many; they come back as new ones."""
+        """Drop callers that hold nothing and wait for nothing, once there are many; they may return as new ones."""
         if len(self._callers) >= CALLERS_MAX:
             self._callers = {name: share for name, share in self._callers.items() if share.held or share.queue}
 
@@ -311,7 +316,7 @@ class Shares:
 
     @contextmanager
     def passed(self, name: str, weight: float = STRANGER) -> Iterator[None]:
-        """Hold a place of a caller for the block.
+        """Hold a place for a caller while the block runs.
 
         Raises:
             Temporary: the caller, or all callers together, hold as many as they may.
@@ -378,7 +383,7 @@ def _picture_searches(search: SearchSettings) -> Gate:
 
 
 def pictures(search: SearchSettings) -> Gate:
-    """Return the gate for pictures on their way to the encoder, which takes long for each."""
+    """Return the gate where pictures wait to be sent to the encoder, which takes long for each picture."""
     places_max = search.images_max
     return Gate(
         "pictures",

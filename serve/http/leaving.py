@@ -53,7 +53,7 @@ class ClientConnection:
 
 
 async def require_here(client: ClientConnection | None) -> None:
-    """Go on only while the client is connected; None stands for a client that is not watched.
+    """Check that the client is still connected; None stands for a client that is not watched, and passes.
 
     Raises:
         Temporary: the client has closed the connection, so that no one reads this error.

@@ -54,16 +54,16 @@ class Manners:
 
 
 def is_head(request: Request) -> bool:
-    """Return whether the request is a HEAD, whose response no one sees."""
+    """Return whether the request is a HEAD, so that nobody sees the body of the response."""
     return bool(request.scope.get("state", {}).get("head"))
 
 
 def is_from_another_site(request: Request, origins: Sequence[str]) -> bool:
-    """Return whether a browser sent the request for a page that is neither ours nor of `origins` (e.g. for an `<img>`).
+    """Return whether a page that is neither ours nor of `origins` made a browser send the request (e.g. by an `<img>`).
 
-    Browsers reveal that, programs do not. `Sec-Fetch-Site` is sent to HTTPS and loopback addresses only and decides
-    alone: a page on another host name of the same site counts as another site's. Over plain HTTP the Origin decides, or
-    without one the Referer.
+    Browsers tell this in headers; a request without them is taken for a program's. To HTTPS and loopback addresses
+    browsers send `Sec-Fetch-Site`, which alone decides: a page on another host name of the same site then counts as
+    another site's. Over plain HTTP the Origin decides, or without one the Referer.
     """
     headers = request.headers
     site, origin = headers.get("sec-fetch-site", "").strip().lower(), headers.get("origin", "")
@@ -76,10 +76,10 @@ def is_from_another_site(request: Request, origins: Sequence[str]) -> bool:
 
 
 def is_browser_by_name(request: Request) -> bool:
-    """Whether a browser asks under a host name, other than `localhost`.
+    """Return whether a browser sent the request to a host name other than `localhost`.
 
-    Any site can point its name at this address, and its page would then read the answers (DNS rebinding). Nobody can point an
-    IP address or `localhost` elsewhere, and programs, which may use names too, run no pages.
+    Any site can point a host name of its own to this address; its page could then read the responses (DNS rebinding).
+    An IP address or `localhost` cannot be pointed elsewhere. Programs may use host names too, but they run no pages.
     """
     headers = request.headers
     is_browser = headers.get("user-agent", "").startswith("Mozilla/") or "origin" in headers
@@ -95,9 +95,9 @@ def is_browser_by_name(request: Request) -> bool:
 
 
 def _host(address: str) -> str:
-    """Return host and port of an address; empty for one without a host (`null`).
+    """Return the host and port in the URL of a page; empty for a URL without a host (`null`).
 
-    The default ports do not count, since a proxy may add or remove them; nor does the scheme, which a proxy may change.
+    The scheme and the default ports are left out, since a proxy may change them.
     """
     host = address.partition("//")[2].partition("/")[0].lower()
     return host.removesuffix(":80").removesuffix(":443")
@@ -123,7 +123,7 @@ def tag(*parts: bytes) -> str:
 
 
 class _Reply:
-    """One response: its headers are held back until the body is known, which decides about some of them."""
+    """One response. Its headers are held back until the body begins, since some of them depend on it."""
 
     def __init__(self, scope: Scope, send: Send, search: SearchSettings, routes: Sequence[BaseRoute]) -> None:
         self._scope, self._send, self._search, self._routes = scope, send, search, routes
@@ -150,7 +150,10 @@ class _Reply:
         await self._send(message)
 
     async def _completed(self, start: Message, message: Message) -> Message:
-        """Return the body of a whole response as it is sent; set the headers in `start`."""
+        """Set the headers of a response that is sent as a whole, and return its body as it is sent.
+
+        The body is empty for a 304. It is compressed if it is large enough and the client accepts gzip.
+        """
         headers, body = MutableHeaders(scope=start), message.get("body", b"")
         self._set_headers(headers, start["status"])
         if start["status"] == 200 and self._is_tagged() and "etag" not in headers:
@@ -203,7 +206,7 @@ def _opaque(etag: str) -> str:
 
 
 def _is_compressed(headers: Mapping[str, str]) -> bool:
-    """Return whether responses of this type are compressed and this one is not yet."""
+    """Return whether a response can be compressed: its type is among `COMPRESSED`, and it has no encoding yet."""
     kind = headers.get("content-type", "")
     return kind.startswith(COMPRESSED) and not kind.startswith(STREAMED) and "content-encoding" not in headers
 

@@ -258,7 +258,7 @@ def _in_loop(answer: Callable[[Request, Exception], Response]) -> Callable[[Requ
 
 
 class Answered:
-    """Middleware that answers a request whose work is cancelled by the end of the replica.
+    """Middleware that answers a request whose work is cancelled because the replica ends.
 
     It does so only if the request itself was not cancelled and no part of the response was sent.
     """
@@ -284,7 +284,10 @@ class Answered:
 
 
 class RequestIds:
-    """Middleware that uses a valid X-Request-Id or makes one, and sends it back unless Serve does (`stamped` is False)."""
+    """Middleware that gives each request an id: a valid X-Request-Id that the client sent, or else a new one.
+
+    The response carries the id. With `stamped` False this is left to Ray Serve, which adds the id itself.
+    """
 
     def __init__(self, app: ASGIApp, stamped: bool) -> None:
         self._app, self._stamped = app, stamped

@@ -1,7 +1,7 @@
-"""Bounded threads for blocking calls, each with a timeout, whose callers may be cancelled.
+"""A limited number of threads for blocking calls. Each call has a timeout, and its caller may be cancelled.
 
 A thread cannot be ended from outside. So a call keeps its place until its thread has returned, even when the caller
-gave up long ago, and callers who find no free place are refused soon. The event loop's own executor (for name lookups
+gave up long ago. Callers who find no free place are refused soon. The event loop's own executor (for name lookups
 and files) is separate. `DatabaseThreads` also gives each call a database connection; it is for rare calls (jobs,
 takedown, earnings), while searches use `readers`.
 """
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 
 class Threads:
-    """Threads for one kind of calls. For use inside one event loop."""
+    """The threads for one kind of calls. For use inside one event loop."""
 
     def __init__(self, name: str, threads_max: int, wait_s: float, timeout_s: float) -> None:
         """Make the threads; they start when they are needed.
@@ -86,7 +86,7 @@ class Threads:
         self._used += 1
 
     def _end(self, loop: asyncio.AbstractEventLoop, _: Future[Any]) -> None:
-        """Release a call's place, from its thread."""
+        """Release the place of a call. Runs in the call's thread."""
         with suppress(RuntimeError):  # the event loop has ended before the thread
             loop.call_soon_threadsafe(self._release)
 
@@ -102,7 +102,7 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
 
 
 class DatabaseThreads(Threads):
-    """Threads each of which has a database connection, from a pool with one connection for each."""
+    """Threads that give each call a database connection, from a pool with one connection for each thread."""
 
     def __init__(self, url: str, threads_max: int, wait_s: float, timeout_s: float) -> None:
         """Make the threads; the pool is opened by the first call.
@@ -145,7 +145,7 @@ class DatabaseThreads(Threads):
             return result
 
     def _open_pool(self) -> ConnectionPool:
-        """Return the pool, which the first call opens."""
+        """Return the connection pool; the first call opens it."""
         with self._opening:
             if self._pool is None:
                 session = database.with_statement_timeout(self._url, int(self._timeout_s * 1000))

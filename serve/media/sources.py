@@ -31,7 +31,10 @@ class Source:
 
 
 class Sources:
-    """One replica's cache. For use inside one event loop; every call may raise `Temporary` or `psycopg.Error`."""
+    """One replica's cache of the objects that links lead to. For use inside one event loop.
+
+    Every call may raise `Temporary` or `psycopg.Error`.
+    """
 
     def __init__(self, readers: Readers, generation: Generation, entries_max: int) -> None:
         self._readers, self._generation = readers, generation
@@ -39,7 +42,7 @@ class Sources:
         self._generation_cached = 0
 
     async def picture(self, segment_id: int, *, private: bool) -> Source | None:
-        """Return a moment's picture; None where there is none that may be seen. `private`: also a private video's."""
+        """Return a moment's picture; None if none may be seen. `private` also gives access to private videos."""
 
         async def read(connection: AsyncConnection[Any]) -> Source | None:
             picture = await videos.picture(connection, segment_id)
@@ -48,7 +51,7 @@ class Sources:
         return await self._get("picture", segment_id, read, private=private)
 
     async def video(self, video_id: int, *, private: bool) -> Source | None:
-        """Return a ready video; None where there is none that may be seen. `private`: also a private one."""
+        """Return a ready video; None if none may be seen. `private` also gives access to private videos."""
 
         async def read(connection: AsyncConnection[Any]) -> Source | None:
             video = await videos.get(connection, video_id)
@@ -59,7 +62,7 @@ class Sources:
         return await self._get("video", video_id, read, private=private)
 
     async def _get(self, kind: str, number: int, read: Question[Source | None], *, private: bool) -> Source | None:
-        """Return a source from the cache, or else read it; None for a private one without access."""
+        """Return a source from the cache, or else read it; None if it is private and `private` does not give access."""
         if private:
             return await self._readers.primary(read)
         generation = (await self._generation.now()).generation

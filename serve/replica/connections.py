@@ -7,8 +7,9 @@ kept for the next caller. A connection whose question is interrupted is closed: 
 reach the server late and end the next one. The next question opens a new connection, so that a database is used as soon
 as it is back.
 
-Not psycopg_pool, whose `getconn` and `putconn` lose connections when they are cancelled (psycopg #509, #1208, #1214,
-#1275, #1345; 3.3.3 with 96 callers that hang up: none of 8 left after four rounds).
+psycopg_pool is not used, since its `getconn` and `putconn` lose connections when they are cancelled (psycopg #509,
+#1208, #1214, #1275, #1345). With version 3.3.3 and 96 callers that hang up, none of 8 connections was left after four
+rounds.
 """
 
 from __future__ import annotations
@@ -103,13 +104,14 @@ class Connections:
             question: is called with a connection in autocommit mode.
             wait_s: the longest wait for a place, in seconds.
             limit_s: the longest time for the question, in seconds; `search.question_timeout_s` where it is None.
-            manner: the settings that the question gives its session; it gets a connection that has them, if one is idle.
+            manner: the settings that the question gives its session; it gets a connection that has them, if one is
+                idle.
 
         Returns:
             What the question returns.
 
         Raises:
-            Busy, Away, Slow, Late: as these classes say.
+            Busy, Away, Slow, Late: see these classes.
             psycopg.Error: what the question raises.
         """
         await self._wait_for_place(wait_s)
@@ -184,7 +186,11 @@ class Connections:
         self._used += 1
 
     async def _idle_connection(self, manner: str) -> _PooledConnection | None:
-        """Take a usable idle connection: one of this manner, or, if no more may be opened, of any manner; None without one."""
+        """Take a usable idle connection out of the pool; return None if a new one has to be opened.
+
+        A connection whose last question had the same manner is preferred. One of another manner is taken only if the
+        pool may not open any more.
+        """
         while self._idle:
             pooled = next((each for each in reversed(self._idle) if each.manner == manner), None)
             if pooled is None and len(self._idle) + self._used <= self._max:
@@ -197,9 +203,9 @@ class Connections:
         return None
 
     async def _is_reset(self, pooled: _PooledConnection, manner: str) -> bool:
-        """Reset the session's settings for a question of manner `PLAIN`; return False if that fails.
+        """Reset the session's settings before a question of manner `PLAIN`; return False if that fails.
 
-        Questions of other manners set all settings that they need themselves.
+        Questions of other manners set all the settings that they need themselves.
         """
         if manner != PLAIN or pooled.manner == PLAIN:
             return True
@@ -232,7 +238,7 @@ class Connections:
             raise Away(f"no connection: {detail}", public="the database does not answer") from error
 
     def _give_back(self, pooled: _PooledConnection, manner: str, *, is_complete: bool) -> None:
-        """Keep a connection whose question came to its end and that is idle; close any other. Awaits nothing."""
+        """Keep a connection that is idle and whose question has come to its end; close any other. Awaits nothing."""
         pooled.manner = manner
         if is_complete and not self._closed and pooled.is_idle():
             self._idle.append(pooled)
@@ -257,7 +263,7 @@ class _PooledConnection:
         return self.connection.pgconn.transaction_status == TransactionStatus.IDLE
 
     def is_well(self) -> bool:
-        """Whether it is idle, young, and has received nothing.
+        """Whether it is idle, not too old, and has received nothing since its last question.
 
         A server writes to an idle connection only to end it, or when its configuration has changed.
         """
@@ -269,7 +275,10 @@ class _PooledConnection:
 
 
 def _server_ms(limit_s: float) -> int:
-    """Return the server's own limit for a statement, in milliseconds, for questions that are cut off after `limit_s`."""
+    """Return the server's own time limit for a question's statements, in milliseconds.
+
+    It is a little shorter than `limit_s`, after which the question is cut off here.
+    """
     return max(1, int(1000 * max(limit_s - SERVER_LEAD_S, limit_s / 2)))
 
 
@@ -281,7 +290,7 @@ async def bounded(work: Awaitable[Answer], limit_s: float) -> Answer:
     not waited for. The same holds if the first cancellation is the caller's.
 
     Raises:
-        Slow, Late: it was cut off, as these classes say.
+        Slow, Late: it was cut off; see these classes.
         asyncio.CancelledError: the caller was cancelled.
     """
     task = asyncio.current_task()
@@ -302,7 +311,7 @@ async def bounded(work: Awaitable[Answer], limit_s: float) -> Answer:
 
 
 class _QuestionTimeout:
-    """Cancels a task at its limit, and again `CANCEL_GRACE_S` later; `times` counts both."""
+    """Cancels a task at its limit, and again `CANCEL_GRACE_S` later; `times` counts its cancellations."""
 
     __slots__ = ("task", "timer", "times")
 
@@ -318,7 +327,7 @@ class _QuestionTimeout:
 
 
 async def works(url: str, limit_s: float) -> bool:
-    """Whether a database answers over a fresh connection of its own, within `limit_s` seconds."""
+    """Return whether a database answers over a new connection within `limit_s` seconds."""
     with suppress(psycopg.Error, OSError, TimeoutError):
         async with asyncio.timeout(limit_s):
             connection = await AsyncConnection.connect(url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)

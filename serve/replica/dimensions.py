@@ -1,7 +1,7 @@
 """The format and size of a picture, read from its header without decoding it.
 
-Reads the first bytes of a PNG or WebP and the markers of a JPEG, in microseconds, so that a picture of 132 kB that would
-become 160 MB of pixels is refused where it comes in. A header may lie: the decoder checks again.
+Reads the first bytes of a PNG or WebP, or the markers of a JPEG. This takes microseconds, so that a picture of 132 kB
+that would become 160 MB of pixels is refused before anything decodes it. A header may lie: the decoder checks again.
 """
 
 from __future__ import annotations

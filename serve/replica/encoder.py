@@ -36,7 +36,7 @@ class Encoding(Protocol):
     """
 
     async def answers(self) -> None:
-        """Check that the encoder answers, whatever was known of it before."""
+        """Check that the encoder answers now; earlier results do not count."""
 
     async def facts(self, model: str = "") -> EncoderInfo:
         """Return the facts of a model."""

@@ -1,8 +1,8 @@
 """Encoding of queries: `QueryEncoder` holds the model, `RemoteEncoding` is how replicas call it.
 
-`QueryEncoder` is deployed by `app`, which gathers its calls into batches and runs them in threads. `RemoteEncoding` puts a
-bounded cache, a time limit and a circuit breaker before it, so that an encoder that is away costs a search its vectors, never
-its answer.
+`QueryEncoder` is deployed by `app`, which gathers its calls into batches and runs them in threads. `RemoteEncoding`
+adds a bounded cache, a time limit and a circuit breaker: while the encoder is away, searches are answered without
+vectors.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Loaded:
 
 
 class QueryEncoder:
-    """The deployment's model, loaded once in each replica of the encoder, and the one to be searched next.
+    """The models of one replica of the encoder: the deployment's own, and one that searches are about to switch to.
 
     Models are named as in the catalogue; "" is the deployment's own. Methods block, and may be called from several
     threads.
@@ -155,8 +155,8 @@ class PictureThreads:
 def _decoded(data: bytes, pixels_max: int, side_px: int) -> Any:
     """Decode a picture to RGB, scaled down as early as possible until its shorter side is about `side_px`.
 
-    A JPEG is decoded at a lower scale. Other pictures are averaged down afterwards, before the model copies and scales each
-    of their pixels as floats.
+    A JPEG is decoded at a lower scale. Any other picture is decoded at its full size and then averaged down, which
+    costs less than to let the model copy each pixel and scale it as floats.
 
     Raises:
         Rejected: the picture cannot be read.
@@ -181,15 +181,16 @@ def _decoded(data: bytes, pixels_max: int, side_px: int) -> Any:
 
 
 def _is_large(size: tuple[int, int], scale: int, pixels_max: int, side_px: int) -> bool:
-    """Whether a picture, scaled down by `scale`, has too many pixels to decode, or a shorter side of 2 * `side_px` or more.
+    """Return whether a picture is too large to decode once it is scaled down by `scale`.
 
-    `size` is (width, height) before scaling.
+    It is too large if it has more than `pixels_max` pixels, or if its shorter side is at least 2 * `side_px`. `size` is
+    (width, height) before scaling.
     """
     return size[0] * size[1] > pixels_max * scale**2 or min(size) >= side_px * scale * 2
 
 
 class RemoteEncoding:
-    """`Encoding` over calls that may fail or hang (those of the deployment's handle)."""
+    """The encoder as a remote service whose calls may fail or hang; it implements `Encoding`."""
 
     def __init__(
         self,
@@ -199,10 +200,10 @@ class RemoteEncoding:
         text: Callable[[str, str], Awaitable[Vector]],
         image: Callable[[bytes, str], Awaitable[Vector]],
     ) -> None:
-        """Keep the calls; none is made yet.
+        """Keep the functions that call the encoder; none is called yet.
 
         Args:
-            search: the limits in time, of the cache and of pictures.
+            search: the time limits, the size of the cache, and the limits of pictures.
             store: where vectors of texts are shared with other replicas.
             facts: returns the facts of a model (name).
             text: encodes (text, model) to a vector, (dimensions,), float32.
@@ -224,12 +225,12 @@ class RemoteEncoding:
     async def answers(self) -> None:
         """Check that the encoder answers now.
 
-        The call bypasses the cache and the breakers, since the encoder's facts stay cached while it is away.
+        The call bypasses the breakers and the cache, which has the encoder's facts even while it is away.
         """
         await self._calls[0]("")
 
     async def facts(self, model: str = "") -> EncoderInfo:
-        """Return the facts of a model; wait for one that is being loaded as long as a search waits for the encoder.
+        """Return the facts of a model; have it loaded if need be, and wait as long as a search waits for the encoder.
 
         Raises:
             Temporary: the model is not loaded by then.
@@ -357,7 +358,7 @@ class RemoteEncoding:
 
 
 def of_handle(search: SearchSettings, store: Store, handle: Any) -> RemoteEncoding:
-    """Return the encoding over the handle of a Serve deployment."""
+    """Return an encoding that calls the encoder through the handle of its Serve deployment."""
 
     async def facts(model: str) -> EncoderInfo:
         answer: EncoderInfo = await handle.described.remote(model)

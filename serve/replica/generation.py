@@ -1,12 +1,13 @@
 """The state of the catalogue that is searched: its generation, and the model whose vectors are compared.
 
 The state is asked for about once a second: a takedown or a change of model takes effect within `generation_interval_s`.
-While the database is away the last state holds for `stale_max_s`, so that kept answers can still be shown; nothing can be
-taken down meanwhile, since that is a write.
+While the database is away the last state holds for `stale_max_s`, so that kept answers can still be shown; nothing can
+be taken down meanwhile, since that is a write.
 
-Each video that is ingested changes the catalogue, but kept answers need not be dropped for each: a change that only adds
-moments takes effect at once after a quiet time, and then every `growth_interval_s`. The generation never goes backwards: if
-a standby answers an older one, the primary is asked, and standbys that are behind are not read until they have caught up.
+Each video that is ingested changes the catalogue, but kept answers need not be dropped each time. A change that only
+adds moments takes effect at once, unless another such change did within `growth_interval_s`: then it waits until that
+time is over. The generation never goes backwards: if a standby answers an older one, the primary is asked, and standbys
+that are behind are not read until they have caught up.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class State:
 
     @classmethod
     def of(cls, generation: int, model: SearchModel | None, models: tuple[str, ...], grown: int) -> State:
-        """Return the state that a row of `vectors.state` stands for.
+        """Build the state from a row of `vectors.state`.
 
         Args:
             generation: the number of the catalogue's changes.
@@ -73,7 +74,7 @@ class Generation:
         self.tasks = Tasks("generation")
 
     async def now(self) -> State:
-        """Return the state, at most `generation_interval_s` old; an older one, `stale`, where asking takes too long.
+        """Return the state, at most `generation_interval_s` old; an older one, `stale`, if the database takes too long.
 
         Raises:
             Temporary: the database has been away for longer than `stale_max_s`.
@@ -95,7 +96,7 @@ class Generation:
         self._looking = None  # a look that is under way may have been answered before the change
 
     def fresh(self) -> State | None:
-        """Return the state if it was asked for within `generation_interval_s`; else None."""
+        """Return the state if it was read within the last `generation_interval_s`; else None."""
         return self._known if time.monotonic() - self._looked_at < self._search.generation_interval_s else None
 
     async def close(self) -> None:
@@ -124,7 +125,7 @@ class Generation:
             self._looked_at = began
 
     def _growth_delayed(self, state: State) -> State:
-        """Return a state that was just read; while growth is held back, give it the generation that was known before.
+        """Return a state that was just read; while growth is held back, return it with the generation known before.
 
         Growth means that only moments were added since. It takes effect at most once in `growth_interval_s`.
         """
@@ -148,10 +149,10 @@ class Generation:
         return State.of(*await self._readers.primary(vectors.state)), True
 
     def _last(self) -> State:
-        """Return the last state that was known, as stale.
+        """Return the last known state, marked as stale.
 
         Raises:
-            Temporary: it is older than `stale_max_s`.
+            Temporary: it is older than `stale_max_s`, or none was ever read.
         """
         if self._known is None or time.monotonic() - self._known_at > self._search.stale_max_s:
             raise Temporary("the database does not answer")

@@ -23,7 +23,7 @@ LIMIT_S = 0.5  # of the question, so that the other counters do not wait for it
 
 
 class Row(NamedTuple):
-    """One kind of rows that the ledger retains, with its archive."""
+    """What the ledger retains of one kind of rows, and what it has archived of them."""
 
     name: str
     keep_s: int  # 0: for ever
@@ -54,7 +54,7 @@ class RetentionCollector(Collector):
         self._rows = rows
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield one gauge for each column, labelled with the kind of rows."""
+        """Yield one gauge for each number in `Row`, labelled with the kind of rows."""
         documented: Mapping[str, tuple[str, int]] = {  # by name: help text, and the column of `Row`
             "pixr_ledger_keep_seconds": ("For how long rows of the ledger are kept (0: for ever).", 1),
             "pixr_ledger_oldest_seconds": ("Age of the oldest row that is there.", 2),

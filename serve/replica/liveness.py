@@ -1,9 +1,11 @@
-"""Liveness: whether this replica should be replaced by another one.
+"""Liveness: whether this replica should be replaced by another one. There are two reasons for it.
 
-A replica should be replaced if none of its questions was answered for `liveness_s` although a fresh connection is answered,
-twice in a row: then its connections are exhausted (lost, a descriptor limit, a fault of ours). It should also be replaced if
-the event loop is late all the time. A database that does not answer anyone is not a reason: another replica would fare no
-better. `/healthz` reports it, and so does `check` to Serve, which then starts another replica.
+* Its connections are exhausted (lost, a limit on descriptors, a fault of ours). This is so if for `liveness_s` the
+  database has answered none of its questions, but twice in a row answers a fresh connection.
+* Its event loop is late all the time.
+
+A database that does not answer anyone is not a reason: another replica would fare no better. `/healthz` reports the
+result, and so does `check` to Serve, which then starts another replica.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class Liveness:
             raise Temporary(LOOP)
 
     async def _tick(self) -> None:
-        """Note when the loop was on time last."""
+        """Note over and over when the event loop was last on time."""
         while True:
             began = time.monotonic()
             await asyncio.sleep(min(TICK_S, self._liveness_s / 5))
@@ -84,7 +86,7 @@ class Liveness:
                 self._reason = MEANS if exhausted else ""
 
     async def _is_answered(self) -> bool:
-        """Whether a database has answered a moment ago, or does now."""
+        """Return whether a database has answered in the last moments, or answers now."""
         if time.monotonic() - self._readers.answered_at < self._liveness_s / 5:
             return True
         try:

@@ -1,8 +1,9 @@
 """Gives freed memory back to the system: glibc keeps the memory that large bodies and decoded pictures have used.
 
-What is freed includes objects that only refer to themselves, as an exception and the frames it passed through do, with the body
-in them: a collector that runs seldom (`app.GC_THRESHOLDS`) finds them late, or never once requests have stopped. Gives nothing
-back on systems without glibc. Knows nothing of what used the memory.
+Only the garbage collector frees objects that refer to each other in a circle, such as an exception and the frames that
+it has passed through, in which a request's body may be. The collector runs seldom (`app.GC_THRESHOLDS`), and not at all
+once requests have stopped, so garbage is collected here before memory is given back. Without glibc that is all that
+happens. Knows nothing of what used the memory.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ YOUNG, ALL = 1, 2  # the oldest generation that is collected; while requests go 
 
 @dataclass
 class Trimming:
-    """Releases free memory an interval after it was asked to, in a thread that ends when nobody has asked for a while.
+    """Releases free memory some time after a request for it, in a thread that ends after a while without requests.
 
-    A caller usually still holds what is to be released: a body, a picture on its way out. So each release begins later than
-    the calls that it serves. It takes milliseconds, which no request waits for.
+    The caller usually still holds what is to be released: a body, a picture on its way out. So a release begins
+    `interval_s` after it was requested. It takes milliseconds, which no HTTP request waits for.
     """
 
     interval_s: float = INTERVAL_S
@@ -35,7 +36,7 @@ class Trimming:
     _runs: bool = False
 
     def ask(self) -> None:
-        """Have memory released an interval from now."""
+        """Request a release, to be made `interval_s` from now."""
         with self._lock:
             self._asked.set()
             if self._runs:
@@ -58,7 +59,7 @@ class Trimming:
 
 
 def release(*, all_of_it: bool = False) -> None:
-    """Give back what is free now; collect garbage first, only young objects unless `all_of_it`."""
+    """Collect garbage, then give free memory back to the system; without `all_of_it`, collect only young objects."""
     gc.collect(ALL if all_of_it else YOUNG)
     trimmed = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trimmed is not None:
@@ -66,7 +67,7 @@ def release(*, all_of_it: bool = False) -> None:
 
 
 def freeze() -> None:
-    """Exempt all present objects from garbage collection: a process that is ready has a million of them, which stay."""
+    """Exempt all present objects from garbage collection: a replica that is ready has a million objects that stay."""
     gc.collect()
     gc.freeze()
 
@@ -75,5 +76,5 @@ _TRIMMING = Trimming()  # a process has one heap
 
 
 def trim() -> None:
-    """Have free memory released, also what becomes free in a moment; at most once in an interval."""
+    """Request that free memory be released about a second from now; requests in quick succession share one release."""
     _TRIMMING.ask()

@@ -44,7 +44,7 @@ LAG: LiteralString = f"""
 
 
 class Reader:
-    """One database, with what is known of it: the primary is always `fit`, a standby while it keeps up."""
+    """One database. `fit` is whether it is used: always for the primary, and for a standby while it keeps up."""
 
     def __init__(self, name: str, connections: Connections, *, is_replica: bool) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class Reader:
         self.fit = not self.is_replica
 
     def answered(self) -> None:
-        """Mark the database as answering, also where the answer is an error of the question's own."""
+        """Mark the database as answering; an error that the question itself has caused counts as an answer."""
         self.breaker.success()
         self.answered_at = time.monotonic()
 
@@ -93,7 +93,7 @@ class Readers:
             await reader.connections.close()
 
     async def ask(self, question: Question[Answer], *, manner: str = PLAIN, limit_s: float | None = None) -> Answer:
-        """Ask a standby that keeps up, else the primary; ask once more where a database goes away during the question.
+        """Ask a standby that keeps up, else the primary; ask once more if a database goes away during the question.
 
         The caller may be cancelled at any moment: the connection is given back at once.
 
@@ -106,21 +106,21 @@ class Readers:
             What the question returns.
 
         Raises:
-            Temporary: no database gives a connection, or the database hangs that gave one.
-            psycopg.Error: what the question raises; `QueryCanceled` where it took longer than its statements may.
+            Temporary: no database gives a connection, or one gives a connection and then hangs.
+            psycopg.Error: what the question raises; `QueryCanceled` if a statement took longer than it may.
         """
         return await self._ask_twice(self._order, question, manner, limit_s)
 
     async def primary(self, question: Question[Answer], *, manner: str = PLAIN, limit_s: float | None = None) -> Answer:
-        """Ask the primary, which has every write; otherwise as `ask`.
+        """Ask the primary, which has every write; otherwise like `ask`.
 
         Raises:
-            Temporary, psycopg.Error: as `ask`.
+            Temporary, psycopg.Error: see `ask`.
         """
         return await self._ask_twice(lambda: iter((self._primary,)), question, manner, limit_s)
 
     async def each(self, question: Question[Answer], *, manner: str = PLAIN, limit_s: float) -> list[Answer]:
-        """Ask all databases one after another, and return the answers of those that give one."""
+        """Ask all databases, one after another; return the answers of those that answer."""
         answers = []
         for reader in (self._primary, *self._replicas):
             try:
@@ -141,11 +141,14 @@ class Readers:
         return max(reader.answered_at for reader in (self._primary, *self._replicas))
 
     async def works_directly(self, limit_s: float) -> bool:
-        """Whether the primary answers over a fresh connection outside of the pools."""
+        """Return whether the primary answers over a new connection, outside of the pools."""
         return await works(self._primary.connections.url, limit_s)
 
     def gauges(self) -> Mapping[str, float]:
-        """Return the sums of `Connections.gauges` over all databases, as `connections_…`, and the standbys in use."""
+        """Return the sums of `Connections.gauges` over all databases, and the number of standbys in use.
+
+        The names of the sums begin with `connections_`.
+        """
         summed: dict[str, float] = {"replicas_fit": sum(self._is_used(each) for each in self._replicas)}
         for reader in (self._primary, *self._replicas):
             for name, value in reader.connections.gauges.items():
@@ -187,7 +190,10 @@ class Readers:
         raise reason
 
     async def _ask_one(self, reader: Reader, question: Question[Answer], manner: str, limit_s: float | None) -> Answer:
-        """Ask one database, and tell its breaker; a question that fails by its own fault counts as answered."""
+        """Ask one database, and report the outcome to its breaker.
+
+        An error that the question itself has caused is reported as an answer.
+        """
         wait_s = deadlines.left_s(self._search.connection_wait_s)
         try:
             answer = await reader.connections.use(question, wait_s, limit_s, manner)

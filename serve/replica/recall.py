@@ -39,7 +39,7 @@ CLOSE_WAIT_S = 1.0  # for the check that is under way
 
 @dataclass(frozen=True)
 class Shadow:
-    """A query put to the catalogue's other models, which are not searched.
+    """A query for the catalogue's other models, whose recall is checked too although no search uses them.
 
     It has the names of these models, the query's vector in each, and the limits.
     """
@@ -80,7 +80,7 @@ class Recall:
             vector: the query, (dimensions,), of unit length.
             filters: what the search was narrowed to.
             looked: what the index found.
-            shadow: how the query is put to the catalogue's other models; None where there are none.
+            shadow: the same query for the catalogue's other models; None if there are none.
         """
         every_s = self._search.recall_interval_s
         due = every_s > 0 and time.monotonic() - self._looked_at >= max(
@@ -113,7 +113,7 @@ class Recall:
             self._took_s = time.monotonic() - began
 
     async def _compare(self, model: SearchModel, vector: Vector, filters: Filters, looked: VectorHits) -> None:
-        """Compare every vector, and note the recall of what the index found."""
+        """Compare the query with every vector, and note what share of the nearest moments the index found."""
         timeout_ms = self._search.recall_timeout_ms
         true = await self._readers.ask(
             lambda connection: vectors.exact(connection, model, vector, AT, filters, timeout_ms),
@@ -123,7 +123,10 @@ class Recall:
         self._looks[model.name].append(share_of(looked.hits, true))
 
     async def _look_aside(self, name: str, filters: Filters, shadow: Shadow) -> None:
-        """Check the recall of a model that is not searched; skip one that was removed, or for which no index is used."""
+        """Check the recall of a model that searches do not use.
+
+        Nothing is checked if the model was removed, or if no index was used for the query.
+        """
         model = await self._readers.ask(lambda connection: vectors.named(connection, name))
         if model is None:
             return
@@ -136,6 +139,6 @@ class Recall:
 
 
 def share_of(hits: Sequence[Hit], true: Sequence[Hit]) -> float:
-    """Return the share of the true nearest moments that are among the first that were found, from 0 to 1."""
+    """Return the recall, from 0 to 1: the share of `true` that is among the first `len(true)` of `hits`."""
     found = {hit.segment_id for hit in hits[: len(true)]}
     return len(found & {hit.segment_id for hit in true}) / max(1, len(true))

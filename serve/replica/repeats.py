@@ -1,10 +1,10 @@
-"""Idempotency keys of searches: a key stands for one search, and is refused with another one.
+"""Idempotency keys of searches: a viewer's key stands for one search; another search with the same key is refused.
 
-This follows draft-ietf-httpapi-idempotency-key-header. The search that a key stands for is remembered for each viewer, in Redis
-and in this replica, for `idempotency_s`. For viewers with neither an API key nor a cookie of ours it is remembered only for
-`idempotency_address_s`, so that keys that strangers make up do not fill Redis for a day. While Redis answers, every replica
-refuses a second search with the key; otherwise only a replica that remembers the key does. So while Redis is away two replicas
-may answer two searches with one key; the ledger counts only the first of them.
+This follows draft-ietf-httpapi-idempotency-key-header. The search that a key stands for is remembered for each viewer,
+in Redis and in this replica, for `idempotency_s`. For viewers with neither an API key nor a cookie of ours it is
+remembered only for `idempotency_address_s`, so that keys that strangers make up do not fill Redis for a day. While
+Redis answers, every replica refuses a second search with the key; otherwise only a replica that remembers the key does.
+So while Redis is away two replicas may answer two searches with one key; the ledger counts only the first of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ return {ARGV[1], tonumber(ARGV[2])}"""
 
 
 class Repeats:
-    """The search that each Idempotency-Key of one replica's callers stands for. Used inside one event loop."""
+    """Which search each Idempotency-Key stands for, as one replica knows it. Used inside one event loop."""
 
     def __init__(self, store: Store, search: SearchSettings) -> None:
         self._store, self._search = store, search

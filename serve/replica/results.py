@@ -34,7 +34,7 @@ EXPECTED = (PixrError, psycopg.Error)  # that making a page may raise; every cal
 
 @dataclass(frozen=True)
 class Shown:
-    """A moment on a page that may earn, with what its appearance records."""
+    """A moment that is shown on a page and may earn, with the values that its appearance records."""
 
     segment_id: int
     creator_id: int
@@ -111,10 +111,10 @@ class Results:
             make: makes the page.
 
         Returns:
-            The page and where it comes from; a page that is too old only where none can be made.
+            The page and where it comes from; a page older than `result_cache_s` only if no new one can be made.
 
         Raises:
-            Temporary: no page can be made in time, and none was kept.
+            Temporary: no page can be made in time, and none is kept that may still be shown.
         """
         page = self.kept(identity, generation)
         if page is not None:
@@ -137,7 +137,7 @@ class Results:
             return page, REPLICA
 
     def _most_s(self) -> float:
-        """Return how long making a page may take, so that there is time left to answer with what is popular."""
+        """Return how many seconds making a page may take; the rest of the time is kept for an answer from the feed."""
         most_s = deadlines.left_s(self._search.deadline_s)
         return max(most_s - ANSWER_S, most_s / 2)
 
@@ -161,7 +161,7 @@ class Results:
         await self._store.forget(PREFIX)
 
     async def close(self) -> None:
-        """Send Redis the pages that it has not got yet, and end those that are being made."""
+        """Send Redis the pages that it has not got yet; stop making further ones."""
         await self.shared()
         await self.tasks.close()
 

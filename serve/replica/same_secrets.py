@@ -1,8 +1,8 @@
-"""Whether a replica has the secrets of its deployment. With other secrets what it records would be paid twice.
+"""Checks that a replica has the secrets of its deployment; with others, appearances it records would be paid twice.
 
-The database has fingerprints of the secrets (`cluster.database.fingerprints`). It is asked before the first request
-and, if it does not answer, again until it does. A secret without a fingerprint is not compared; Serve's deployer notes
-all fingerprints before there is a replica.
+The database has fingerprints of the secrets (`cluster.database.fingerprints`). They are compared before the first
+request and, if the database does not answer, again until it does. A secret without a fingerprint is not compared;
+`serve.service` notes all fingerprints before there is a replica.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 While Redis is away, searches are answered more slowly and pay as usual. Limits and Idempotency-Keys then hold in each
 replica by itself (see `access.limits`, `repeats`).
 
-Names begin with the mark of the deployment, so that deployments can share a server. Each call runs in a task of its
-own, limited in time, so that a caller who is cancelled leaves no connection in the middle of a reply: redis-py closes
-such a connection, but its pool never gets it back if the caller is cancelled once more meanwhile. Knows nothing of what
-is stored.
+Names begin with a prefix of the deployment, so that deployments can share a server. Each call runs in a task of its
+own, which has a time limit and goes on if the caller is cancelled. Otherwise redis-py would close the connection in the
+middle of a reply, and its pool would lose it for good if the caller were cancelled once more. Knows nothing of what is
+stored.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CALLS_MAX = 64  # at the same time
 class Store:
     """The connection of one replica to Redis; every name is stored under the deployment's own `prefix`.
 
-    Every call returns None when Redis is away, at once while the breaker is open.
+    While Redis is away every call but `ping` returns None, at once while the breaker is open.
     """
 
     def __init__(self, settings: Settings, client: redis.asyncio.Redis, calls_max: int = CALLS_MAX) -> None:
@@ -88,7 +88,10 @@ class Store:
         await self._guarded(remove, FORGET_TIMEOUT_S)
 
     async def _guarded(self, call: Callable[[], Awaitable[Result]], limit_s: float = CALL_TIMEOUT_S) -> Result | None:
-        """Return the result of a call; None while Redis is away. The wait for a place can be cancelled, the call cannot."""
+        """Return the result of a call; None while Redis is away.
+
+        A caller can be cancelled while it waits for a place, but not the call itself.
+        """
         if not self._breaker.allow():
             return None
         try:

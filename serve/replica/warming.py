@@ -1,9 +1,9 @@
 """Warming: a replica is ready once the index is in the database's memory and its recall is as it should be.
 
-Right after a start each step through the index waits for the disk. `pg_prewarm` reads all of the index; where the server
-does not have it, probes read the parts that searches read. Some probes are then made again by comparing every vector, which
-tells recall. A probe is the vector of a moment moved away by noise: a moment's own vector is found too easily. A catalogue
-that is small enough to be compared every time needs no warming.
+Right after a start each step through the index waits for the disk. `pg_prewarm` reads all of the index; where the
+server does not have it, searches by probes read the parts that searches need. Some of these are then repeated by
+comparing every vector, which measures recall. A probe is the vector of a moment with noise added, since the moment's
+own vector would be found too easily. A catalogue that is small enough to be compared every time needs no warming.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Warming:
         self.recall = float("nan")  # the lowest of all databases, from 0 to 1
 
     async def start(self) -> None:
-        """Begin, and wait for the end of the first attempt, `warm_wait_s` at most."""
+        """Begin to warm; wait for the end of the first attempt, `warm_wait_s` at most."""
         self.tasks.spawn("the index", self._until_warm())
         try:
             await asyncio.wait_for(self._tried.wait(), self._search.warm_wait_s)
@@ -99,7 +99,10 @@ class Warming:
 
 
 async def recall_of(connection: Connection, model: SearchModel, search: SearchSettings) -> float:
-    """Search an index by probes, and return its recall, from 0 to 1; 1 where comparing every vector takes too long."""
+    """Search an index by probes, and return its recall, from 0 to 1.
+
+    The recall counts as 1 if comparing every vector takes too long.
+    """
     plan = SearchLimits(exact_rows=0, ef_search=search.ef_search, whole=False, timeout_ms=search.recall_timeout_ms)
     recalls: list[float] = []
     for number, vector in enumerate(await probes(connection, model, search.warm_probes)):

@@ -61,7 +61,7 @@ class Earnings(BaseModel):
 
 
 class Live(BaseModel):
-    """The sum that appearances have earned so far, without later reversals; about a second behind the ledger."""
+    """The sum that appearances have earned so far, before reversals; about a second behind the ledger."""
 
     creator_id: str
     creator_public_id: str
@@ -123,7 +123,7 @@ class WalletProof(BaseModel):
 
 
 class NewWallet(BaseModel):
-    """The wallet to pay to. One without a proof, for instance of an exchange, is accepted, and payouts to it wait."""
+    """The wallet to pay to. `proof` may be left out, for instance for an address at an exchange; payouts then wait."""
 
     model_config = ConfigDict(extra="forbid")
     wallet: Address
@@ -172,7 +172,7 @@ def router(services: Services) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=LISTED_MAX)] = 20,
         caller: Principal | None = anybody,
     ) -> Any:
-        """Creators with a public video that is ready, by name; administrators and scope ingest see all."""
+        """Creators by name: those with a public video that is ready; for a key, also all whom it may act for."""
         place = listed.start(cursor, {"sort": sort})
         by, seen = place.filters.get("sort", "name"), seen_by(caller)
         rows, total = await listed.read(
@@ -186,7 +186,10 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/{creator_id}", response_model=Creator)
     async def read_creator(request: Request, creator_id: CreatorId, caller: Principal | None = anybody) -> Any:
-        """A creator: by number if they have a public video, by public id also if all are unlisted."""
+        """A creator, by number or public id.
+
+        A number finds only creators with a public video that is ready, and those whom the key may act for.
+        """
         key, seen = ids.key(creator_id), seen_by(caller)
         creator = await listed.read(request, caller, lambda connection: creators.creator(connection, key, seen))
         if creator is None:
@@ -200,7 +203,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/{creator_id}/earnings/live", response_model=Live)
     async def read_live(creator_id: CreatorId, caller: Principal = needs_key) -> Any:
-        """Return the sum earned so far, for a page that asks every second: from a counter, else from the journal."""
+        """Return the sum earned so far, from a counter or else from the journal; quick enough to ask every second."""
         number = await _own(services, caller, creator_id)
         counted = await uncancelled(earnings.counted(services.redis, services.store.prefix, number))
         public_id = await services.threads.ask(earnings.check_creator, number)
@@ -212,9 +215,9 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/{creator_id}/statement.csv", response_class=Response, responses={200: {"content": {"text/csv": {}}}})
     async def read_statement(request: Request, creator_id: CreatorId, caller: Principal = needs_key) -> Response:
-        """Return a CSV of every movement of the creator's money, newest first, however many there are.
+        """Return a CSV of every movement of the creator's money, the newest first; its length is not limited.
 
-        It has a place among streams for as long as it is read.
+        While it is read, it takes a place among the streams.
         """
         number = await _own(services, caller, creator_id)
         shelf = Shelf.of(services.settings, services.storage)

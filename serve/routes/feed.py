@@ -41,7 +41,7 @@ class Event(BaseModel):
 
 
 class Completions(BaseModel):
-    """Titles and tags that begin like what was typed."""
+    """Titles and tags that begin with what was typed."""
 
     completions: list[str]
 
@@ -62,7 +62,10 @@ def router(services: Services) -> APIRouter:
         cursor: Cursor = None,
         principal: Principal | None = anybody,
     ) -> Response:
-        """Moments by what is watched, new and invested in; for a known viewer, those they have not seen come first."""
+        """Moments worth seeing without a query, by what is watched, new and invested in.
+
+        Moments that the viewer has not seen come first.
+        """
         began = time.perf_counter()
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
@@ -86,7 +89,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.post("/events", status_code=204)
     async def note(request: Request, event: Event, principal: Principal | None = anybody) -> None:
-        """Note that a moment was watched. The viewer is kept as a keyed hash, and only for the feed."""
+        """Note that a moment was watched. The viewer is stored as a keyed hash, and only for the feed."""
         viewer = viewers.of(request, principal, viewer_key)
         seen_by = hashes.viewer(viewer.kind, viewer.identity)
         number = await ids.moment(services.readers, event.segment_id)
@@ -108,10 +111,10 @@ def router(services: Services) -> APIRouter:
 
 
 def _tagged(remaining: Sequence[Ranked], expires_s: int) -> bytes:
-    """Return what the entity tag depends on beside the moments shown: those that the cursor leads to, and the time.
+    """Return the part of the entity tag that covers the cursor: the moments that it leads to, and the time.
 
-    The time counts in steps of half a cursor's life: else a client that is answered 304 again and again would keep a
-    cursor until it has expired.
+    The time counts in steps of half a cursor's life. Otherwise a client that is answered 304 again and again would keep
+    its cursor until the cursor has expired.
     """
     if not remaining:
         return b""

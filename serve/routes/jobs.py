@@ -1,6 +1,7 @@
 """`/v1/jobs`: submit an ingest job, see how jobs stand, cancel one. Needs a key of scope ingest.
 
-A key speaks for some creators or for all, and so does each job that it submits. Queues jobs and runs none.
+A key may act for some creators or for all; a job may act for the same creators as the key that submitted it. Queues
+jobs and runs none.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Text = Annotated[str, Field(max_length=2000, pattern=texts.LINE)]
 
 
 class JobOptions(BaseModel):
-    """How to sample videos, which jobs go first, and whether videos of another creator are moved to this one."""
+    """How to sample videos, which jobs go first, and whether other creators' videos are moved to the job's creator."""
 
     model_config = ConfigDict(extra="forbid")
     mode: Literal["", "frames", "key-frames", "interval"] = ""
@@ -98,9 +99,10 @@ def router(services: Services) -> APIRouter:
     async def submit(
         request: JobRequest, response: Response, idempotency_key: JobKey = None, caller: Principal = needs_key
     ) -> Any:
-        """Submit a job. It is queued at once, runs when the cluster has taken it, and speaks for the key's creators alone.
+        """Submit a job. It is queued at once, starts when the cluster takes it, and acts only for the key's creators.
 
-        Source and manifest must be in the key's folders, if the key is for named creators, and never in Pixr's own.
+        If the key is for named creators, source and manifest must be in the key's folders. They may never be in folders
+        of Pixr's own.
         """
         settings, storage = services.settings, services.storage
         job = await services.threads.ask(_create, settings, storage, request, caller, idempotency_key)
@@ -113,7 +115,7 @@ def router(services: Services) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=jobs.LISTED_MAX)] = 20,
         caller: Principal = needs_key,
     ) -> Any:
-        """List jobs, the newest first: those that speak only for creators that the key speaks for too."""
+        """List jobs, the newest first: those that act only for creators whom the key may act for too."""
         place = pages.start(cursor)
         rows, total = await services.threads.ask(_listed, limit + 1, place.after, caller.speaks_for)
         shown, is_more = pages.cut(rows, limit)
@@ -141,7 +143,7 @@ def _create(
     caller: Principal,
     idempotency_key: str | None,
 ) -> dict[str, Any]:
-    """Queue a job in the name of the caller; without a creator, for the only one that their key speaks for.
+    """Queue a job in the name of the caller. A job that names no creator is for the key's, if the key has exactly one.
 
     Raises:
         Rejected: 403, the caller may not give the job a priority above 0; or as `jobs.queue`.

@@ -33,7 +33,7 @@ class NewKey(BaseModel):
     """The key to make: its name, its scopes, and the creators that it stands for.
 
     For scope creator, `creator_id` is needed. For scope ingest, `creators` are the handles of the creators that the key
-    may speak for, or "any". If it names handles, its jobs read from the key's folders alone.
+    may act for, or "any". If they are handles, the key's jobs read only from the key's folders.
     """
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "web", "scopes": ["search"]}]})
@@ -59,14 +59,14 @@ class NewKey(BaseModel):
 
 
 class Rotation(BaseModel):
-    """For how many seconds the old key stays good."""
+    """For how many seconds the old key goes on working."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"grace_s": 3600}]})
     grace_s: Annotated[int, Field(ge=0, le=keys.LIFETIME_MAX_S)] = keys.ROTATION_GRACE_S
 
 
 class Key(BaseModel):
-    """A key as it is listed. `key` is the secret itself, which only the answer that made it shows."""
+    """A key as it is listed. `key` is the secret; only the answer that made the key shows it."""
 
     id: str
     name: str
@@ -100,7 +100,7 @@ def router(services: Services) -> APIRouter:
     async def list_keys(
         cursor: Cursor = None, limit: Annotated[int, Query(ge=1, le=keys.LISTED_MAX)] = keys.LISTED_MAX
     ) -> Any:
-        """List all keys, the newest first, with their scopes; never the secrets themselves."""
+        """List all keys, the newest first, with their scopes, but without the secrets."""
         place = pages.start(cursor)
         rows, total = await services.threads.ask(_listed, limit + 1, *place.after)
         shown, is_more = pages.cut(rows, limit)

@@ -22,7 +22,7 @@ LIMIT_S = 0.5  # of the question, so that the other counters do not wait for it
 
 
 async def look(gauges: Opened, readers: Readers) -> None:
-    """Bring a replica's gauges of the ledger up to date, if it is time to."""
+    """Bring a replica's gauges of the ledger up to date, at most once in `LOOK_S` seconds."""
     now_s = time.monotonic()
     if now_s < gauges.again_s:
         return

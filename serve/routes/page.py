@@ -1,7 +1,8 @@
 """The web page at `/` and the documentation at `/docs`: static files, read once when the routes are made.
 
-Their headers keep a browser from asking any other site. The page is told when another site has led a
-browser to it: what it then searches by itself must pay nobody. Knows nothing of what the pages show.
+Their headers keep a browser from loading anything from other sites. If another site has led a browser to the web page,
+the page is told so: the search that it then makes by itself must not earn anything. Knows nothing of what the pages
+show.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class File:
 
 
 def router(services: Services) -> APIRouter:
-    """Return the routes. A browser that opens the page gets a signed cookie, by which it is one viewer from then on."""
+    """Return the routes. A browser that opens the page gets a signed cookie, which identifies it as a viewer."""
     routes = APIRouter(include_in_schema=False)
     viewer_key = viewers.key_of(services.settings)
     media = f"'self' {objects.public_origin(services.settings.s3)}".strip()  # where pictures and videos are loaded from

@@ -1,8 +1,8 @@
-"""Pages of a list: each begins after the last row of the page before, by a signed cursor that carries the filters.
+"""Pages of a list: each begins after the last row of the page before, which a signed cursor names.
 
-A cursor stands alone: filters beside it are refused, as beside the cursor of a search. A cursor gives no rights: each page
-checks what its caller may see. Lists that are open to all wait at a gate of their own, so that searches find connections.
-Knows nothing of what is listed.
+A cursor also carries the filters, so others beside it are refused, as in a search. A cursor gives no rights: each page
+checks what its caller may see. Lists that are open to all wait at a gate of their own, so that searches find
+connections. Knows nothing of what is listed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Pages:
 
         Args:
             cursor: the cursor that the caller sent, if any.
-            filters: the filters and order that the caller sent, by name; None and "" stand for none.
+            filters: the filters and order that the caller sent, by name; one that is None or "" was not sent.
             of: what the list belongs to, for instance the id of a video.
 
         Raises:
@@ -90,5 +90,5 @@ class Pages:
         return rows[:limit], len(rows) > limit
 
     def cursor_after(self, place: PageStart, after: Sequence[Any], of: object = "") -> str:
-        """Return the cursor of the page after a row, which was sorted by `after`."""
+        """Return the cursor of the page after a row; `after` is the sort key of that row."""
         return cursors.pack_place(self._name, str(of), place.filters, after, self._key, self._expires_s)

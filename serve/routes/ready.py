@@ -1,6 +1,7 @@
 """Readiness: whether each dependency of a replica answers, asked side by side and at most once a second.
 
-The answer is public: a reason names the kind of fault, never the address of a dependency.
+Anyone may see whether a replica is ready, operators also why not. A reason names the kind of fault, never the address
+of a dependency.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Readiness:
 
 
 def questions_of(services: Services) -> Mapping[str, Question]:
-    """Map the name of each dependency of a replica to the question that it is asked; the question raises if unanswered."""
+    """Map the name of each dependency of a replica to a function that asks it, and raises if it does not answer."""
     objects, storage, bucket = services.objects, services.storage, f"s3://{services.settings.s3.bucket}"
     return {
         "postgres": lambda: services.readers.primary(lambda connection: connection.execute("SELECT 1")),
@@ -63,7 +64,7 @@ async def look(questions: Mapping[str, Question]) -> dict[str, Any]:
     """Ask every dependency.
 
     Returns:
-        `{"ready": …, "dependencies": {name: {"ok": …, "reason": …}}}`; ready when all that is needed answers.
+        `{"ready": …, "dependencies": {name: {"ok": …, "reason": …}}}`; `ready` if all in `NEEDED` answer.
     """
     answers = await asyncio.gather(*(_reason(question()) for question in questions.values()))
     reasons = dict(zip(questions, answers, strict=True))
@@ -84,7 +85,7 @@ async def _tasks(failing: Mapping[str, str]) -> None:
 
 
 async def _recorder(recorder: Recorder) -> None:
-    """Check that appearances reach the database; else they wait in the spool, and searches go on until it is full.
+    """Check that appearances reach the database. Otherwise they wait in the spool; searches go on until it is full.
 
     Raises:
         Temporary: the recorder fails, or the spool is full.

@@ -51,7 +51,7 @@ class Route(APIRoute):
 
 
 def parameters(route: APIRoute) -> dict[str, bool]:
-    """Return the names of a route's query parameters, each with whether it may be given several times."""
+    """Map the names of a route's query parameters to whether they may be given several times."""
     known: dict[str, bool] = {}
     for parameter in (field for dependant in _dependants(route.dependant) for field in dependant.query_params):
         kind = parameter.field_info.annotation
@@ -63,7 +63,7 @@ def parameters(route: APIRoute) -> dict[str, bool]:
 
 
 def _fields(kind: Any, within: str = "") -> Iterator[tuple[str, bool]]:
-    """Yield the fields of a body, with dotted names of nested ones, each with whether it is a sequence."""
+    """Yield the name of each field of a body, and whether it is a sequence; names of nested fields are dotted."""
     if not (isclass(kind) and issubclass(kind, BaseModel)):
         return
     for name, field in kind.model_fields.items():
@@ -73,9 +73,9 @@ def _fields(kind: Any, within: str = "") -> Iterator[tuple[str, bool]]:
 
 
 def explained(errors: Sequence[Any], known: Mapping[str, bool]) -> list[dict[str, Any]]:
-    """Return the errors of a body; that of an unknown field gets a similar name, if any, and the names known at its place.
+    """Return the errors of a body; for an unknown field, add the names known at its place and a similar one, if any.
 
-    Only the first `FIELDS_SHOWN_MAX` are explained, which are those that are shown: a body may have thousands.
+    This is done for the first `FIELDS_SHOWN_MAX` errors only, since no others are shown: a body may have thousands.
     """
     found = list(errors)
     for number, each in enumerate(errors[:FIELDS_SHOWN_MAX]):
@@ -113,7 +113,7 @@ def check_names(names: Sequence[str], known: Mapping[str, bool]) -> None:
 
 
 def _meant(name: str, known: Mapping[str, bool]) -> str:
-    """Return a hint at what an unknown parameter or field was meant to be; empty where no known name is near."""
+    """Return a hint at the known name that an unknown parameter or field resembles; empty where it resembles none."""
     if name.lower() in COUNTED and "cursor" in known:
         return BY_CURSOR
     last = name.rpartition(".")[2][:NAME_CHARS_MAX]  # `filters.tags`, as the body of a POST nests it

@@ -49,7 +49,7 @@ def router(services: Services) -> APIRouter:
         idempotency_key: IdempotencyKey = None,
         principal: Principal | None = anybody,
     ) -> Response:
-        """Moments for a text, or the next page of an answer. Open to all; earns for creators when intent is search."""
+        """Moments for a text, or the next page of an answer. Open to all; only intent `search` earns for creators."""
         query_string = request.scope["query_string"]
         return await answering.respond(request, body, principal, idempotency_key, query_string=query_string)
 
@@ -75,15 +75,17 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/healthz", tags=["health"], responses={503: {"description": "This replica's own means are exhausted"}})
     async def read_health() -> Response:
-        """Tell whether this replica is alive. No dependency is asked, so one that is away for all replicas changes nothing."""
+        """Tell whether this replica is alive. Outages of its dependencies do not change the answer."""
         services.liveness.check()
         return json({"status": "ok"})
 
     @routes.get("/readyz", tags=["health"], responses={503: {"description": "A dependency that is needed is away"}})
     async def read_ready(request: Request) -> Response:
-        """Tell whether this replica is ready. Redis and the encoder may be away: their loss costs speed, or vectors, alone.
+        """Tell whether this replica is ready: the database and the index answer, and no background task keeps failing.
 
-        Administrators, and networks of `[search] operators_from`, are told each dependency.
+        Other dependencies may be away. Without the encoder, searches use words only; without Redis, they are slower;
+        without the object store, pictures and videos are missing; without the recorder, appearances wait on the disk.
+        Administrators, and networks of `[search] operators_from`, are also told the state of each dependency.
         """
         document = await readiness.now()
         if not request.scope.get("state", {}).get("is_operator", True):
@@ -101,5 +103,8 @@ def router(services: Services) -> APIRouter:
 
 
 async def of_parameters(parameters: Annotated[Parameters, Query()]) -> Body:
-    """Return the body that the parameters of a `GET` stand for. A coroutine: FastAPI calls functions in threads."""
+    """Return the body that the parameters of a `GET` stand for.
+
+    It is a coroutine, since FastAPI would call a plain function in a thread.
+    """
     return parameters.body()

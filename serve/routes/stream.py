@@ -1,7 +1,7 @@
-"""`/v1/search/stream`: a search in parts, as server-sent events: what words find is sent while vectors are compared.
+"""`/v1/search/stream`: a search as server-sent events. What words find is sent while vectors are still compared.
 
-`StreamedParts` makes the parts as fast as they can be made, `EventStream` sends them as fast as the client reads. Knows nothing
-of how a part is made (`search.answer.streamed`).
+`StreamedParts` makes the parts as fast as they can be made, `EventStream` sends them as fast as the client reads. Knows
+nothing of how a part is made (`search.answer.streamed`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`/v1/videos/…` and `/v1/segments/{id}`: lists, a video, its moments, changing its words and visibility, taking it down.
+"""`/v1/videos/…` and `/v1/segments/{id}`: list videos, read one and its moments, change it, take it down.
 
-Public videos that are ready are open to all, unlisted ones to callers who know their public id. All others are for the key of
-their creator and for keys of scope ingest; for every other caller they do not exist (404).
+Public videos that are ready are open to all, unlisted ones to callers who know their public id. All others are for keys
+that may act for their creator; for every other caller they do not exist (404).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LISTED_MAX = 100
 
 
 class Video(BaseModel):
-    """One video, however far it has come. `error` says why it is failed or quarantined, to those who may know."""
+    """One video, at any stage of its ingest. `error` says why it failed; None for callers who may not change it."""
 
     id: str
     public_id: str
@@ -85,7 +85,7 @@ class Videos(BaseModel):
 
 
 class Wanted(BaseModel):
-    """Which videos, in which order; a cursor carries all of it but the limit."""
+    """Which videos to list, and in which order. A cursor carries all of these fields but `limit`."""
 
     model_config = ConfigDict(extra="forbid")
     creator: Annotated[
@@ -140,7 +140,7 @@ def router(services: Services) -> APIRouter:
     async def list_videos(
         request: Request, wanted: Annotated[Wanted, Query()], caller: Principal | None = anybody
     ) -> Any:
-        """Videos, the newest first: what is public and ready; for their creator's key, and for scope ingest, the rest too."""
+        """Videos, the newest first: public ones that are ready, and all videos of creators whom the key may act for."""
         place = listed.start(wanted.cursor, wanted.model_dump(exclude={"cursor", "limit"}, exclude_unset=True))
         filters = {name: value for name, value in place.filters.items() if name != "sort"}
         sort, seen = place.filters.get("sort", NEWEST), seen_by(caller)
@@ -238,7 +238,7 @@ def _change(connection: Connection[Any], video_id: int, changes: dict[str, Any])
 
 
 def seen_by(caller: Principal | None) -> Seen:
-    """Return what a caller sees in lists beside what is public and ready."""
+    """Return what a caller sees in lists besides public videos that are ready."""
     if caller is None:
         return Seen()
     handles = caller.speaks_for
@@ -249,8 +249,8 @@ def seen_by(caller: Principal | None) -> Seen:
 async def _seen(services: Services, key: int | str, caller: Principal | None) -> videos.VideoDetails:
     """Return a video, if the caller may see it.
 
-    By a number, which can be guessed, an unlisted video is shown only to callers who may change it. The primary is
-    asked, so that a change of visibility holds at once.
+    Numbers can be guessed, so an unlisted video is found by its number only for callers who may change it. The primary
+    is asked, so that a change of visibility takes effect at once.
 
     Raises:
         Rejected: 404, the video does not exist, or the caller may not see it.

@@ -8,8 +8,9 @@
           page     the best of them with words and links, the rest frozen into a cursor        page, cursors
       → record   the appearances of a committed search's first page, into the spool            ledger.appearances
 
-What fails is left out step by step, and the answer says so: a kept page, lower recall, words alone, what is popular; then
-503. A search reads from the database and writes only to the spool. Knows nothing of HTTP.
+If a part fails, the search goes on with less, and the answer says so: a kept page, lower recall, words without vectors,
+at last the feed. Only if that fails too does the search fail (503). A search reads from the database and writes only to
+the spool. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Caller:
     client: ClientConnection | None = None  # the connection that they wait at, where it is watched
 
     def weight(self, search: SearchSettings) -> float:
-        """Return the weight of their turn at the gate: callers with a key come before strangers."""
+        """Return the weight of the caller at the gates: 1 without a key, `key_weight` with one."""
         return 1.0 if self.principal is None else search.key_weight
 
 
@@ -96,7 +97,7 @@ async def answer(context: SearchContext, search: SearchSettings, query: Query, c
 
 @asynccontextmanager
 async def _placed(context: SearchContext, query: Query, share: str, weight: float) -> AsyncIterator[None]:
-    """Hold a search's place at the gate for the block; a search by a picture passes the gate of pictures first.
+    """Hold a search's place at the gate while the block runs; a search by a picture passes the gate of pictures first.
 
     Args:
         context: has the gates.
@@ -118,7 +119,7 @@ def permit(query: Query, caller: Caller) -> None:
     """Check that the caller may state the intent of a query.
 
     Raises:
-        Rejected: the intent is one of those for operations, which pay nobody, and the key is not of scope admin.
+        Rejected: 403, the intent is for operations (`OPERATING`), and the caller has no key of scope admin.
     """
     if query.intent in OPERATING and (caller.principal is None or not caller.principal.may(ADMIN)):
         hint = "leave intent out, or use an administrator's key"
@@ -127,7 +128,10 @@ def permit(query: Query, caller: Caller) -> None:
 
 
 def kept(generation: Generation, results: Results, query: Query) -> SearchResult | None:
-    """Return the page that this replica has kept for a query; None if it has none, or must ask for the generation."""
+    """Return the page that this replica has kept for a query; None if there is none, or the query has a cursor.
+
+    The database is not asked: if the generation is not known to be current, return None too.
+    """
     state = generation.fresh()
     if state is None or query.cursor is not None:
         return None
@@ -136,7 +140,9 @@ def kept(generation: Generation, results: Results, query: Query) -> SearchResult
 
 
 async def find(context: SearchContext, search: SearchSettings, query: Query) -> SearchResult:
-    """Find a page: kept, shared with an equal search, or made; a page of the feed where no list can be asked.
+    """Find a query's page: a kept one, one that an equal search is making, or a new one.
+
+    If no list can be asked, the page shows moments of the feed.
 
     Args:
         context: the replica's connections and caches.
@@ -169,7 +175,7 @@ async def find(context: SearchContext, search: SearchSettings, query: Query) -> 
 
 
 async def _first_page(context: SearchContext, search: SearchSettings, query: Query, state: State) -> ResultPage:
-    """Make the first page of an answer: both lists side by side, fused and cut, with what is shown of the best."""
+    """Make the first page of an answer: ask both lists at once, fuse and cut them, and look up the best moments."""
     lists = Lists(context.sources, search, query, state)
     encoding = asyncio.create_task(lists.encoded())
     by_vector, by_words = asyncio.create_task(lists.by_vector(encoding)), asyncio.create_task(lists.by_words(encoding))
@@ -182,10 +188,10 @@ async def _first_page(context: SearchContext, search: SearchSettings, query: Que
 
 
 async def _further_page(context: SearchContext, search: SearchSettings, query: Query, cursor: str) -> ResultPage:
-    """Make a further page, whose candidates are in its cursor; those that may no longer be shown are skipped.
+    """Make a further page from the candidates in its cursor; those that may no longer be shown are skipped.
 
     Raises:
-        Rejected: the cursor is not valid, or groups by moment where the caller states video, or the other way round.
+        Rejected: the cursor is not valid, or the caller states another grouping than the cursor has.
     """
     ranked, generation, by_video = cursors.unpack(cursor, context.cursor_key)
     group_by = GroupBy.VIDEO if by_video else GroupBy.MOMENT
@@ -290,7 +296,10 @@ def _words_alone(query: Query) -> Query | None:
 
 
 async def _early(words: asyncio.Task[SearchResult], whole: asyncio.Task[SearchResult]) -> SearchResult | None:
-    """Return what the words find, if they find something, nothing is degraded, and the whole answer is not there yet."""
+    """Wait for the words or the whole answer; return what the words have found if it is worth sending first.
+
+    Return None if the whole answer is there already, or if the words have found nothing, failed, or are degraded.
+    """
     await asyncio.wait({words, whole}, return_when=asyncio.FIRST_COMPLETED)
     if whole.done() or words.exception() is not None:
         return None

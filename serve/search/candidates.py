@@ -47,7 +47,7 @@ NEAREST, MATCHING = "nearest", "matching"  # manners of questions: a connection 
 
 @dataclass(frozen=True)
 class ListSources:
-    """What lists are made from: one replica's database, encoder, and watch over recall."""
+    """What a search needs to make its two lists: the database, the encoder, the checks of recall, and a breaker."""
 
     readers: Readers
     encoding: Encoding
@@ -57,7 +57,7 @@ class ListSources:
 
 @dataclass(frozen=True)
 class EncodedQuery:
-    """A query in the model of the catalogue; all fields are None before the first ingest, and where no vector is needed."""
+    """A query as the catalogue's model encodes it; all None before the first ingest, or if no vector is needed."""
 
     model: SearchModel | None = None
     parts: QueryParts | None = None
@@ -76,14 +76,14 @@ class VectorList:
 
     @property
     def ranks(self) -> Mapping[int, int]:
-        """The rank, from 1, of each segment id; moments with equal values share a rank."""
+        """The rank of each moment, from 1, by segment id; moments with equal cosines share a rank."""
         ranks = dense_ranks(hit.value for hit in self.hits)
         return {hit.segment_id: rank for hit, rank in zip(self.hits, ranks, strict=True)}
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The fused list, best first and cut, with what explains it and what could not be asked (`degraded`).
+    """The fused list, best first and cut, with what explains the order, and what could not be asked (`degraded`).
 
     `ranks` are by list, then by moment. `similar_to` is the moment that the query wants more of: its creator's own moments
     pay nothing, nor do copies of it. From a cosine of `same_cosine` on, by the vectors of `model`, moments of two videos
@@ -105,7 +105,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Lists:
-    """The two lists of one query at one state of the catalogue; `watch` times their stages."""
+    """The two lists of one query at one state of the catalogue; `watch` measures the time that each stage takes."""
 
     sources: ListSources
     search: SearchSettings
@@ -167,7 +167,7 @@ class Lists:
         return VectorList(encoded, hits, vector_hits, is_hurried)
 
     async def _nearest(self, model: SearchModel, vector: Vector) -> tuple[VectorHits, bool]:
-        """Search the index for full recall, or with hurried limits if full recall takes or recently took too long.
+        """Search the index with the usual limits; search it in a hurry if that takes too long, or recently did.
 
         Returns:
             What was found, and whether it was found in a hurry, with lower recall.
@@ -210,13 +210,14 @@ class Lists:
     async def by_words(self, encoding: Awaitable[EncodedQuery | None]) -> list[Named] | None:
         """Find the videos whose words match, and choose the moments of each that are nearest to the query.
 
-        The videos are looked for while the query is being encoded, their moments while the vector list is made.
+        Videos are searched while the query is being encoded, and their moments while the vector list is made.
 
         Args:
             encoding: the result of `encoded`, while it is being made.
 
         Returns:
-            The moments by the rank of their videos, empty where words have no weight; None when full text cannot be asked.
+            The moments by the rank of their videos, empty where words have no weight; None when full text cannot be
+                asked.
         """
         query, search, readers = self.query, self.search, self.sources.readers
         if not query.wanted or query.text_weight == 0:
@@ -298,12 +299,12 @@ class Lists:
     ) -> tuple[Measured, tuple[Passing, ...] | None, bool]:
         """Measure the relevance of candidates, and which of them are near enough to each part of the query.
 
-        Both lists already contain cosines with the vector that was searched by. A moment whose cosine cannot be looked up
-        is not cut; the answer is then marked as degraded.
+        Both lists already contain cosines with the vector that was searched by. A moment whose cosine cannot be looked
+        up is not cut; the answer is then marked as degraded.
 
         Returns:
-            The relevance; the moments that pass by part, None where there is nothing to judge by; whether every cosine
-            could be looked up.
+            Three values: the relevance of the moments; for each part, the moments that are near enough to it (None
+            without vectors to judge by); whether every cosine could be looked up.
         """
         encoded = nearest.encoded
         model, parts, info = encoded.model, encoded.parts, encoded.info
@@ -326,7 +327,7 @@ def _warn_of_no_vectors(query: Query, error: Exception) -> None:
     """Log why a search has no vectors.
 
     Raises:
-        Temporary: the error, where nothing but vectors could find anything.
+        Temporary: the error itself, if only vectors could find anything.
     """
     seldom.warning(f"no vectors: {error}")
     if query.is_picture_alone and isinstance(error, Temporary):
@@ -334,7 +335,7 @@ def _warn_of_no_vectors(query: Query, error: Exception) -> None:
 
 
 def limits_of(search: SearchSettings) -> SearchLimits:
-    """Return the limits of one question to the index, as the settings have them."""
+    """Return the limits of one search of the index, from the settings."""
     return SearchLimits(
         search.exact_rows_max,
         search.ef_search,

@@ -67,5 +67,5 @@ class SearchContext:
 
     @cached_property
     def links(self) -> MomentLinks:
-        """Makes the links of answers to the thumbnails and videos of moments."""
+        """The maker of links from an answer to the thumbnails and videos of its moments."""
         return MomentLinks.of(self.settings)

@@ -1,8 +1,9 @@
-"""Cursors: the further pages of an answer, frozen when it was given and signed, so that pages neither shift nor repeat.
+"""Cursors: signed texts with which callers ask for the further pages of an answer or of a list.
 
-A search's cursor carries the candidates that are left to show (id, score, relevance, why each was found), whether they are
-grouped by video, and the generation of the catalogue. A list's cursor carries its filters and the place of its last row.
-Both are opaque to callers; a forged or expired one is refused.
+A search's cursor carries the candidates that are left to show, as they were when the search was made (id, score,
+relevance, why each was found), so that its pages neither shift nor repeat. It also carries whether they are grouped by
+video, and the generation of the catalogue. A list's cursor carries its filters and the sort key of its last row. Both
+are opaque to callers; a forged or expired one is refused.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ COMPRESSION = 1  # a higher level takes three times as long and makes a tenth le
 
 
 class Ranked(NamedTuple):
-    """A candidate of a search, or a moment of the feed, in its place."""
+    """A candidate of a search, or a moment of the feed, with its score."""
 
     segment_id: int
     score: float  # fused of the lists: ranks within one answer
@@ -91,9 +92,9 @@ def pack_place(
 
     Args:
         name: the list's name.
-        of: what the list belongs to, for instance the id of a video; "" where it stands alone.
+        of: what the list belongs to, for instance the id of a video; "" if it belongs to nothing.
         filters: the filters and the order, by name.
-        after: what the last row was sorted by.
+        after: the sort key of the last row.
         key: the key to sign with.
         expires_in_s: for how long the cursor is good.
 
@@ -113,7 +114,7 @@ def unpack_place(name: str, of: str, text: str, key: bytes) -> tuple[dict[str, A
         key: the key that it was signed with.
 
     Returns:
-        The filters and the order by name, and what the last row was sorted by.
+        The filters and the order by name, and the sort key of the last row.
 
     Raises:
         Rejected: the cursor was not signed with this key, is of another list, or has expired.

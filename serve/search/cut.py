@@ -35,32 +35,34 @@ class Passing:
 
 @dataclass(frozen=True)
 class Cut:
-    """The rule that decides about each moment of one search."""
+    """The rule that decides which moments of one search are shown, and which may earn."""
 
     passing: tuple[Passing, ...] | None = None  # by part of the query; None where there is nothing to judge by
     named: frozenset[int] = frozenset()  # segment ids of the moments that stand for a video with all words
     least_ppm: int | None = None  # the least relevance that the caller names
 
     def is_near(self, segment_id: int) -> bool:
-        """Whether a moment is near enough to any part of the query (text, picture, moment) that has a weight.
+        """Return whether a moment is near enough to at least one part of the query (text, picture, moment).
 
-        If all parts have weight 0, all of them count.
+        Parts of weight 0 do not count, unless all parts have weight 0.
         """
         parts = self.passing or ()
         weighed = any(each.part.weight > 0 for each in parts)
         return any(segment_id in each.moments for each in parts if each.part.weight > 0 or not weighed)
 
     def shows(self, ranked: Ranked) -> bool:
-        """Whether a candidate is shown."""
+        """Return whether a candidate is shown."""
         if self.least_ppm is not None:
             return ranked.relevance_ppm >= self.least_ppm
         return self.passing is None or ranked.segment_id in self.named or self.is_near(ranked.segment_id)
 
     def pays(self, segment_id: int) -> bool:
-        """Whether a moment may earn: it is near enough to every part of the query.
+        """Return whether a moment may earn: it is near enough to every part of the query.
 
-        A moment that is shown because its words match earns nothing by that: which words match depends on what the
-        caller adds to the text (a language, a filter, a blend).
+        If there is nothing to judge by, return True; `answer.record` decides then.
+
+        A moment that is shown only because its words match earns nothing, since a caller can choose which words match
+        (by a language, a filter, a blend).
         """
         return self.passing is None or all(segment_id in each.moments for each in self.passing)
 
@@ -69,10 +71,10 @@ def of(search: SearchSettings, query: Query, words: Sequence[Named], passing: tu
     """Return the cut of a query.
 
     Args:
-        search: whose `relevance_min_ppm` is `CALIBRATED`, a least relevance, or 0 to show everything.
+        search: the settings. `relevance_min_ppm` is the least relevance, 0 to show everything, or `CALIBRATED`.
         query: the checked query. For the early part of a stream nothing is measured, and only moments with all words of
             the query are shown.
-        words: the list of words.
+        words: the moments that words have found.
         passing: the moments that are near enough, by part; None where there is nothing to judge by.
 
     Returns:

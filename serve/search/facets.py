@@ -1,7 +1,7 @@
 """Facets: how many of the moments that a search has found belong to each creator and each tag.
 
-All candidates of the search count (`[search] candidates_max` at most), those on further pages too, after filters and the
-cut: a count is what a filter by that creator or tag would leave of this answer. Asks no database.
+All candidates that pass the filters and the cut are counted (`[search] candidates_max` at most), also those on further
+pages. So a count says how many moments of this answer a filter by that creator or tag would leave. Asks no database.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class TagFacet(BaseModel):
 
 
 class Facets(BaseModel):
-    """What was found, by creator and by tag, the most frequent first; `moments` counts all of it."""
+    """How many moments and videos were found: in all, by creator and by tag. The most frequent come first."""
 
     moments: int
     videos: int
@@ -57,7 +57,10 @@ def of(details: Iterable[MomentDetails]) -> dict[str, Any]:
 
 
 def _counted(pairs: Iterable[tuple[Any, MomentDetails]]) -> list[tuple[Any, dict[str, int]]]:
-    """Count the moments and videos of each key; the most frequent key first, equally frequent ones in their own order."""
+    """Count the moments and videos of each key, at most `FACETS_MAX` keys.
+
+    The key with the most moments comes first; keys with equally many are in ascending order.
+    """
     moments: dict[Any, int] = {}
     videos: dict[Any, set[int]] = {}
     for key, moment in pairs:

@@ -1,8 +1,8 @@
 """The feed: moments worth seeing without a query, by what is watched, new and invested in.
 
 Owns `app.watch_events`, and `app.watched`, which a trigger keeps in step with it. A search for which nothing else can
-be asked is answered from the feed, so a replica keeps the feed of the generation that it knows. Viewers are keyed
-hashes: an event says what was watched, and nothing of who watched or where.
+be asked is answered from the feed, so a replica keeps the feed of the generation that it knows. An event records what
+was watched, and the viewer as a keyed hash only; it does not tell who watched, or where.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ async def scored(
     """Return the feed, best first; for a known viewer, moments that they have not seen come first.
 
     Args:
-        connection: to the primary or a replica.
+        connection: to the primary or a standby.
         search: the weights of what is watched, new and invested in, and the limits.
         limit: the most moments to return.
-        viewer: the keyed hash of the viewer; empty for nobody in particular.
+        viewer: the keyed hash of the viewer; empty if the feed is for all.
 
     Returns:
         The moments with their scores.
@@ -105,10 +105,10 @@ async def ranked(
     """Return the moments of the feed, best first, without what is shown of them.
 
     Args:
-        connection: to the primary or a replica.
+        connection: to the primary or a standby.
         search: the weights of what is watched, new and invested in, and the limits.
         limit: the most moments to return.
-        viewer: the keyed hash of the viewer; empty for nobody in particular.
+        viewer: the keyed hash of the viewer; empty if the feed is for all.
 
     Returns:
         The moments with their scores; their relevance is 0.
@@ -173,7 +173,7 @@ def watch(
 
 
 class Feed:
-    """The last feed that one replica has fetched, for when no list of a search can be asked."""
+    """The feed that one replica fetched last. It answers a search when no list can be asked."""
 
     def __init__(self, readers: Readers, search: SearchSettings) -> None:
         self._readers = readers
@@ -189,7 +189,7 @@ class Feed:
         return self._known[1] if self._known is not None and self._known[0] == state.generation else ()
 
     def follow(self, state: State) -> None:
-        """Fetch the feed of a new generation, beside the search that noticed it, at most once in `feed_interval_s`."""
+        """Begin to fetch the feed of a new generation, in the background, at most once in `feed_interval_s`."""
         is_due = time.monotonic() - self._tried_at >= self._search.feed_interval_s
         is_behind = self._known is None or self._known[0] != state.generation
         if is_behind and is_due and not state.stale:
@@ -197,7 +197,7 @@ class Feed:
             self._task = self.tasks.spawn("fetching", self._fetch(state))
 
     async def close(self) -> None:
-        """Wait a moment for a feed that is being fetched, then end."""
+        """Wait a moment for a feed that is being fetched, then stop fetching."""
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=CLOSE_WAIT_S)
         await self.tasks.close()

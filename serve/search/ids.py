@@ -67,7 +67,9 @@ async def creator(readers: Readers, text: str) -> int:
 
 
 async def resolved(readers: Readers, body: Body) -> Body:
-    """Return the same search with numbers in place of public ids; a filter by an id that does not exist leaves nothing.
+    """Return the same search with numbers in place of public ids.
+
+    With a filter by a public id that does not exist, the search finds nothing.
 
     Raises:
         Rejected: 404, the moment to find more of does not exist.
@@ -85,7 +87,7 @@ async def _searchable(readers: Readers, public_id: str) -> int:
     """Return the number of a moment that a search may begin with.
 
     Raises:
-        Rejected: 404, no moment has this public id, or a search does not show it, so that its number is not told.
+        Rejected: 404, no moment has this public id, or it has one but searches may not show it.
     """
     number = await moment(readers, public_id)
 
@@ -111,5 +113,5 @@ async def _narrowed(connection: AsyncConnection[Any], narrowing: Narrowing) -> N
 
 
 def missing(what: str, name: int | str) -> Rejected:
-    """Return the 404 for a thing of a kind ("video", "segment" …) that does not exist, or that the caller may not see."""
+    """Return the error (404) for a video, segment … (`what`) that does not exist, or that the caller may not see."""
     return Rejected(f"there is no {what} {name}", status=404, code="not-found")

@@ -60,7 +60,7 @@ class Shortcut:
         await (response or self._app)(scope, receive, send)
 
     async def _hot(self, request: Request) -> Response | None:
-        """Answer a search that was asked a moment ago and whose page is kept; None for any other."""
+        """Answer a search if its parsed query is cached and its page is kept; return None for any other."""
         context = self._context
         query = context.query_cache.get(request.scope["query_string"])
         result = answer.kept(context.generation, context.results, query) if query is not None else None
@@ -74,7 +74,7 @@ class Shortcut:
             return problems.answer_to(request, error)
 
     async def _posted(self, request: Request, message: Message) -> Response | None:
-        """Answer a search whose body is complete and valid; None for any other."""
+        """Answer a search whose body is complete and valid; return None for any other."""
         data = message["body"]
         try:
             if len(data) > self._context.search.json_max_bytes:  # takes milliseconds, so that others go on meanwhile
@@ -91,7 +91,7 @@ class Shortcut:
 
 
 def _is_announced_json(request: Request) -> bool:
-    """Whether a body is announced as JSON, of a length that was found to be allowed."""
+    """Return whether a body is announced as JSON and with its length; `Transfer` has already checked the length."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return kind == "application/json" and "content-length" in request.headers
 

@@ -25,7 +25,7 @@ OTHERS_MAX = 5  # further moments of one video, where an answer is grouped by vi
 
 
 class Explanation(BaseModel):
-    """Why a moment is where it is."""
+    """Why a moment has its place in an answer."""
 
     ranks: dict[str, int] = Field(description="Its place in each list, from 1.")
     cosine: float | None = Field(
@@ -77,10 +77,10 @@ class Segment(BaseModel):
 
 
 class Moment(Segment):
-    """One answer. `score` ranks within one answer; `relevance_ppm` (0 to 1,000,000) is calibrated across answers.
+    """One moment of an answer. `score` ranks moments within one answer; `relevance_ppm` is comparable across answers.
 
-    It is the cosine with the text, picture or moment that was asked for, whatever the weights, and the least of several;
-    0 where it is not known.
+    Relevance (0 to 1,000,000) is the calibrated cosine with the text, picture or moment that was asked for, whatever
+    the weights. If several were asked for, it is the least of their values. It is 0 if the cosine is not known.
     """
 
     creator: str
@@ -101,10 +101,11 @@ class Moment(Segment):
 
 
 class Answer(BaseModel):
-    """A search's answer. `degraded` names what could not be asked; "highlights" and "facets" among it change nothing else.
+    """The answer to a search. `degraded` names what could not be asked.
 
-    `nothing_matches`: everything was asked, no moment has all the words, and none is near enough to be shown. An answer
-    that is degraded never says so, nor does one to a search that leaves a list out (a weight of 0).
+    If it names only "highlights" or "facets", the answer is complete but for these. `nothing_matches`: everything was
+    asked, no moment has all the words, and none is near enough to be shown. It is false in a degraded answer, and in an
+    answer to a search that leaves a list out (a weight of 0).
     """
 
     query: str
@@ -190,7 +191,7 @@ def span(ranked: Ranked, details: MomentDetails) -> dict[str, Any]:
 
 
 def explanation(candidates: Candidates, segment_id: int) -> dict[str, Any]:
-    """Return why a moment is where it is, as `Explanation` describes it."""
+    """Return why a moment has its place in an answer, as `Explanation` describes it."""
     cosine = candidates.cosines.get(segment_id)
     return {
         "ranks": {name: places[segment_id] for name, places in candidates.ranks.items() if segment_id in places},

@@ -1,6 +1,6 @@
-"""A page of an answer: ranked candidates become moments with their words and links; the rest is frozen into a cursor.
+"""A page of an answer: the best candidates become moments with words and links, the others are packed into a cursor.
 
-`SearchResult` is a page with where it comes from, as it is sent. Ranks nothing and looks up only what the moments show.
+`SearchResult` is a page as it is sent, with where it comes from. Ranks nothing and looks up only what the moments show.
 Highlights and facets that cannot be looked up in time are left out and named in `degraded`.
 """
 
@@ -98,7 +98,7 @@ async def make(
 
     Args:
         readers: where the moments are looked up.
-        links: how moments are linked to.
+        links: makes the links to moments.
         cursor_key: signs the cursor to the next page.
         search: the limits of a page and of a cursor.
         query: how many moments are wanted, how they are grouped, and what else is shown of them.
@@ -141,9 +141,9 @@ async def make(
 
 
 async def _extra(name: str, work: Awaitable[Result], deadline_s: float, degraded: list[str]) -> Result | None:
-    """Wait for an optional part of an answer, for half of the time that is left.
+    """Return the result of an optional part of an answer, for which half of the time that is left may be spent.
 
-    Returns None, and notes the part in `degraded`, if it is late.
+    If it is late or the database fails, note the part's name in `degraded` and return None.
     """
     try:
         return await within(work, left_s(deadline_s) / 2)
@@ -156,7 +156,7 @@ async def _extra(name: str, work: Awaitable[Result], deadline_s: float, degraded
 async def _highlights(
     readers: Readers, search: SearchSettings, query: Query, shown: Sequence[MomentDetails]
 ) -> Mapping[int, Sequence[Highlight]]:
-    """Map segment ids to the places of the query's words in what is shown of the moment."""
+    """Find the words of the query in the texts shown of each moment; return their positions by segment id."""
     if not shown:
         return {}
     limits, words = limits_of(search), await asyncio.to_thread(highlights.words_of, shown)
@@ -176,11 +176,11 @@ async def _grouped(
 ) -> tuple[list[list[Ranked]], list[Ranked], Details]:
     """Look up the candidates of a page and group them.
 
-    Only the page's moments are looked up, since all candidates were visible when they were found. Grouping by video
-    needs all.
+    Grouping by video needs all candidates to be looked up. Otherwise only the page's moments are, and further ones in
+    place of any that may not be seen any more.
 
     Returns:
-        The groups to show; the best candidate of each group that follows; what is shown of the moments.
+        Three values: the groups to show; the best candidate of each remaining group; what is shown of the moments.
     """
     if query.group_by is GroupBy.VIDEO:
         details = await _details(readers, ranked)
@@ -267,7 +267,8 @@ def popular(links: MomentLinks, query: Query, worth: Sequence[Worth]) -> ResultP
     """Make the page for when no list can be asked: moments of the feed, which have no relevance and earn nothing.
 
     Raises:
-        Temporary: there is none, or the query asks for more than words (filters, a picture, a moment, a relevance).
+        Temporary: the feed is empty or not known, or the query has more than words (filters, a picture, a moment, a
+            least relevance).
     """
     shown = worth[: query.limit]
     is_led = query.segment_id is not None or query.image is not None  # what is popular does not answer a picture

@@ -45,10 +45,11 @@ Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
 class Intent(StrEnum):
-    """Why a search is made. Only a committed search (`search`) counts as an appearance.
+    """What a search is for. Only the first page of a search with the intent `search` makes appearances.
 
-    `typing`, `suggestion` and `feed` are open to all and pay nobody, as further pages do: a key that is given to an
-    integrator says by contract what it is for. `probe`, `admin` and `benchmark` are for keys of scope admin alone.
+    Anyone may send `typing`, `suggestion` and `feed`; `probe`, `admin` and `benchmark` need a key of scope admin.
+    Searches with these intents earn nothing. Which of them an integrator's key may be used for is a matter of their
+    contract.
     """
 
     SEARCH = "search"
@@ -64,14 +65,14 @@ OPERATING = frozenset((Intent.PROBE, Intent.ADMIN, Intent.BENCHMARK))  # that on
 
 
 class GroupBy(StrEnum):
-    """`video` answers with the best moment of each video."""
+    """How an answer is grouped: `moment` shows each moment by itself, `video` only the best moment of each video."""
 
     MOMENT = "moment"
     VIDEO = "video"
 
 
 class Narrowing(BaseModel):
-    """Filters: all of them must hold."""
+    """Filters. A moment is found only if it passes all of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     creator_id: tuple[Id, ...] = Field(default=(), max_length=IDS_MAX)
@@ -88,7 +89,7 @@ class Narrowing(BaseModel):
 
 
 class Weights(BaseModel):
-    """How much each list counts; without one, the deployment's own."""
+    """How much each of the two lists counts when they are fused; None means the deployment's own weight."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     vector: Weight | None = None
@@ -96,7 +97,7 @@ class Weights(BaseModel):
 
 
 class Blend(BaseModel):
-    """How much each part of a composed query counts in its vector; what is negative is subtracted."""
+    """How much each part of a query counts in the vector that is searched for; the negative texts are subtracted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     text: Weight = 1.0
@@ -106,7 +107,7 @@ class Blend(BaseModel):
 
 
 class Asked(BaseModel):
-    """The fields that `GET` and `POST` name alike; a sequence is a parameter that is given several times."""
+    """The fields of a search that `GET` and `POST` name alike. A `GET` gives a sequence by repeating its parameter."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     image: str | None = Field(
@@ -141,7 +142,7 @@ class Asked(BaseModel):
 
 
 class Body(Asked):
-    """The body of `POST /v1/search`: a text, an image, a moment to find more of, any of them together; or a cursor."""
+    """The body of `POST /v1/search`: a cursor, or at least one of a text, an image and a moment to find more of."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -158,10 +159,11 @@ class Body(Asked):
 
 
 class Parameters(Asked, Narrowing):
-    """The parameters of `GET /v1/search`: a `Body` laid flat.
+    """The parameters of `GET /v1/search`: the fields of `Body`, with nested ones under names of their own.
 
-    `q` is its text, filters keep their names, a weight is `vector_weight` or `text_weight`, a part of the blend ends in
-    `_blend`. One model, which is checked in a third of the time of as many parameters.
+    `q` is the text, and filters keep their names. The weights are `vector_weight` and `text_weight`; the blend is
+    `text_blend`, `image_blend` and so on. They are one model, which takes a third of the time to check that separate
+    parameters take.
     """
 
     q: Annotated[str, Field(examples=["a red apple"])] = ""
@@ -184,7 +186,7 @@ class Parameters(Asked, Narrowing):
         return Body.model_construct(fields_set, text=self.q, **alike, **nested)  # every part has been checked
 
     def _ending(self, ending: str, kind: type[BaseModel]) -> dict[str, float]:
-        """Return the given parameters that end in `ending`, without it: fields of the nested model `kind`."""
+        """Return the given fields of the nested model `kind`; a parameter's name is the field's name plus `ending`."""
         values = {name: getattr(self, name + ending) for name in kind.model_fields}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -235,7 +237,7 @@ class Query:
 
     @cached_property
     def wanted(self) -> str:
-        """The text without the words that it excludes, which are in `negative`."""
+        """The text without its excluded words, which are in `negative`."""
         return fulltext.without_excluded(self.text)
 
     @cached_property
@@ -245,14 +247,14 @@ class Query:
 
     @cached_property
     def identity(self) -> str:
-        """A hash of all fields but the intent, with the text in lower case; equal hashes mean equal answers."""
+        """A hash of all fields that the answer depends on, the text in lower case; equal hashes mean equal answers."""
         image = hashlib.sha256(self.image).hexdigest() if self.image is not None else ""
         plain = replace(self, text=self.text.lower(), image=None, intent=Intent.SEARCH)
         return hashlib.sha256(f"{plain!r} {image}".encode()).hexdigest()
 
     @property
     def asks_everything(self) -> bool:
-        """Whether the query asks every list that could find something; without a text, the list of words could not."""
+        """Whether the query asks every list that could find something; without a text, words could find nothing."""
         return self.vector_weight > 0 and not self.is_early and (self.text_weight > 0 or not self.wanted)
 
     @property
@@ -262,7 +264,7 @@ class Query:
 
     @property
     def looks_at_a_picture(self) -> bool:
-        """Whether an encoder encodes a picture for it, which takes many times as long as a text."""
+        """Whether the encoder must encode a picture for this query, which takes many times as long as a text."""
         return self.image is not None and self.cursor is None
 
     @property
@@ -272,10 +274,10 @@ class Query:
 
 
 class QueryCache:
-    """Parsed queries by raw query string, the last `CACHED_MAX` that were used.
+    """A cache of the `CACHED_MAX` most recently used queries, by the raw query string that they were parsed from.
 
     Args:
-        used: False where viewers have variants, so that one string means several queries: nothing is cached then.
+        used: False if viewers have variants: one string then means several queries, and nothing is cached.
     """
 
     def __init__(self, *, used: bool) -> None:
@@ -287,7 +289,10 @@ class QueryCache:
         return self._queries.get(query_string)
 
     def put(self, query_string: bytes, query: Query) -> None:
-        """Cache a query, unless its meaning changes with time (a stake) or it is asked only once (a cursor)."""
+        """Cache a query, unless its query string is long, or caching it is of no use.
+
+        It is of no use if the query's meaning changes with time (a stake), or if it is asked only once (a cursor).
+        """
         is_short = len(query_string) <= CACHED_BYTES_MAX
         if self._used and is_short and query.cursor is None and query.stake_min_pix is None:
             self._queries[query_string] = query
@@ -390,10 +395,10 @@ def _check_sense(body: Body, text: str, settings: SearchSettings) -> None:
 
 
 def _check_parts(body: Body, text: str) -> None:
-    """Refuse a field about a part that the query does not have.
+    """Refuse a field that is about a part which the query does not have, e.g. `blend.image` without an image.
 
     Raises:
-        Rejected: it names the field, as `POST` and as `GET` write it.
+        Rejected: the message names the field as a body has it, the hint also as a `GET` has it.
     """
     has = {
         "text": bool(fulltext.without_excluded(text)),
@@ -413,7 +418,7 @@ def _check_parts(body: Body, text: str) -> None:
 
 
 def _is_empty(low: int | dt.datetime, high: int | dt.datetime) -> bool:
-    """Whether a range from `low` to `high` is empty; a range of time does not contain its end."""
+    """Return whether a range from `low` to `high` is empty; a range of time does not contain its end."""
     if isinstance(low, dt.datetime) and isinstance(high, dt.datetime):
         return low.tzinfo is not None and high.tzinfo is not None and low >= high
     return bool(low > high)  # type: ignore[operator]
@@ -445,7 +450,13 @@ def _filters(narrowing: Narrowing) -> Filters:
 
 
 def _tag(text: str) -> str:
-    """Return a tag as it is given, unchanged: an older release stored tags with characters that are left out now."""
+    """Check a tag and return it unchanged.
+
+    Characters that are left out of new tags stay, since tags that an older release has stored may have them.
+
+    Raises:
+        Rejected: 422, the tag has a control character.
+    """
     texts.sought("a tag", text)
     return text
 

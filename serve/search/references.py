@@ -1,8 +1,8 @@
-"""What a query names without carrying it: a picture in the deployment's store, the moments that have a stake.
+"""References of a query: it may name a picture in the deployment's store, and ask for moments that have a stake.
 
-Both are looked up before a kept answer is looked for, since answers are kept by what the query means. Only one folder of
-the deployment's bucket can be named, and none that Pixr itself writes, so that a search reads nothing that its caller may
-not see.
+The picture and the moments are read first; only then are the kept answers searched, since these are keyed by what a
+query means, not by the names in it. A query can name pictures in only one folder of the deployment's bucket, and none in
+a folder that Pixr itself writes, so that a search does not read anything that its caller may not see.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NO_FILE = frozenset(("", ".", ".."))  # as a part of a path: a gateway may take 
 
 @dataclass(frozen=True)
 class PictureStore:
-    """The bucket that pictures are read from, in threads of their own."""
+    """Reads pictures that a query names from the deployment's bucket, in the threads of the object store."""
 
     storage: Storage
     threads: Threads
@@ -51,7 +51,7 @@ class PictureStore:
 
 
 async def resolved(readers: Readers, pictures: PictureStore, search: SearchSettings, query: Query) -> Query:
-    """Replace what a query names by what it stands for.
+    """Replace the picture's address in a query by the picture, and the least stake by the moments that have it.
 
     Args:
         readers: where the moments with a stake are looked up.

@@ -146,9 +146,10 @@ async def _vector_and_details(readers: Readers, segment_id: int, model: SearchMo
 
 
 def known(parts: QueryParts, near: Cosines) -> list[Cosines]:
-    """Return the cosines with each wanted part that are known from the search itself (`near`).
+    """Return the cosines with each wanted part that follow from the search itself, without a look-up.
 
-    Those are cosines with the vector that was searched by: the part's own only if the query has no other part.
+    `near` are cosines with the vector that was searched by. If the query has a single part, that is the part's own
+    vector; otherwise nothing is known of the parts.
     """
     return [near] if parts.is_plain else [{} for _ in parts.wanted]
 
@@ -156,7 +157,7 @@ def known(parts: QueryParts, near: Cosines) -> list[Cosines]:
 async def looked_up(
     readers: Readers, model: SearchModel, parts: QueryParts, near: Cosines, segment_ids: Sequence[int]
 ) -> list[Cosines]:
-    """Look up the cosines of moments with each wanted part; without a round trip if the search has found all of them.
+    """Look up the cosines of moments with each wanted part. The database is not asked if `near` has all of them.
 
     Args:
         readers: where cosines are looked up.
@@ -183,7 +184,7 @@ async def looked_up(
 
 
 def measured(calibration: Calibration, parts: QueryParts, cosines: Sequence[Cosines]) -> Measured:
-    """Calibrate the cosine with each wanted part to a relevance, and return the least of these for each moment.
+    """Return the relevance of each moment: the least of its calibrated cosines with the wanted parts of the query.
 
     `cosines` are those with each wanted part, in order; a moment that is missing for one part has relevance 0.
     """

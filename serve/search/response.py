@@ -1,4 +1,4 @@
-"""A search over HTTP, once the key is known: who calls and by which variant, the answer with its headers, the metrics.
+"""A search over HTTP, once the key is known: find out the viewer and variant, answer, set headers, count metrics.
 
 Shared by the routes and by the fast path before them (`kept`), which read the request. Knows no route.
 """
@@ -64,7 +64,7 @@ class Answering:
             The answer as JSON, with its headers.
 
         Raises:
-            Rejected: the body contradicts itself or a limit, or as `answer.answer`.
+            Rejected: the body contradicts itself or exceeds a limit, or `answer.answer` refuses the query.
             Temporary: nothing can be asked at present.
         """
         began = time.perf_counter()
@@ -86,7 +86,7 @@ class Answering:
         principal: Principal | None,
         idempotency_key: str | None,
     ) -> Response:
-        """Build the response to a query that is parsed already, from a page that was kept.
+        """Build the response to a parsed query from a kept page.
 
         Queries are cached only where viewers have no variants, so that the settings are those of the deployment.
 
@@ -101,7 +101,7 @@ class Answering:
             The answer as JSON, with its headers.
 
         Raises:
-            Rejected: the intent is not the caller's to state, or the Idempotency-Key was sent with another search.
+            Rejected: the caller may not state the intent, or the Idempotency-Key was sent with another search.
             Temporary: appearances cannot be recorded.
         """
         began = time.perf_counter()
@@ -148,14 +148,14 @@ def caller_of(request: Request, principal: Principal | None, viewer_key: bytes, 
 
 
 def seen(request: Request, query: Query, caller: Caller, cors_origins: Sequence[str]) -> Query:
-    """Return a query that counts only if a person may see its answer.
+    """Return the query; if nobody can be taken to see its answer, change it so that it makes no appearances.
 
-    A HEAD shows nothing, and the page of another site can make strangers' browsers search without their knowing.
+    A HEAD shows nothing, and the page of another site can make a person's browser search without their knowledge.
 
     Args:
         request: the request, for its method and origin.
         query: the query as it was parsed.
-        caller: who searches; a caller with a key is taken to see the answer, whatever the page.
+        caller: who searches; for a caller with a key it does not matter which page sent the request.
         cors_origins: the sites whose pages may search.
 
     Returns:

@@ -22,7 +22,7 @@ class Variants:
         self._salt = "\0".join(variant.name for variant in self._variants)
 
     def of(self, viewer: Viewer) -> tuple[str, SearchSettings]:
-        """Return the name of a viewer's variant, "" for none, and the settings to search by for them."""
+        """Return the name of a viewer's variant ("" for none), and the settings that their searches use."""
         if not self._variants:
             return NONE, self._plain
         place = self._place(viewer)
@@ -33,7 +33,7 @@ class Variants:
         return NONE, self._plain
 
     def headers(self, name: str) -> dict[str, str]:
-        """Return the headers that name the variant of an answer; none where nothing is compared."""
+        """Return the headers that name the variant of an answer; empty if the deployment has no variants."""
         return {"x-pixr-variant": name or "none"} if self._variants else {}
 
     def _place(self, viewer: Viewer) -> int:
