@@ -1,0 +1,2 @@
+import sys,boto3,re
+from botocore.config import Config

@@ -1,0 +1,17 @@
+from h import *; from db import q
+ids=json.load(open('ids.json')); keys=json.load(open('keys.json'))
+print(q('owner',"select * from ledger.accounts where not asset='SOL' or true"))
+print(q('owner','select creator_id,set_at,hold_until,held_for,proof from ledger.wallets where creator_id=9'))
+for a in (['payouts','wallet','show',9],['payouts','stops'],['payouts','order','correction','--from','reward_pool','--to','payable:creator:9','--amount','700000','--reason','money for vic2'],['payouts','order','correction','--to','reward_pool','--from','payable:creator:999999','--amount','5','--reason','mistake undone']): print(a,pixr(*a))
+v=ids['vic2'];kv=keys['vic2'];vw=kp('v2')
+s,ch=req('POST',f'/v1/creators/{v}/wallet/challenge',kv,{'wallet':str(vw.pubkey())})
+show('victim proves own wallet again',*req('PUT',f'/v1/creators/{v}/wallet',kv,{'wallet':str(vw.pubkey()),'proof':{'nonce':ch['nonce'],'signature':sign(vw,ch['message'])}}))
+w3=kp('v3')
+s,ch=req('POST',f'/v1/creators/{v}/wallet/challenge',kv,{'wallet':str(w3.pubkey())})
+show('victim names new wallet',*req('PUT',f'/v1/creators/{v}/wallet',kv,{'wallet':str(w3.pubkey()),'proof':{'nonce':ch['nonce'],'signature':sign(w3,ch['message'])}}))
+print('admin set',pixr('payouts','wallet','set',9,str(vw.pubkey())))
+for r in ('ledger','owner'):
+    try: print(r,q(r,"update ledger.wallets set hold_until=now()+interval '72h' where creator_id=9"))
+    except Exception as e: print(r,str(e)[:200])
+print(pixr('payouts','stops')); print(pixr('payouts','plan')); print(pixr('audit')[0])
+show(*req('GET',f'/v1/creators/{v}/earnings',kv))
