@@ -159,9 +159,8 @@ class Actor:
         telemetry.configure("ledger")
         environ: Mapping[str, str] = {**os.environ, "PIXR_DATA_DIR": data_dir}
         settings = settings_module.load(Path(config), environ)
-        telemetry.keep(
-            "ledger", settings.data_dir / "logs" / "ledger.log"
-        )  # standard error is Ray's, in a session's folder
+        # Standard error is Ray's, in a session's folder.
+        telemetry.keep("ledger", settings.data_dir / "logs" / "ledger.log")
         self._loop = Loop(settings)
 
     def status(self) -> dict[str, Any]:

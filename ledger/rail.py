@@ -39,9 +39,8 @@ class Rail:
     signed_now: frozenset[str] = field(init=False, default=frozenset())  # signatures likewise
     # Since a restore: the number of its freeze, the height after which nothing signed before can land, a slot past that.
     restored: tuple[int, int, int | None] | None = field(init=False, default=None)
-    over: dict[str, int] = field(
-        init=False, default_factory=dict
-    )  # by batch: a slot at which it could not land any more
+    # By batch: a slot at which it could not land any more.
+    over: dict[str, int] = field(init=False, default_factory=dict)
     refused: tuple[str, str] = field(init=False, default=("", ""))  # the last that was not adopted, and why
 
     def __post_init__(self) -> None:

@@ -202,9 +202,8 @@ class LedgerSettings:
     # Orders (see ledger/orders.py): carried out only when a second administrator has approved them, within the time.
     orders_by_two: bool = False
     order_expires_s: int = 72 * 3600
-    order_again_s: int = (
-        86_400  # so long a correction that is equal to one before is placed only with --again; 0: always
-    )
+    # So long a correction that is equal to one before is placed only with --again; 0: always.
+    order_again_s: int = 86_400
     anchor_interval_s: float = 3600.0  # between heads of the journal that are kept in the object store; 0: none is
     # Whether the audit fails over heads that a release before has kept, without a digest: whoever could write to the bucket
     # before the first one with a digest was kept could make them up.

@@ -200,7 +200,7 @@ def last(connection: Connection[Any]) -> Reached | None:
 def begin_anew(connection: Connection[Any], reached: Reached, since: int) -> None:
     """Forget the totals of days from `since` on, but not how far was judged: what they are reckoned from is counted again.
 
-    Earlier days stay as they were reckoned, since from what is forgotten: later ones are measured by them.
+    Earlier days stay as they were reckoned, for what they were reckoned from is gone; later days are measured by them.
     """
     before = known(connection)
     for columns in chain.from_iterable(read(connection, before[row : row + 1]) for row in range(len(before))):

@@ -70,6 +70,12 @@ def advances(rig: Rig) -> dict[int, tuple[int, int]]:
     return {creator: (given, used) for creator, given, used in rows}
 
 
+def forget(rig: Rig, snapshot: Snapshot) -> None:
+    """The database is restored, and what was paid since is adopted."""
+    go_back(rig, snapshot)
+    work(rig, 14)
+
+
 def assert_whole(rig: Rig) -> None:
     checks = audit.run(rig.connection, rig.rpc, str(rig.treasury.payer.gas), full=True)
     assert all(check.ok for check in checks), checks
@@ -81,8 +87,7 @@ def test_searches_that_come_back_after_what_they_earned_was_adopted_are_not_paid
     searched(rig, away, search(shown(1, 1, 1000)), search(shown(2, 1, 600)))
     work(rig, 6)
     assert rig.on_chain(1) == 1440
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     assert (minted(rig), advances(rig), rig.freezes()) == (1440, {1: (1440, 0)}, [])
     assert come_back(rig, away) == 2
     work(rig, 8)
@@ -98,8 +103,7 @@ def test_what_is_shown_after_the_restore_is_paid_whatever_is_open(rig: Rig, away
     snapshot = Snapshot(rig.connection)
     searched(rig, away, search(shown(1, 1, 1000)))
     work(rig, 6)
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     record(rig.connection, search(shown(2, 1, 500)))
     searched(rig, away.parent, search(shown(3, 1, 300)))  # an heir brings it, of a replica that began since
     work(rig, 8)
@@ -120,8 +124,7 @@ def test_what_was_not_paid_and_comes_back_first_is_set_off_and_the_rest_is_paid(
     unpaid.mkdir()
     searched(rig, unpaid, search(shown(2, 1, 700)))
     assert rig.on_chain(1) == 900
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     come_back(rig, unpaid)
     assert advances(rig) == {1: (900, 630)}
     come_back(rig, away)
@@ -137,8 +140,7 @@ def test_what_matures_later_is_set_off_before_it_can(rig: Rig, away: Path) -> No
     snapshot = Snapshot(rig.connection)
     searched(rig, away, search(shown(1, 1, 1000)))
     work(rig, 6)
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     rig.economics = replace(rig.economics, maturity_s=HOUR_S)
     record(rig.connection, search(shown(2, 1, 500)))
     come_back(rig, away)
@@ -190,8 +192,7 @@ def test_a_review_takes_back_what_of_the_day_was_not_set_off_and_withholds_the_r
     snapshot = Snapshot(rig.connection)
     searched(rig, away, search(shown(1, 1, 1000)))
     work(rig, 6)
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     rig.economics = replace(rig.economics, maturity_s=72 * HOUR_S)
     record(rig.connection, search(shown(2, 1, 500)))
     come_back(rig, away)
@@ -220,8 +221,7 @@ def test_who_is_paid_at_the_same_wallet_stands_for_the_one_who_was_paid(
     searched(rig, away, search(shown(1, 2, 1000)))
     work(rig, 6)
     assert rig.on_chain(1) == 901
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     assert minted(rig) == 900
     come_back(rig, away)
     work(rig, 8)
@@ -244,8 +244,7 @@ def test_who_was_once_paid_at_the_wallet_of_another_one_has_nothing_set_off_for_
     unpaid = away.parent / "unpaid"
     unpaid.mkdir()
     searched(rig, unpaid, search(shown(2, 2, 700)))
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     come_back(rig, unpaid)
     come_back(rig, away)
     work(rig, 8)
@@ -259,8 +258,7 @@ def test_each_restore_has_advances_of_its_own(rig: Rig, away: Path) -> None:
     snapshot = Snapshot(rig.connection)
     searched(rig, away, search(shown(1, 1, 1000)))
     work(rig, 6)
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     assert advances(rig) == {1: (900, 0)}
     second, between = Snapshot(rig.connection), away.parent / "between"
     between.mkdir()
@@ -287,8 +285,7 @@ def test_a_restore_to_before_the_adoption_begins_anew(rig: Rig, away: Path) -> N
     kept = away.parent / "kept"
     shutil.copytree(away, kept)
     work(rig, 6)
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     come_back(rig, away)
     assert advances(rig) == {1: (900, 900)}
     go_back(rig, snapshot)
@@ -308,8 +305,7 @@ def test_a_replica_whose_clock_is_wrong_has_its_searches_set_off_all_the_same(
     snapshot = Snapshot(rig.connection)
     searched(rig, away, search(shown(1, 1, 1000), at_s=time.time() + ahead_s))
     work(rig, 6)
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     come_back(rig, away)
     work(rig, 8)
     assert (rig.on_chain(1), advances(rig)) == (900, {1: (900, 900)})
@@ -321,8 +317,7 @@ def test_a_spool_that_was_copied_is_as_old_as_its_searches(rig: Rig, away: Path)
     snapshot = Snapshot(rig.connection)
     searched(rig, away, search(shown(1, 1, 1000)))
     work(rig, 6)
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     for path in away.glob(SPOOLS):
         path.touch()
     come_back(rig, away)
@@ -337,8 +332,7 @@ def test_investors_and_the_platform_have_their_parts_which_the_restore_forgot(ri
     searched(rig, away, search(shown(1, 1, 1000)))
     parts = rig.rows("SELECT owner, balance FROM ledger.accounts WHERE party = 'investor' AND balance > 0")
     work(rig, 6)
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     come_back(rig, away)
     assert rig.rows("SELECT owner, balance FROM ledger.accounts WHERE party = 'investor' AND balance > 0") == parts
     assert rig.balance("platform") + sum(balance for _, balance in parts) == 100
@@ -350,8 +344,7 @@ def test_the_audit_finds_advances_that_the_journal_does_not_know(rig: Rig, away:
     snapshot = Snapshot(rig.connection)
     searched(rig, away, search(shown(1, 1, 1000)))
     work(rig, 6)
-    go_back(rig, snapshot)
-    work(rig, 14)
+    forget(rig, snapshot)
     change(rig.connection, "UPDATE ledger.advances SET set_off_pix = 100")
     (found,) = [each for each in audit.run(rig.connection, None, None) if not each.ok]
     assert (found.name, found.detail) == ("advances", "100 of the advances are set off, the journal has set off 0")
